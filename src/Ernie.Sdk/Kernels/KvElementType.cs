@@ -1,0 +1,4 @@
+namespace Ernie.Sdk.Kernels;
+
+/// <summary>Element type of cached keys and values.</summary>
+internal enum KvElementType { Float32, BFloat16 }

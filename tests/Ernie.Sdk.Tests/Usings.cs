@@ -1,0 +1,2 @@
+global using Ernie.Sdk.Tests.Support;
+global using Xunit;
