@@ -3,7 +3,7 @@ using Microsoft.Extensions.Logging;
 namespace Ernie.Sdk.Checkpoints;
 
 /// <summary>A checkpoint folder, opened: its configuration, and every weight under its canonical name.</summary>
-internal sealed class Checkpoint : IDisposable
+internal sealed class Checkpoint : IWeightSource, IDisposable
 {
     public static Checkpoint Open(string folder, ILogger? logger = null) => throw new NotImplementedException();
 

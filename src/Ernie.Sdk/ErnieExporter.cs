@@ -1,0 +1,83 @@
+using Ernie.Sdk.Checkpoints;
+using Ernie.Sdk.Export;
+using Ernie.Sdk.Quantization;
+using Microsoft.Extensions.Logging;
+
+namespace Ernie.Sdk;
+
+/// <summary>Writes a checkpoint as an ONNX model that ONNX Runtime loads, and checks what was written.</summary>
+/// <remarks>
+/// The output folder holds <c>model.onnx</c>, its weights in <c>model.weights</c>, the manifest <c>ernie.json</c>, and the checkpoint's tokenizer and template files.
+/// It appears under its name only when complete; an export that is cancelled or killed leaves at most a folder <c>NAME.exporting</c>, which nothing loads and the next export replaces.
+/// </remarks>
+public static class ErnieExporter
+{
+    /// <summary>Exports a checkpoint.</summary>
+    /// <param name="checkpoint">Folder with <c>config.json</c> and safetensors files in the -PT, transformers or -Paddle layout.</param>
+    /// <param name="output">Folder to create. It must not exist, or be empty.</param>
+    /// <param name="options">Precisions; null for the defaults.</param>
+    /// <param name="progress">Told about every few megabytes.</param>
+    /// <param name="cancellationToken">Stops the export and removes what it has written.</param>
+    /// <exception cref="InvalidDataException">The checkpoint is damaged or incomplete.</exception>
+    /// <exception cref="NotSupportedException">The checkpoint is valid, but not one that this library runs.</exception>
+    /// <exception cref="IOException">The output exists, another export writes it, or the disk is full.</exception>
+    public static Task ExportAsync(string checkpoint, string output, ErnieExportOptions? options = null, IProgress<ErnieProgress>? progress = null, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(checkpoint);
+        ArgumentException.ThrowIfNullOrEmpty(output);
+        options ??= new ErnieExportOptions();
+        return Task.Run(() =>
+        {
+            using var source = Checkpoint.Open(checkpoint, options.Logger);
+            foreach (var note in source.Notes) options.Logger?.LogInformation("{Checkpoint}: {Note}", checkpoint, note);
+            Export(source, checkpoint, output, options, progress, cancellationToken);
+        }, cancellationToken);
+    }
+
+    /// <summary>Checks every byte of an exported model against its manifest's checksums.</summary>
+    /// <param name="model">An exported model's folder.</param>
+    /// <param name="progress">Told about every few megabytes.</param>
+    /// <param name="cancellationToken">Stops the check.</param>
+    /// <exception cref="InvalidDataException">A file or tensor is missing or differs; the message names it.</exception>
+    public static Task VerifyAsync(string model, IProgress<ErnieProgress>? progress = null, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(model);
+        return Task.Run(() => ModelVerifier.Verify(model, progress, cancellationToken), cancellationToken);
+    }
+
+    /// <summary>Exports weights from anywhere; <paramref name="checkpoint"/> is the folder that tokenizer and template files are copied from, or null.</summary>
+    internal static void Export(IWeightSource source, string? checkpoint, string output, ErnieExportOptions options, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
+    {
+        var graph = ErnieGraph.Build(source.Config, FormatOf(options.Experts), FormatOf(options.Dense), options.DebugOutputs);
+        using var folder = ExportFolder.Create(output);
+        var weights = WeightFileWriter.Plan(graph.Weights);
+        folder.RequireSpace(weights.TotalBytes);
+        var tensors = weights.Write(folder.Path(ModelManifest.WeightFile), source, progress, cancellationToken);
+        File.WriteAllBytes(folder.Path(ModelManifest.ModelFile), graph.Build(ModelManifest.WeightFile, weights.Offsets, Producer));
+        if (checkpoint is not null) folder.CopySideFiles(checkpoint);
+        var manifest = new ModelManifest
+        {
+            FormatVersion = ModelManifest.CurrentVersion,
+            Name = options.ModelName ?? Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(checkpoint ?? output))),
+            Producer = $"Ernie.Sdk {Producer}",
+            Experts = FormatOf(options.Experts),
+            Dense = FormatOf(options.Dense),
+            DebugOutputs = options.DebugOutputs,
+            Config = source.Config,
+            WeightBytes = weights.TotalBytes,
+            Tensors = tensors,
+            Files = folder.Files(),
+        };
+        cancellationToken.ThrowIfCancellationRequested();
+        folder.Complete(manifest.ToJson());
+    }
+
+    internal static WeightFormat FormatOf(ErniePrecision precision) => precision switch
+    {
+        ErniePrecision.BFloat16 => WeightFormat.BFloat16,
+        ErniePrecision.Float32 => WeightFormat.Float32,
+        _ => throw new ArgumentOutOfRangeException(nameof(precision), precision, "Use BFloat16 or Float32."),
+    };
+
+    private static string Producer { get; } = typeof(ErnieExporter).Assembly.GetName().Version?.ToString(3) ?? "0";
+}

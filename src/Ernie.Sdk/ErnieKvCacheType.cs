@@ -1,0 +1,11 @@
+namespace Ernie.Sdk;
+
+/// <summary>Element type of cached keys and values.</summary>
+public enum ErnieKvCacheType
+{
+    /// <summary>bfloat16: half the memory of <see cref="Float32"/>, good for chat.</summary>
+    BFloat16,
+
+    /// <summary>IEEE single, for comparing numbers with other engines.</summary>
+    Float32,
+}

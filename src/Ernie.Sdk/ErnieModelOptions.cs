@@ -1,0 +1,61 @@
+using Microsoft.Extensions.Logging;
+
+namespace Ernie.Sdk;
+
+/// <summary>How <see cref="ErnieModel"/> loads and runs a model.</summary>
+public sealed class ErnieModelOptions
+{
+    /// <summary>Gets or sets how many threads compute, the engine's own included.</summary>
+    /// <value>The default, <see langword="null"/>, is the number of processors. Results do not depend on it.</value>
+    public int? Threads { get; set; }
+
+    /// <summary>Gets or sets the element type of cached keys and values.</summary>
+    /// <value>The default is <see cref="ErnieKvCacheType.BFloat16"/>.</value>
+    public ErnieKvCacheType KvCacheType { get; set; }
+
+    /// <summary>Gets or sets the largest size of the KV cache in bytes. Memory is taken as conversations grow and given back as they end.</summary>
+    /// <value>The default, <see langword="null"/>, is four full contexts, but at most half of the machine's memory.</value>
+    public long? KvCacheBytes { get; set; }
+
+    /// <summary>Gets or sets the longest conversation in tokens, prompt and answer together.</summary>
+    /// <value>The default, <see langword="null"/>, is what the model was trained for (131,072) or what the KV cache can hold, whichever is less.</value>
+    public int? ContextLength { get; set; }
+
+    /// <summary>Gets or sets how many requests are computed together; more wait in order.</summary>
+    /// <value>The default is 16.</value>
+    public int MaxConcurrentRequests { get; set; } = 16;
+
+    /// <summary>Gets or sets how many prompt tokens a step computes at most; a multiple of 128. A cancelled prompt ends after the step it is in.</summary>
+    /// <value>The default is 512.</value>
+    public int PrefillChunkTokens { get; set; } = 512;
+
+    /// <summary>Gets or sets the chat format.</summary>
+    /// <value>The default is <see cref="ErnieChatTemplate.Auto"/>.</value>
+    public ErnieChatTemplate ChatTemplate { get; set; }
+
+    /// <summary>Gets or sets how a checkpoint is exported when <see cref="ErnieModel.LoadAsync"/> is given one instead of an exported model.</summary>
+    public ErnieExportOptions Export { get; set; } = new();
+
+    /// <summary>Gets or sets the folder for such exports.</summary>
+    /// <value>The default, <see langword="null"/>, is <c>ernie-sdk</c> in the user's local application data (on Linux <c>~/.local/share</c>).</value>
+    public string? CacheDirectory { get; set; }
+
+    /// <summary>Gets or sets where this library and ONNX Runtime log. Texts of prompts and answers are never logged.</summary>
+    public ILoggerFactory? LoggerFactory { get; set; }
+
+    /// <summary>Gets or sets whether ONNX Runtime may send telemetry as its official builds do by default. Only the first model loaded in a process decides.</summary>
+    /// <value>The default is <see langword="false"/>: no socket is opened.</value>
+    public bool AllowOnnxRuntimeTelemetry { get; set; }
+
+    internal void Validate()
+    {
+        if (Threads is < 1 or > 1024) throw new ArgumentOutOfRangeException(nameof(Threads), Threads, "Threads must lie between 1 and 1024.");
+        if (KvCacheBytes is < 1) throw new ArgumentOutOfRangeException(nameof(KvCacheBytes), KvCacheBytes, "KvCacheBytes must be positive.");
+        if (ContextLength is < 1) throw new ArgumentOutOfRangeException(nameof(ContextLength), ContextLength, "ContextLength must be positive.");
+        if (MaxConcurrentRequests is < 1 or > 4096) throw new ArgumentOutOfRangeException(nameof(MaxConcurrentRequests), MaxConcurrentRequests, "MaxConcurrentRequests must lie between 1 and 4096.");
+        if (PrefillChunkTokens < 128 || PrefillChunkTokens % 128 != 0) throw new ArgumentOutOfRangeException(nameof(PrefillChunkTokens), PrefillChunkTokens, "PrefillChunkTokens must be a positive multiple of 128.");
+        if (!Enum.IsDefined(KvCacheType)) throw new ArgumentOutOfRangeException(nameof(KvCacheType), KvCacheType, "Use BFloat16 or Float32.");
+        if (!Enum.IsDefined(ChatTemplate)) throw new ArgumentOutOfRangeException(nameof(ChatTemplate), ChatTemplate, "Use Auto, Standard or Thinking.");
+        ArgumentNullException.ThrowIfNull(Export);
+    }
+}

@@ -1,0 +1,186 @@
+using Ernie.Sdk.Checkpoints;
+using Ernie.Sdk.Native;
+using Ernie.Sdk.Operators;
+using Ernie.Sdk.Quantization;
+
+namespace Ernie.Sdk.Export;
+
+/// <summary>
+/// ERNIE 4.5, top to bottom. One graph serves prefill and decode: the tokens of all sequences of a step lie flattened in [tokens, hidden], small integer inputs say which is which.
+/// </summary>
+/// <remarks>
+/// <code>
+/// x = embed[token]
+/// layer:  x = x + o(attention(rotate(qkv(RMS(x)))))       x = x + mlp(RMS(x))   or   x = x + experts(RMS(x)) + shared(RMS(x))
+/// logits = head(RMS(x[logit_rows]))
+/// </code>
+/// </remarks>
+internal sealed class ErnieGraph
+{
+    public const string InputIds = "input_ids";
+    public const string Positions = "positions";
+    public const string SequenceStarts = "sequence_starts";
+    public const string SequenceFlags = "sequence_flags";
+    public const string BlockTables = "block_tables";
+    public const string LogitRows = "logit_rows";
+    public const string Logits = "logits";
+
+    private const string Ernie = OperatorSchema.Domain;
+    private const string Onnx = "";
+    private readonly ErnieConfig _config;
+    private readonly WeightFormat _experts;
+    private readonly WeightFormat _dense;
+    private readonly bool _debugOutputs;
+    private readonly GraphBuilder _graph = new("ernie-4.5");
+
+    private ErnieGraph(ErnieConfig config, WeightFormat experts, WeightFormat dense, bool debugOutputs) =>
+        (_config, _experts, _dense, _debugOutputs) = (config, experts, dense, debugOutputs);
+
+    public static string KvCache(int layer) => $"kv_cache.{layer}";
+
+    /// <summary>Debug outputs, in a debug export only: the residual stream after the embedding and each layer, and the final norm of the logit rows.</summary>
+    public static string HiddenState(int layer) => $"debug.hidden.{layer}";
+    public const string EmbeddingState = "debug.hidden.embedding";
+    public const string FinalState = "debug.hidden.final";
+    public static string RouterSelected(int layer) => $"debug.router.{layer}.selected";
+    public static string RouterWeights(int layer) => $"debug.router.{layer}.weights";
+
+    /// <param name="config">The architecture.</param>
+    /// <param name="experts">Format of the routed experts.</param>
+    /// <param name="dense">Format of every other matrix, embedding and head included. Norms, router and correction bias stay float32.</param>
+    /// <param name="debugOutputs">Adds hidden states and router choices to the outputs.</param>
+    public static GraphBuilder Build(ErnieConfig config, WeightFormat experts, WeightFormat dense, bool debugOutputs = false)
+    {
+        var graph = new ErnieGraph(config, experts, dense, debugOutputs);
+        graph.Model();
+        return graph._graph;
+    }
+
+    private void Model()
+    {
+        _graph.Opset(Onnx, 23).Opset(Ernie, OperatorSchema.Version);
+        _graph.Input(InputIds, TensorElementKind.Int32, "tokens");
+        _graph.Input(Positions, TensorElementKind.Int32, "tokens");
+        _graph.Input(SequenceStarts, TensorElementKind.Int32, "sequences_plus_1");
+        _graph.Input(SequenceFlags, TensorElementKind.Int32, "sequences");
+        _graph.Input(BlockTables, TensorElementKind.Int32, "sequences", "blocks");
+        _graph.Input(LogitRows, TensorElementKind.Int32, "rows");
+        for (var layer = 0; layer < _config.LayerCount; layer++) _graph.Input(KvCache(layer), TensorElementKind.UInt8, "pool_blocks", "block_bytes");
+
+        var x = Embedding();
+        for (var layer = 0; layer < _config.LayerCount; layer++)
+        {
+            x = Attention(layer, x);
+            x = _config.IsMoeLayer(layer) ? Experts(layer, x) : DenseMlp(layer, x);
+            DebugOutput(HiddenState(layer), x, "tokens", _config.HiddenSize);
+        }
+        Head(x);
+    }
+
+    private string Embedding()
+    {
+        // [tokens] → [tokens, hidden]
+        var table = Matrix(TensorNames.Embedding, _dense, [_config.VocabSize, _config.HiddenSize], TensorNames.Embedding);
+        var x = _graph.Node("Gather", Onnx, "model.embed_tokens", [table, InputIds], ("axis", 0));
+        if (_dense != WeightFormat.Float32) x = _graph.Node("Cast", Onnx, "model.embed_tokens.widen", [x], ("to", (int)TensorElementKind.Float));
+        DebugOutput(EmbeddingState, x, "tokens", _config.HiddenSize);
+        return x;
+    }
+
+    private string Attention(int layer, string x)
+    {
+        var path = TensorNames.Layer(layer);
+        var h = Norm($"{path}.input_layernorm", x, TensorNames.InputNorm(layer));
+        var qkv = Linear($"{path}.self_attn.qkv_proj", h, _config.QkvSize, _config.HiddenSize,
+            TensorNames.Query(layer), TensorNames.Key(layer), TensorNames.Value(layer));
+        var y = _graph.Node(OperatorSchema.SparseAttention.Name, Ernie, $"{path}.self_attn", [qkv, Positions, SequenceStarts, SequenceFlags, BlockTables, KvCache(layer)],
+            (OperatorSchema.SparseAttention.HeadCount, _config.HeadCount),
+            (OperatorSchema.SparseAttention.KvHeadCount, _config.KvHeadCount),
+            (OperatorSchema.SparseAttention.HeadDim, _config.HeadDim),
+            (OperatorSchema.SparseAttention.KvHeadBegin, 0),
+            (OperatorSchema.SparseAttention.KvHeadEnd, _config.KvHeadCount));
+        var o = Linear($"{path}.self_attn.o_proj", y, _config.HiddenSize, _config.HeadCount * _config.HeadDim, TensorNames.AttentionOutput(layer));
+        return _graph.Node("Add", Onnx, $"{path}.self_attn.residual", [x, o]);
+    }
+
+    private string DenseMlp(int layer, string x)
+    {
+        var path = TensorNames.Layer(layer);
+        var h = Norm($"{path}.post_attention_layernorm", x, TensorNames.PostAttentionNorm(layer));
+        var y = SwiGlu($"{path}.mlp", h, _config.IntermediateSize, TensorNames.Gate(layer), TensorNames.Up(layer), TensorNames.Down(layer));
+        return _graph.Node("Add", Onnx, $"{path}.mlp.residual", [x, y]);
+    }
+
+    private string Experts(int layer, string x)
+    {
+        var path = TensorNames.Layer(layer);
+        var h = Norm($"{path}.post_attention_layernorm", x, TensorNames.PostAttentionNorm(layer));
+        var (experts, hidden, width) = (_config.ExpertCount, _config.HiddenSize, _config.ExpertIntermediateSize);
+        var all = Enumerable.Range(0, experts);
+        var gateUp = Matrix($"{path}.mlp.experts.gate_up_proj.weight", _experts, [experts, 2L * width, hidden],
+            [.. all.SelectMany(e => new[] { TensorNames.ExpertGate(layer, e), TensorNames.ExpertUp(layer, e) })]);
+        var down = Matrix($"{path}.mlp.experts.down_proj.weight", _experts, [experts, hidden, width], [.. all.Select(e => TensorNames.ExpertDown(layer, e))]);
+        var router = Matrix(TensorNames.Router(layer), WeightFormat.Float32, [experts, hidden], TensorNames.Router(layer));
+        var bias = Matrix(TensorNames.CorrectionBias(layer), WeightFormat.Float32, [experts], TensorNames.CorrectionBias(layer));
+
+        var y = $"{path}.mlp.experts.output";
+        string[] outputs = _debugOutputs ? [y, RouterSelected(layer), RouterWeights(layer)] : [y];
+        _graph.Node(OperatorSchema.MoeExperts.Name, Ernie, $"{path}.mlp.experts", [h, router, bias, gateUp, down], outputs,
+        [
+            (OperatorSchema.MoeExperts.ExpertCount, experts),
+            (OperatorSchema.MoeExperts.ExpertsPerToken, _config.ExpertsPerToken),
+            (OperatorSchema.MoeExperts.IntermediateSize, width),
+            (OperatorSchema.MoeExperts.NormMin, _config.RouterNormMin),
+            (OperatorSchema.MoeExperts.ExpertBegin, 0),
+            (OperatorSchema.MoeExperts.ExpertEnd, experts),
+        ]);
+        if (_debugOutputs)
+        {
+            _graph.Output(RouterSelected(layer), TensorElementKind.Int32, "tokens", _config.ExpertsPerToken);
+            _graph.Output(RouterWeights(layer), TensorElementKind.Float, "tokens", _config.ExpertsPerToken);
+        }
+
+        if (_config.SharedExpertCount > 0)
+        {
+            var shared = SwiGlu($"{path}.mlp.shared_experts", h, _config.SharedIntermediateSize, TensorNames.SharedGate(layer), TensorNames.SharedUp(layer), TensorNames.SharedDown(layer));
+            y = _graph.Node("Add", Onnx, $"{path}.mlp.sum", [y, shared]);
+        }
+        return _graph.Node("Add", Onnx, $"{path}.mlp.residual", [x, y]);
+    }
+
+    private void Head(string x)
+    {
+        // [tokens, hidden] → [rows, hidden]: only rows that someone samples from reach the vocabulary.
+        var rows = _graph.Node("Gather", Onnx, "logit_rows.gather", [x, LogitRows], ("axis", 0));
+        var h = Norm("model.norm", rows, TensorNames.FinalNorm);
+        DebugOutput(FinalState, h, "rows", _config.HiddenSize);
+        var name = _config.TieWordEmbeddings ? TensorNames.Embedding : TensorNames.Head;
+        var weight = Matrix(name, _dense, [_config.VocabSize, _config.HiddenSize], name);
+        _graph.Node(OperatorSchema.Linear.Name, Ernie, "lm_head", [h, weight], [Logits], [(OperatorSchema.Linear.SwiGlu, 0)]);
+        _graph.Output(Logits, TensorElementKind.Float, "rows", _config.VocabSize);
+    }
+
+    private string Norm(string name, string x, string weight) =>
+        _graph.Node("RMSNormalization", Onnx, name, [x, Matrix(weight, WeightFormat.Float32, [_config.HiddenSize], weight)],
+            ("axis", -1), ("epsilon", _config.RmsNormEps), ("stash_type", 1));
+
+    private string Linear(string name, string x, long rows, long columns, params string[] sources) =>
+        _graph.Node(OperatorSchema.Linear.Name, Ernie, name, [x, Matrix($"{name}.weight", _dense, [rows, columns], sources)], (OperatorSchema.Linear.SwiGlu, 0));
+
+    private string SwiGlu(string path, string x, int width, string gate, string up, string down)
+    {
+        var weight = Matrix($"{path}.gate_up_proj.weight", _dense, [2L * width, _config.HiddenSize], gate, up);
+        var h = _graph.Node(OperatorSchema.Linear.Name, Ernie, $"{path}.gate_up_proj", [x, weight], (OperatorSchema.Linear.SwiGlu, 1));
+        return Linear($"{path}.down_proj", h, _config.HiddenSize, width, down);
+    }
+
+    private string Matrix(string name, WeightFormat format, IReadOnlyList<long> shape, params string[] sources) =>
+        _graph.Weight(new ExportedWeight(name, format, shape, sources));
+
+    private void DebugOutput(string name, string value, string rows, long columns)
+    {
+        if (!_debugOutputs) return;
+        _graph.Node("Identity", Onnx, $"{name}.identity", [value], [name], []);
+        _graph.Output(name, TensorElementKind.Float, rows, columns);
+    }
+}

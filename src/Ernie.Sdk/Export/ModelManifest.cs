@@ -1,0 +1,84 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+using Ernie.Sdk.Checkpoints;
+using Ernie.Sdk.Quantization;
+
+namespace Ernie.Sdk.Export;
+
+/// <summary>What <c>ernie.json</c> of an exported model says. It is written last: a folder without it is no exported model.</summary>
+internal sealed record ModelManifest
+{
+    public const string FileName = "ernie.json";
+    public const string ModelFile = "model.onnx";
+    public const string WeightFile = "model.weights";
+    /// <summary>Raised when kernels and older exports would no longer understand each other.</summary>
+    public const int CurrentVersion = 1;
+    private const int MaxBytes = 64 << 20;
+
+    public required int FormatVersion { get; init; }
+    public required string Name { get; init; }
+    public required string Producer { get; init; }
+    public required WeightFormat Experts { get; init; }
+    public required WeightFormat Dense { get; init; }
+    public required bool DebugOutputs { get; init; }
+    public required ErnieConfig Config { get; init; }
+    /// <summary>Length of the weight file in bytes.</summary>
+    public required long WeightBytes { get; init; }
+    public required IReadOnlyList<ManifestTensor> Tensors { get; init; }
+    /// <summary>Every other file of the folder, <c>model.onnx</c> among them.</summary>
+    public required IReadOnlyList<ManifestFile> Files { get; init; }
+
+    public byte[] ToJson() => JsonSerializer.SerializeToUtf8Bytes(this, ManifestJson.Default.ModelManifest);
+
+    /// <exception cref="InvalidDataException">There is no manifest, it is damaged, or it is of another version.</exception>
+    public static ModelManifest Read(string folder)
+    {
+        var path = Path.Combine(folder, FileName);
+        var file = new FileInfo(path);
+        if (!file.Exists) throw new InvalidDataException($"{folder} is no exported model: it has no {FileName}. Export a checkpoint with 'ernie export' or ErnieExporter.");
+        if (file.Length > MaxBytes) throw new InvalidDataException($"{path} has {file.Length} bytes; a manifest has at most {MaxBytes}. Export the checkpoint again.");
+        ModelManifest manifest;
+        try
+        {
+            manifest = JsonSerializer.Deserialize(File.ReadAllBytes(path), ManifestJson.Default.ModelManifest) ?? throw new JsonException("the document is null");
+        }
+        catch (JsonException e)
+        {
+            throw new InvalidDataException($"{path} cannot be read: {e.Message} Export the checkpoint again.", e);
+        }
+        if (manifest.FormatVersion != CurrentVersion)
+            throw new InvalidDataException($"{path} has format {manifest.FormatVersion}; this version of Ernie.Sdk reads {CurrentVersion}. Export the checkpoint again.");
+        manifest.Check(path);
+        return manifest;
+    }
+
+    /// <summary>A manifest may be edited or come from somewhere else: nothing below trusts its numbers unchecked.</summary>
+    private void Check(string path)
+    {
+        var c = Config;
+        var sane = c.VocabSize is > 0 and <= 1 << 24 && c.HiddenSize is > 0 and <= 1 << 20 && c.LayerCount is > 0 and <= 4096 && c.HeadDim is >= 2 and <= 4096 && c.HeadDim % 2 == 0
+            && c.KvHeadCount is > 0 and <= 4096 && c.HeadCount is > 0 and <= 65536 && c.HeadCount % c.KvHeadCount == 0 && c.ContextLength is > 0 and <= 1 << 28
+            && double.IsFinite(c.RopeTheta) && c.RopeTheta > 0 && double.IsFinite(c.CompressionRatio) && c.CompressionRatio > 0
+            && Tensors is not null && Files is not null && c.EosTokenIds is not null && c.MoeLayers is not null;
+        if (!sane) throw new InvalidDataException($"{path} describes an impossible model. Export the checkpoint again.");
+        foreach (var tensor in Tensors!)
+        {
+            if (tensor.Offset < 0 || tensor.Bytes < 0 || tensor.Offset > WeightBytes - tensor.Bytes)
+                throw new InvalidDataException($"{path}: tensor {tensor.Name} lies outside {WeightFile}. Export the checkpoint again.");
+        }
+        foreach (var file in Files!)
+        {
+            if (Path.GetFileName(file.Name) != file.Name || file.Name.Length == 0) throw new InvalidDataException($"{path} names a file outside the folder: '{file.Name}'.");
+        }
+    }
+}
+
+/// <summary>One tensor of the weight file.</summary>
+internal sealed record ManifestTensor(string Name, WeightFormat Format, IReadOnlyList<long> Shape, long Offset, long Bytes, string Sha256);
+
+/// <summary>One whole file.</summary>
+internal sealed record ManifestFile(string Name, long Bytes, string Sha256);
+
+[JsonSourceGenerationOptions(WriteIndented = true, UseStringEnumConverter = true, PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, MaxDepth = 16)]
+[JsonSerializable(typeof(ModelManifest))]
+internal sealed partial class ManifestJson : JsonSerializerContext;

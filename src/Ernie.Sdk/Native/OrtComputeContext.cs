@@ -1,0 +1,27 @@
+namespace Ernie.Sdk.Native;
+
+/// <summary>One call of a kernel: its inputs, outputs, and ONNX Runtime's thread pool.</summary>
+internal readonly unsafe struct OrtComputeContext(nint handle)
+{
+    public TensorView Input(int index)
+    {
+        nint value;
+        Ort.Check(((delegate* unmanaged<nint, nuint, nint*, nint>)Ort.Api->KernelContext_GetInput)(handle, (nuint)index, &value));
+        return value == 0 ? default : TensorView.Of(value);
+    }
+
+    /// <summary>Allocates an output; null for an optional output that the graph leaves out.</summary>
+    public void* Output(int index, params ReadOnlySpan<long> shape)
+    {
+        nint value;
+        fixed (long* p = shape)
+            Ort.Check(((delegate* unmanaged<nint, nuint, long*, nuint, nint*, nint>)Ort.Api->KernelContext_GetOutput)(handle, (nuint)index, p, (nuint)shape.Length, &value));
+        if (value == 0) return null;
+        void* data;
+        Ort.Check(((delegate* unmanaged<nint, void**, nint>)Ort.Api->GetTensorMutableData)(value, &data));
+        return data;
+    }
+
+    public void ParallelFor(delegate* unmanaged<void*, nuint, void> body, int count, void* state) =>
+        Ort.Check(((delegate* unmanaged<nint, delegate* unmanaged<void*, nuint, void>, nuint, nuint, void*, nint>)Ort.Api->KernelContext_ParallelFor)(handle, body, (nuint)count, (nuint)count, state));
+}

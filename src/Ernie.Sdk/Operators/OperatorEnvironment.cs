@@ -1,0 +1,30 @@
+using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Native;
+
+namespace Ernie.Sdk.Operators;
+
+/// <summary>What the operators of one session share. Everything here is used by one kernel at a time: nodes run in order, on the engine's thread.</summary>
+internal sealed class OperatorEnvironment(CpuKernels kernels, KvBlockLayout layout, RopeTable rope, int threadCount) : IDisposable
+{
+    private readonly ScratchBuffer _scratch = new();
+    private readonly OrtThreadPool _threads = new(threadCount);
+
+    public CpuKernels Kernels { get; } = kernels;
+    public KvBlockLayout Layout { get; } = layout;
+    public RopeTable Rope { get; } = rope;
+
+    public KernelContext Enter(OrtComputeContext context)
+    {
+        _threads.Enter(context);
+        return new KernelContext(_threads, _scratch);
+    }
+
+    /// <summary>The operators of domain <see cref="OperatorSchema.Domain"/>, bound to this environment.</summary>
+    public IEnumerable<CustomOperator> Operators() => [new LinearOperator(this), new SparseAttentionOperator(this), new MoeExpertsOperator(this)];
+
+    public void Dispose()
+    {
+        _threads.Dispose();
+        _scratch.Dispose();
+    }
+}
