@@ -1,0 +1,12 @@
+namespace Ernie.Sdk.Engine;
+
+internal enum FinishReason
+{
+    /// <summary>The model ended its answer with a stop token.</summary>
+    Stop,
+    /// <summary>The token limit or the context is full.</summary>
+    Length,
+}
+
+/// <summary>A token as it leaves the engine; the last one of a sequence says why it is the last.</summary>
+internal readonly record struct GeneratedToken(int Id, FinishReason? Finish);

@@ -1,0 +1,138 @@
+using System.Runtime.InteropServices;
+using Ernie.Sdk.Export;
+using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Native;
+using Ernie.Sdk.Operators;
+using Microsoft.ML.OnnxRuntime;
+using Microsoft.ML.OnnxRuntime.Tensors;
+
+namespace Ernie.Sdk.Engine;
+
+/// <summary>One ONNX Runtime session over an exported model, with its cache bound once. Runs steps; knows nothing of requests. One thread at a time.</summary>
+internal sealed unsafe class ModelRunner : IDisposable
+{
+    private readonly OperatorEnvironment _environment;
+    private readonly CustomOperatorDomain _domain;
+    private readonly InferenceSession _session;
+    private readonly OrtIoBinding _binding;
+    private readonly List<OrtValue> _pools = [];
+    private readonly ScratchBuffer _logits = new();
+    private readonly int _vocabSize;
+    private int _logitRows;
+
+    public ModelRunner(string folder, ModelManifest manifest, KvElementType kvType, int kvBlockCount, int threadCount, CpuKernels kernels)
+    {
+        var config = manifest.Config;
+        _vocabSize = config.VocabSize;
+        var layout = new KvBlockLayout(kvType, config.KvHeadCount, config.HeadDim);
+        Cache = new KvCache(layout, config.LayerCount, kvBlockCount);
+        _environment = new OperatorEnvironment(kernels, layout, new RopeTable(config.HeadDim, config.RopeTheta, config.CompressionRatio, config.ContextLength), threadCount);
+        _domain = new CustomOperatorDomain(OperatorSchema.Domain, _environment.Operators());
+        try
+        {
+            using var options = new SessionOptions
+            {
+                IntraOpNumThreads = threadCount,
+                InterOpNumThreads = 1,
+                ExecutionMode = ExecutionMode.ORT_SEQUENTIAL,
+                // The graph is run as written: a fusion may change the order of a sum, and with it bits.
+                GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL,
+                // Every step has other shapes: a pattern or an arena would only keep the largest ones alive.
+                EnableMemoryPattern = false,
+                EnableCpuMemArena = false,
+                LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL,
+            };
+            options.AddSessionConfigEntry("session.intra_op.allow_spinning", "0");
+            options.AddSessionConfigEntry("session.inter_op.allow_spinning", "0");
+            _domain.AddTo(options);
+            var model = Path.Combine(folder, ModelManifest.ModelFile);
+            try
+            {
+                _session = new InferenceSession(model, options);
+            }
+            catch (OnnxRuntimeException e)
+            {
+                throw new InvalidDataException($"{model} could not be loaded: {e.Message} Check it with 'ernie verify' or export the checkpoint again.", e);
+            }
+            _binding = _session.CreateIoBinding();
+            for (var layer = 0; layer < config.LayerCount; layer++)
+            {
+                var pool = OrtValue.CreateTensorValueWithData(OrtMemoryInfo.DefaultInstance, TensorElementType.UInt8, [kvBlockCount, layout.BlockBytes], (nint)Cache.Layer(layer), (long)layout.BlockBytes * kvBlockCount);
+                _pools.Add(pool);
+                _binding.BindInput(ErnieGraph.KvCache(layer), pool);
+            }
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    public KvCache Cache { get; }
+
+    /// <summary>Runs one step and returns [rows, vocabulary] logits of <see cref="StepBatch.LogitRows"/>, valid until the next call.</summary>
+    /// <exception cref="OperationCanceledException"><paramref name="termination"/> was set; the step may be run again.</exception>
+    public ReadOnlySpan<float> Run(StepBatch batch, StepTermination? termination = null)
+    {
+        Run(batch, termination, []);
+        return new ReadOnlySpan<float>(_logits.Rent(0), checked(_logitRows * _vocabSize));
+    }
+
+    /// <summary>As <see cref="Run(StepBatch, StepTermination?)"/>, and reads these further outputs of a debug export.</summary>
+    public IReadOnlyList<OrtValue> Run(StepBatch batch, StepTermination? termination, IReadOnlyList<string> debugOutputs)
+    {
+        var tables = batch.BlockTables(out var width);
+        using var ids = Ints(CollectionsMarshal.AsSpan(batch.InputIds), batch.TokenCount);
+        using var positions = Ints(CollectionsMarshal.AsSpan(batch.Positions), batch.TokenCount);
+        using var starts = Ints(CollectionsMarshal.AsSpan(batch.SequenceStarts), batch.SequenceCount + 1);
+        using var flags = Ints(CollectionsMarshal.AsSpan(batch.Flags), batch.SequenceCount);
+        using var blocks = Ints(tables, batch.SequenceCount, width);
+        using var rows = Ints(CollectionsMarshal.AsSpan(batch.LogitRows), batch.LogitRows.Count);
+        _logitRows = batch.LogitRows.Count;
+        var logitBytes = checked((nint)_logitRows * _vocabSize * sizeof(float));
+        using var logits = OrtValue.CreateTensorValueWithData(OrtMemoryInfo.DefaultInstance, TensorElementType.Float, [_logitRows, _vocabSize], (nint)_logits.Rent(logitBytes), logitBytes);
+        using var runOptions = new RunOptions();
+        if (termination is not null && !termination.Attach(runOptions)) throw new OperationCanceledException();
+        try
+        {
+            _binding.BindInput(ErnieGraph.InputIds, ids);
+            _binding.BindInput(ErnieGraph.Positions, positions);
+            _binding.BindInput(ErnieGraph.SequenceStarts, starts);
+            _binding.BindInput(ErnieGraph.SequenceFlags, flags);
+            _binding.BindInput(ErnieGraph.BlockTables, blocks);
+            _binding.BindInput(ErnieGraph.LogitRows, rows);
+            _binding.ClearBoundOutputs();
+            _binding.BindOutput(ErnieGraph.Logits, logits);
+            foreach (var output in debugOutputs) _binding.BindOutputToDevice(output, OrtMemoryInfo.DefaultInstance);
+            _session.RunWithBinding(runOptions, _binding);
+            return debugOutputs.Count == 0 ? [] : [.. _binding.GetOutputValues().Skip(1)];
+        }
+        catch (OnnxRuntimeException) when (termination is { IsRequested: true })
+        {
+            throw new OperationCanceledException();
+        }
+        finally
+        {
+            termination?.Detach();
+        }
+    }
+
+    public void Dispose()
+    {
+        _binding?.Dispose();
+        _session?.Dispose();
+        _domain.Dispose();
+        foreach (var pool in _pools) pool.Dispose();
+        _environment.Dispose();
+        _logits.Dispose();
+        Cache.Dispose();
+    }
+
+    private static OrtValue Ints(ReadOnlySpan<int> values, params ReadOnlySpan<long> shape)
+    {
+        var value = OrtValue.CreateAllocatedTensorValue(OrtAllocator.DefaultInstance, TensorElementType.Int32, shape.ToArray());
+        values.CopyTo(value.GetTensorMutableDataAsSpan<int>());
+        return value;
+    }
+}
