@@ -3,15 +3,67 @@ using Microsoft.Extensions.Logging;
 namespace Ernie.Sdk.Checkpoints;
 
 /// <summary>A checkpoint folder, opened: its configuration, and every weight under its canonical name.</summary>
+/// <remarks>Weights stay in their mapped files; only what is read is touched. Reading is thread-safe, and fails after disposal.</remarks>
 internal sealed class Checkpoint : IWeightSource, IDisposable
 {
-    public static Checkpoint Open(string folder, ILogger? logger = null) => throw new NotImplementedException();
+    private readonly CheckpointFiles _files;
+    private readonly IReadOnlyDictionary<string, CheckpointTensor> _tensors;
 
-    public string Folder => throw new NotImplementedException();
-    public ErnieConfig Config => throw new NotImplementedException();
-    public CheckpointLayout Layout => throw new NotImplementedException();
+    private Checkpoint(string folder, CheckpointFiles files, ErnieConfig config, TensorBinder binder, List<string> notes)
+    {
+        Folder = folder;
+        Config = config;
+        _files = files;
+        _tensors = binder.Bind(notes);
+        Layout = binder.Layout;
+        Notes = notes;
+    }
+
+    public string Folder { get; }
+    public ErnieConfig Config { get; }
+    public CheckpointLayout Layout { get; }
     /// <summary>What the reader had to decide: defaults taken for absent keys, keys overruled by tensors, tensors skipped.</summary>
-    public IReadOnlyList<string> Notes => throw new NotImplementedException();
-    public CheckpointTensor Tensor(string canonicalName) => throw new NotImplementedException();
-    public void Dispose() => throw new NotImplementedException();
+    public IReadOnlyList<string> Notes { get; }
+    /// <summary>Weight files, as opened.</summary>
+    public IEnumerable<string> FileNames => _files.Names;
+    /// <summary>Element types as declared in the headers, with tensors and bytes of each.</summary>
+    public IEnumerable<(string ElementType, int Tensors, long Bytes)> ElementTypes => _files.ElementTypes;
+    /// <summary>Canonical names of all weights. In a tied model <see cref="TensorNames.Head"/> is among them and gives the embedding.</summary>
+    public IEnumerable<string> TensorKeys => _tensors.Keys;
+
+    /// <exception cref="DirectoryNotFoundException">There is no such folder.</exception>
+    /// <exception cref="FileNotFoundException">The folder holds no <c>config.json</c> or no safetensors file.</exception>
+    /// <exception cref="InvalidDataException">The files are damaged, incomplete or contradict each other.</exception>
+    /// <exception cref="NotSupportedException">The model or its format is recognised, but not read.</exception>
+    public static Checkpoint Open(string folder, ILogger? logger = null)
+    {
+        if (!Directory.Exists(folder)) throw new DirectoryNotFoundException($"{folder}: no such folder.");
+        var path = Path.Combine(folder, "config.json");
+        if (!File.Exists(path)) throw new FileNotFoundException($"{folder}: there is no config.json. Name the folder that holds config.json and the safetensors files.", path);
+        var json = CheckpointFiles.ReadSmall(path, JsonKeys.MaxBytes);
+        // Before the weights are looked at: a quantised or vision-language checkpoint is told by its name, not by its tensors.
+        using (var keys = JsonKeys.Parse(json, "config.json")) UnsupportedFeatures.ThrowIfAny(keys);
+
+        var notes = new List<string>();
+        var files = CheckpointFiles.Open(folder, notes);
+        try
+        {
+            UnknownTensors.ThrowIfQuantised(files.Tensors);
+            var config = ErnieConfigReader.Parse(json, "config.json", notes, CheckpointFacts.Of(files.Tensors));
+            var checkpoint = new Checkpoint(folder, files, config, new TensorBinder(files.Tensors, config, folder), notes);
+            foreach (var note in notes) logger?.LogInformation("{Folder}: {Note}", folder, note);
+            return checkpoint;
+        }
+        catch
+        {
+            files.Dispose();
+            throw;
+        }
+    }
+
+    /// <exception cref="ArgumentException">The model has no such weight.</exception>
+    public CheckpointTensor Tensor(string canonicalName) =>
+        _tensors.TryGetValue(canonicalName, out var tensor) ? tensor : throw new ArgumentException($"{Folder}: the model has no weight '{canonicalName}'.", nameof(canonicalName));
+
+    public void Dispose() => _files.Dispose();
 }

@@ -1,7 +1,8 @@
-namespace Ernie.Sdk.Checkpoints;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 
-/// <summary>Element type as stored in the file.</summary>
-internal enum StoredType { Float32, Float16, BFloat16 }
+namespace Ernie.Sdk.Checkpoints;
 
 /// <summary>
 /// One weight of a checkpoint under its canonical name and orientation: [rows = outputs, columns = inputs], whatever the file does. A vector has one row.
@@ -16,6 +17,40 @@ internal abstract class CheckpointTensor
     public required StoredType Type { get; init; }
     public long Count => checked(Rows * Columns);
 
-    /// <summary>Widens rows [<paramref name="firstRow"/>, +n) exactly into <paramref name="destination"/>, which holds n × <see cref="Columns"/> values.</summary>
+    /// <summary>
+    /// Widens rows [<paramref name="firstRow"/>, +n) exactly into <paramref name="destination"/>, which holds n × <see cref="Columns"/> values. Thread-safe.
+    /// Values are passed on as they are: <see cref="ContainsNonFinite"/> tells whether NaN or infinity is among them.
+    /// </summary>
     public abstract void Read(long firstRow, Span<float> destination);
+
+    /// <summary>Whether NaN or an infinity is among <paramref name="values"/>.</summary>
+    public static bool ContainsNonFinite(ReadOnlySpan<float> values)
+    {
+        const uint exponent = 0x7F800000;
+        ref var bits = ref Unsafe.As<float, uint>(ref MemoryMarshal.GetReference(values));
+        var i = 0;
+        if (Vector512.IsHardwareAccelerated || Vector256.IsHardwareAccelerated)
+        {
+            var mask = Vector512.Create(exponent);
+            for (; i <= values.Length - Vector512<uint>.Count; i += Vector512<uint>.Count)
+            {
+                if (Vector512.EqualsAny(Vector512.LoadUnsafe(ref bits, (nuint)i) & mask, mask)) return true;
+            }
+        }
+        for (; i < values.Length; i++)
+        {
+            if (!float.IsFinite(values[i])) return true;
+        }
+        return false;
+    }
+
+    /// <summary>Number of rows that fill <paramref name="destination"/>.</summary>
+    private protected long CheckRange(long firstRow, Span<float> destination)
+    {
+        var rows = destination.Length / Columns;
+        if (rows * Columns != destination.Length) throw new ArgumentException($"{Name}: {destination.Length} values are no whole number of rows of {Columns}.", nameof(destination));
+        ArgumentOutOfRangeException.ThrowIfNegative(firstRow);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(firstRow, Rows - rows);
+        return rows;
+    }
 }

@@ -26,6 +26,8 @@ internal sealed record ErnieConfig
     /// <summary>Which layers are mixtures of experts; length <see cref="LayerCount"/>.</summary>
     public IReadOnlyList<bool> MoeLayers { get; init; } = [];
     public float RouterNormMin { get; init; } = 1e-12f;
+    /// <summary>Whether experts are selected with a correction bias; without one it is zero.</summary>
+    public bool HasCorrectionBias { get; init; } = true;
 
     public IReadOnlyList<int> EosTokenIds { get; init; } = [];
     public int? BosTokenId { get; init; }
