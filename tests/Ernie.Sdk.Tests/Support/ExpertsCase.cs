@@ -1,0 +1,82 @@
+using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Quantization;
+
+namespace Ernie.Sdk.Tests.Support;
+
+/// <summary>One layer of experts with seeded weights.</summary>
+internal sealed unsafe class ExpertsCase : IDisposable
+{
+    public const float NormMin = 1e-12f;
+    private readonly WeightFormat _format;
+    private readonly NativeArray<byte> _gateUp, _down;
+
+    public ExpertsCase(int seed, int tokens, int hidden, int intermediate, int experts, int perToken, WeightFormat format)
+    {
+        var random = new Random(seed);
+        (Tokens, Hidden, Intermediate, Experts, PerToken, _format) = (tokens, hidden, intermediate, experts, perToken, format);
+        Input = NativeArray<float>.From(RandomTensor.Floats(random, tokens * hidden, 2));
+        Router = NativeArray<float>.From(RandomTensor.Floats(random, experts * hidden, 8 / Math.Sqrt(hidden)));
+        Bias = NativeArray<float>.From(RandomTensor.Floats(random, experts, 0.5));
+        _gateUp = RandomTensor.Weight(random, (nint)experts * 2 * intermediate * hidden, format, 4 / Math.Sqrt(hidden));
+        _down = RandomTensor.Weight(random, (nint)experts * hidden * intermediate, format, 4 / Math.Sqrt(intermediate));
+    }
+
+    public int Tokens { get; }
+    public int Hidden { get; }
+    public int Intermediate { get; }
+    public int Experts { get; }
+    public int PerToken { get; }
+    /// <summary>[tokens, hidden]</summary>
+    public NativeArray<float> Input { get; }
+    /// <summary>[experts, hidden]</summary>
+    public NativeArray<float> Router { get; }
+    /// <summary>[experts]</summary>
+    public NativeArray<float> Bias { get; }
+
+    public ExpertsResult Run(CpuKernels kernels, IParallelRunner runner) => Run(kernels, runner, 0, Tokens, 0, Experts);
+
+    /// <summary>Tokens [begin, end) through experts [expertBegin, expertEnd).</summary>
+    public ExpertsResult Run(CpuKernels kernels, IParallelRunner runner, int begin, int end, int expertBegin, int expertEnd, bool optionalOutputs = true)
+    {
+        var count = end - begin;
+        using var scratch = new ScratchBuffer();
+        using var output = new NativeArray<float>(count * Hidden);
+        using var selected = new NativeArray<int>(count * PerToken);
+        using var weights = new NativeArray<float>(count * PerToken);
+        output.Span.Fill(float.NaN);
+        var gateUp = new PackedMatrix(_format, _gateUp.Pointer, (nint)Experts * 2 * Intermediate, Hidden);
+        var down = new PackedMatrix(_format, _down.Pointer, (nint)Experts * Hidden, Intermediate);
+        var arguments = new ExpertsArguments
+        {
+            Input = Input.Pointer + (nint)begin * Hidden,
+            TokenCount = count,
+            HiddenSize = Hidden,
+            ExpertCount = Experts,
+            ExpertsPerToken = PerToken,
+            IntermediateSize = Intermediate,
+            NormMin = NormMin,
+            Router = Router.Pointer,
+            CorrectionBias = Bias.Pointer,
+            ExpertBegin = expertBegin,
+            ExpertEnd = expertEnd,
+            GateUp = gateUp.Slice((nint)expertBegin * 2 * Intermediate, (nint)(expertEnd - expertBegin) * 2 * Intermediate),
+            Down = down.Slice((nint)expertBegin * Hidden, (nint)(expertEnd - expertBegin) * Hidden),
+            Output = output.Pointer,
+            Selected = optionalOutputs ? selected.Pointer : null,
+            Weights = optionalOutputs ? weights.Pointer : null,
+        };
+        kernels.Experts(arguments, new KernelContext(runner, scratch));
+        return new ExpertsResult(output.Span.ToArray(), selected.Span.ToArray(), weights.Span.ToArray());
+    }
+
+    public void Dispose()
+    {
+        Input.Dispose();
+        Router.Dispose();
+        Bias.Dispose();
+        _gateUp.Dispose();
+        _down.Dispose();
+    }
+}
+
+internal sealed record ExpertsResult(float[] Output, int[] Selected, float[] Weights);
