@@ -38,7 +38,7 @@ internal sealed class ExportFolder : IDisposable
         }
         catch (IOException e)
         {
-            throw new IOException($"Another export is writing {partial}. Wait for it, or export to another folder.", e);
+            throw new ExportInProgressException(partial, e);
         }
         // Leftovers of an export that was killed.
         foreach (var stale in Directory.EnumerateFiles(partial))

@@ -1,0 +1,23 @@
+using Ernie.Sdk.Checkpoints;
+using Ernie.Sdk.Kernels;
+
+namespace Ernie.Sdk.Engine;
+
+/// <summary>How many KV blocks a model gets.</summary>
+internal static class CacheBudget
+{
+    private const int DefaultContexts = 4;
+
+    /// <exception cref="ArgumentException">The budget holds not even one block.</exception>
+    public static int BlockCount(ErnieConfig config, KvElementType kvType, ErnieModelOptions options)
+    {
+        var blockBytes = checked(new KvBlockLayout(kvType, config.KvHeadCount, config.HeadDim).BlockBytes * (long)config.LayerCount);
+        var context = Math.Min(options.ContextLength ?? config.ContextLength, config.ContextLength);
+        var wanted = (long)KvCache.BlocksFor(context) * DefaultContexts;
+        var budget = options.KvCacheBytes ?? Math.Max(blockBytes, GC.GetGCMemoryInfo().TotalAvailableMemoryBytes / 2);
+        var blocks = options.KvCacheBytes is null ? Math.Min(wanted, budget / blockBytes) : budget / blockBytes;
+        if (blocks < 1) throw new ArgumentException($"KvCacheBytes is {budget}; one block of 128 tokens takes {blockBytes} bytes.", nameof(options));
+        // A pool is one tensor a layer, its blocks are numbered by int.
+        return (int)Math.Min(blocks, int.MaxValue / 2);
+    }
+}

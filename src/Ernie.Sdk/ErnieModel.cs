@@ -1,0 +1,154 @@
+using System.Runtime.CompilerServices;
+using Ernie.Sdk.Engine;
+using Ernie.Sdk.Export;
+using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Native;
+using Microsoft.Extensions.Logging;
+
+namespace Ernie.Sdk;
+
+/// <summary>An ERNIE 4.5 model, loaded into this process.</summary>
+/// <remarks>
+/// All members are thread-safe. The model owns the ONNX Runtime session and the KV cache; whoever loads it disposes it. Disposing while requests run ends them with
+/// <see cref="ObjectDisposedException"/>; disposing twice is harmless.
+/// </remarks>
+public sealed class ErnieModel : IDisposable, IAsyncDisposable
+{
+    private readonly ModelRunner _runner;
+    private readonly InferenceEngine _engine;
+    private readonly GenerationConfig _defaults;
+    private int _disposed;
+
+    private ErnieModel(string path, ModelManifest manifest, ErnieModelOptions options)
+    {
+        Path = path;
+        ModelId = manifest.Name;
+        VocabularySize = manifest.Config.VocabSize;
+        var logger = options.LoggerFactory?.CreateLogger<ErnieModel>();
+        _defaults = GenerationConfig.Read(path);
+        var threads = options.Threads ?? Environment.ProcessorCount;
+        var kvType = options.KvCacheType == ErnieKvCacheType.Float32 ? KvElementType.Float32 : KvElementType.BFloat16;
+        var blocks = CacheBudget.BlockCount(manifest.Config, kvType, options);
+        ContextLength = (int)Math.Min(options.ContextLength ?? manifest.Config.ContextLength, Math.Min(manifest.Config.ContextLength, (long)blocks * KvBlockLayout.BlockSize));
+        var kernels = KernelRegistry.Choose();
+        StopTokenIds = new HashSet<int>([.. _defaults.EosTokenIds, .. manifest.Config.EosTokenIds]);
+        _runner = new ModelRunner(path, manifest, kvType, blocks, threads, kernels);
+        _engine = new InferenceEngine(_runner, VocabularySize, [], options.MaxConcurrentRequests, options.PrefillChunkTokens, logger);
+        logger?.LogInformation(
+            "Loaded {Model}: experts {Experts}, dense {Dense}, KV cache {KvType} with room for {Tokens} tokens, {Threads} threads, kernels {Kernels}, ONNX Runtime {Version}.",
+            ModelId, manifest.Experts, manifest.Dense, kvType, (long)blocks * KvBlockLayout.BlockSize, threads, kernels.Name, OrtRuntime.Version);
+    }
+
+    /// <summary>Gets the folder of the exported model.</summary>
+    public string Path { get; }
+
+    /// <summary>Gets the model's name.</summary>
+    public string ModelId { get; }
+
+    /// <summary>Gets the most tokens a prompt and its answer can have together.</summary>
+    public int ContextLength { get; }
+
+    /// <summary>Gets the number of rows of the vocabulary, unused ones included.</summary>
+    public int VocabularySize { get; }
+
+    /// <summary>Gets the tokens that end an answer.</summary>
+    public IReadOnlySet<int> StopTokenIds { get; }
+
+    /// <summary>Loads a model.</summary>
+    /// <param name="path">A folder that <see cref="ErnieExporter"/> wrote, or a checkpoint, which is then exported once into <see cref="ErnieModelOptions.CacheDirectory"/>.</param>
+    /// <param name="options">How to run it; null for the defaults. Later changes to it have no effect.</param>
+    /// <param name="progress">Told about an export's progress and, last, about the loaded model.</param>
+    /// <param name="cancellationToken">Stops loading.</param>
+    /// <exception cref="InvalidDataException">The folder holds no model, or a damaged one.</exception>
+    /// <exception cref="NotSupportedException">The checkpoint is valid, but not one that this library runs.</exception>
+    /// <exception cref="PlatformNotSupportedException">ONNX Runtime's native library is missing or does not fit this system.</exception>
+    public static Task<ErnieModel> LoadAsync(string path, ErnieModelOptions? options = null, IProgress<ErnieProgress>? progress = null, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(path);
+        options ??= new ErnieModelOptions();
+        options.Validate();
+        return Task.Run(async () =>
+        {
+            OrtRuntime.Start(options.LoggerFactory?.CreateLogger("Microsoft.ML.OnnxRuntime"), options.AllowOnnxRuntimeTelemetry);
+            var folder = await ExportCache.ResolveAsync(path, options, progress, cancellationToken).ConfigureAwait(false);
+            cancellationToken.ThrowIfCancellationRequested();
+            var manifest = ModelManifest.Read(folder);
+            ModelVerifier.CheckSizes(folder, manifest);
+            var model = new ErnieModel(folder, manifest, options);
+            progress?.Report(new ErnieProgress("loaded", manifest.WeightBytes, manifest.WeightBytes, TimeSpan.Zero));
+            return model;
+        }, cancellationToken);
+    }
+
+    /// <summary>Continues a prompt of token ids.</summary>
+    /// <param name="promptIds">Ids, as they are: nothing is added.</param>
+    /// <param name="options">How to choose tokens; null for the model's defaults.</param>
+    /// <param name="cancellationToken">Ends generation, in prefill too.</param>
+    /// <returns>The generated ids as they come; a stop token, if one ends the answer, is the last.</returns>
+    /// <exception cref="ArgumentException">The prompt is empty, too long, or holds an id outside the vocabulary.</exception>
+    public async IAsyncEnumerable<int> GenerateAsync(IReadOnlyList<int> promptIds, ErnieGenerationOptions? options = null, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+    {
+        await foreach (var token in GenerateTokensAsync(promptIds, options ?? new ErnieGenerationOptions(), cancellationToken).ConfigureAwait(false)) yield return token.Id;
+    }
+
+    /// <summary>As <see cref="GenerateAsync"/>, with the reason why the last token is the last.</summary>
+    internal async IAsyncEnumerable<GeneratedToken> GenerateTokensAsync(IReadOnlyList<int> promptIds, ErnieGenerationOptions options, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+    {
+        CheckPrompt(promptIds);
+        var room = ContextLength - promptIds.Count;
+        if (room < 1) throw new ArgumentException($"The prompt has {promptIds.Count} tokens; with a context of {ContextLength} it may have at most {ContextLength - 1}. Shorten the prompt or raise ContextLength and KvCacheBytes.", nameof(promptIds));
+        if (options.MaxTokens is < 1) throw new ArgumentOutOfRangeException(nameof(options), options.MaxTokens, "MaxTokens must be at least 1.");
+        var maxTokens = Math.Min(room, options.MaxTokens ?? _defaults.MaxNewTokens ?? room);
+        var sequence = new Sequence(promptIds, maxTokens, SamplingSettings.Resolve(options, _defaults), options.IgnoreStopTokens ? new HashSet<int>() : StopTokenIds);
+        await foreach (var token in RunAsync(sequence, cancellationToken).ConfigureAwait(false)) yield return token;
+    }
+
+    /// <summary>Computes the logits of every token of a text; <paramref name="onLogits"/> gets [n, vocabulary] with the position of the first, in order, on the engine's thread.</summary>
+    internal async Task ScoreAsync(IReadOnlyList<int> ids, Action<int, ReadOnlySpan<float>> onLogits, CancellationToken cancellationToken = default)
+    {
+        CheckPrompt(ids);
+        if (ids.Count > ContextLength) throw new ArgumentException($"The text has {ids.Count} tokens, the context {ContextLength}.", nameof(ids));
+        await foreach (var _ in RunAsync(Sequence.ForScoring(ids, onLogits), cancellationToken).ConfigureAwait(false))
+        {
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        if (Interlocked.Exchange(ref _disposed, 1) != 0) return;
+        _engine.Dispose();
+        _runner.Dispose();
+    }
+
+    /// <inheritdoc/>
+    public ValueTask DisposeAsync() => new(Task.Run(Dispose));
+
+    private async IAsyncEnumerable<GeneratedToken> RunAsync(Sequence sequence, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        _engine.Submit(sequence);
+        try
+        {
+            // The engine hears of a cancel at once, not when this loop is next scheduled.
+            await using var registration = cancellationToken.UnsafeRegister(_ => _engine.Cancel(sequence), null).ConfigureAwait(false);
+            await foreach (var token in sequence.Output.ReadAllAsync(cancellationToken).ConfigureAwait(false)) yield return token;
+            cancellationToken.ThrowIfCancellationRequested();
+        }
+        finally
+        {
+            _engine.Cancel(sequence);
+        }
+    }
+
+    private void CheckPrompt(IReadOnlyList<int> ids)
+    {
+        ArgumentNullException.ThrowIfNull(ids);
+        ObjectDisposedException.ThrowIf(_disposed != 0, this);
+        if (ids.Count == 0) throw new ArgumentException("The prompt is empty.", nameof(ids));
+        for (var i = 0; i < ids.Count; i++)
+        {
+            if ((uint)ids[i] >= (uint)VocabularySize) throw new ArgumentException($"Token {i} of the prompt is {ids[i]}; ids lie between 0 and {VocabularySize - 1}.", nameof(ids));
+        }
+    }
+}

@@ -1,0 +1,50 @@
+using System.Globalization;
+using System.Security.Cryptography;
+using System.Text;
+
+namespace Ernie.Sdk.Export;
+
+/// <summary>Exports of checkpoints that were loaded directly, one folder for each checkpoint and precision.</summary>
+internal static class ExportCache
+{
+    /// <summary>The exported model of <paramref name="path"/>: itself, or an export of it in the cache, made now if need be.</summary>
+    public static async Task<string> ResolveAsync(string path, ErnieModelOptions options, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
+    {
+        var folder = System.IO.Path.GetFullPath(path);
+        if (!Directory.Exists(folder)) throw new InvalidDataException($"{folder} is no folder. Name an exported model or a checkpoint.");
+        if (File.Exists(System.IO.Path.Combine(folder, ModelManifest.FileName))) return folder;
+        if (!File.Exists(System.IO.Path.Combine(folder, "config.json")))
+            throw new InvalidDataException($"{folder} holds neither an exported model ({ModelManifest.FileName}) nor a checkpoint (config.json).");
+
+        var cache = options.CacheDirectory ?? System.IO.Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.LocalApplicationData, Environment.SpecialFolderOption.Create), "ernie-sdk");
+        var name = System.IO.Path.GetFileName(System.IO.Path.TrimEndingDirectorySeparator(folder));
+        var target = System.IO.Path.Combine(cache, $"{name}-{Key(folder, options.Export)}");
+        Directory.CreateDirectory(cache);
+        while (!File.Exists(System.IO.Path.Combine(target, ModelManifest.FileName)))
+        {
+            try
+            {
+                await ErnieExporter.ExportAsync(folder, target, options.Export, progress, cancellationToken).ConfigureAwait(false);
+            }
+            catch (ExportInProgressException)
+            {
+                // Another process exports the same checkpoint; its result will do.
+                await Task.Delay(TimeSpan.FromMilliseconds(500), cancellationToken).ConfigureAwait(false);
+            }
+            catch (IOException) when (File.Exists(System.IO.Path.Combine(target, ModelManifest.FileName)))
+            {
+                // Another process was faster.
+            }
+        }
+        return target;
+    }
+
+    /// <summary>Names what the export depends on: the checkpoint's files with size and time, the precisions, the format.</summary>
+    private static string Key(string folder, ErnieExportOptions options)
+    {
+        var text = new StringBuilder(folder).Append('|').Append(ModelManifest.CurrentVersion).Append('|').Append(options.Experts).Append('|').Append(options.Dense).Append('|').Append(options.ModelName);
+        foreach (var file in new DirectoryInfo(folder).EnumerateFiles().OrderBy(static f => f.Name, StringComparer.Ordinal))
+            text.Append(CultureInfo.InvariantCulture, $"|{file.Name}:{file.Length}:{file.LastWriteTimeUtc.Ticks}");
+        return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text.ToString())))[..16];
+    }
+}

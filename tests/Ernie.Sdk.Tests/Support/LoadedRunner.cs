@@ -1,0 +1,85 @@
+using Ernie.Sdk.Checkpoints;
+using Ernie.Sdk.Engine;
+using Ernie.Sdk.Export;
+using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Native;
+
+namespace Ernie.Sdk.Tests.Support;
+
+/// <summary>A model exported to a temporary folder with debug outputs, and a runner over it without engine or tokenizer.</summary>
+internal sealed class LoadedRunner : IDisposable
+{
+    private readonly TemporaryFolder _folder = new();
+
+    public LoadedRunner(string checkpoint, ErniePrecision precision = ErniePrecision.BFloat16, KvElementType kvType = KvElementType.Float32, int threads = 2, CpuKernels? kernels = null, int blocks = 64)
+        : this(null, checkpoint, precision, kvType, threads, kernels, blocks)
+    {
+    }
+
+    public LoadedRunner(IWeightSource source, KvElementType kvType = KvElementType.Float32, int threads = 2, CpuKernels? kernels = null, int blocks = 64, ErniePrecision precision = ErniePrecision.BFloat16)
+        : this(source, null, precision, kvType, threads, kernels, blocks)
+    {
+    }
+
+    private LoadedRunner(IWeightSource? source, string? checkpoint, ErniePrecision precision, KvElementType kvType, int threads, CpuKernels? kernels, int blocks)
+    {
+        OrtRuntime.Start(null, allowTelemetry: false);
+        Folder = _folder.File("model");
+        using var opened = source is null ? Checkpoint.Open(checkpoint!) : null;
+        ErnieExporter.Export(source ?? opened!, checkpoint, Folder, new ErnieExportOptions { DebugOutputs = true, Experts = precision, Dense = precision }, null, CancellationToken.None);
+        Manifest = ModelManifest.Read(Folder);
+        Runner = new ModelRunner(Folder, Manifest, kvType, blocks, threads, kernels ?? KernelRegistry.Choose());
+    }
+
+    public string Folder { get; }
+    public ModelManifest Manifest { get; }
+    public ModelRunner Runner { get; }
+
+    /// <summary>Logits [tokens, vocabulary] of a text, computed in chunks of these sizes (the last repeats), in blocks of its own that are freed afterwards.</summary>
+    public float[] Logits(ReadOnlySpan<int> ids, params int[] chunks)
+    {
+        var table = Allocate(ids.Length);
+        var result = new List<float>();
+        var batch = new StepBatch();
+        for (int start = 0, c = 0; start < ids.Length; c++)
+        {
+            var count = Math.Min(ids.Length - start, chunks.Length == 0 ? ids.Length : chunks[Math.Min(c, chunks.Length - 1)]);
+            batch.Clear();
+            batch.Add(ids.Slice(start, count), start, table, count == 1 ? SequenceFlags.Decode : SequenceFlags.None, count);
+            result.AddRange(Runner.Run(batch));
+            start += count;
+        }
+        Free(table);
+        return [.. result];
+    }
+
+    /// <summary>Greedy continuation, one decode step a token.</summary>
+    public int[] Greedy(ReadOnlySpan<int> prompt, int count)
+    {
+        var table = Allocate(prompt.Length + count);
+        var batch = new StepBatch();
+        batch.Add(prompt, 0, table, SequenceFlags.None, 1);
+        var tokens = new int[count];
+        for (var i = 0; i < count; i++)
+        {
+            tokens[i] = Sampler.ArgMax(Runner.Run(batch));
+            batch.Clear();
+            batch.Add([tokens[i]], prompt.Length + i, table, SequenceFlags.Decode, 1);
+        }
+        Free(table);
+        return tokens;
+    }
+
+    public List<int> Allocate(int tokens) => [.. Enumerable.Range(0, KvCache.BlocksFor(tokens)).Select(_ => Runner.Cache.Allocate())];
+
+    public void Free(List<int> table)
+    {
+        foreach (var block in table) Runner.Cache.Free(block);
+    }
+
+    public void Dispose()
+    {
+        Runner.Dispose();
+        _folder.Dispose();
+    }
+}
