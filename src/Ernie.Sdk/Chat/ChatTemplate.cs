@@ -1,0 +1,84 @@
+using System.Text.Json;
+using Ernie.Sdk.Tokenization;
+
+namespace Ernie.Sdk.Chat;
+
+/// <summary>Renders a conversation into the prompt its model was trained on. Immutable, safe for concurrent use.</summary>
+internal abstract class ChatTemplate
+{
+    public const string SentenceBegin = "<|begin_of_sentence|>";
+    public const string SentenceEnd = "<|end_of_sentence|>";
+    public const string TurnBegin = "<|im_start|>";
+    public const string TurnEnd = "<|im_end|>";
+
+    private const string TemplateFile = "chat_template.jinja";
+
+    // Published chat templates have a few kilobytes.
+    private const long MaximumTemplateBytes = 4 << 20;
+
+    /// <summary>Whether the model's answer begins inside its reasoning, and may call tools.</summary>
+    public abstract bool IsThinking { get; }
+
+    /// <param name="messages">The conversation.</param>
+    /// <param name="tools">Tool objects as in the OpenAI format; ignored by the models that know no tools.</param>
+    /// <param name="addGenerationPrompt">Whether the prompt ends with the begin of an answer. The thinking models' template always adds it.</param>
+    /// <exception cref="ArgumentException">A message lacks what the template needs of it.</exception>
+    public abstract PromptText Render(IReadOnlyList<TemplateMessage> messages, IReadOnlyList<JsonElement>? tools = null, bool addGenerationPrompt = true);
+
+    /// <summary>Chooses by the checkpoint's own template; where it has none, by the control tokens of its vocabulary.</summary>
+    /// <exception cref="InvalidDataException">The template's file is damaged, or neither template nor vocabulary is one of ERNIE 4.5.</exception>
+    public static ChatTemplate For(string folder, ErnieTokenizer tokenizer)
+    {
+        if (ReadSource(folder) is { } source)
+        {
+            return source.Contains(TurnBegin, StringComparison.Ordinal) ? new ThinkingTemplate() : Standard(tokenizer);
+        }
+        if (tokenizer.TokenToId(SentenceBegin) is not null) return Standard(tokenizer);
+        if (tokenizer.TokenToId(TurnBegin) is not null) return new ThinkingTemplate();
+        throw new InvalidDataException(
+            $"{folder} has no chat template, and its vocabulary has neither {SentenceBegin} nor {TurnBegin}. Copy {TemplateFile} or {AddedTokens.ConfigFile} from the original checkpoint.");
+    }
+
+    /// <summary>Tokens that end an answer of any ERNIE 4.5 model; generation_config.json may name more.</summary>
+    public static IReadOnlyList<int> StopTokenIds(ErnieTokenizer tokenizer)
+    {
+        var ids = new List<int>();
+        foreach (var id in new[] { tokenizer.EosTokenId, tokenizer.TokenToId(TurnEnd), tokenizer.TokenToId(SentenceEnd) })
+        {
+            if (id is { } found && !ids.Contains(found)) ids.Add(found);
+        }
+        return ids;
+    }
+
+    private protected static string ContentOf(TemplateMessage message, int index) => message.Content ?? throw new ArgumentException(
+        $"Message {index} of role '{message.Role}' has no text. The chat template needs a text, which may be empty.", nameof(message));
+
+    private static StandardTemplate Standard(ErnieTokenizer tokenizer) => new(
+        tokenizer.ClsTokenId is { } cls ? tokenizer.IdToToken(cls)! : SentenceBegin,
+        tokenizer.SepTokenId is { } sep ? tokenizer.IdToToken(sep)! : SentenceEnd);
+
+    /// <summary>The checkpoint's template: chat_template.jinja, else the entry in tokenizer_config.json.</summary>
+    private static string? ReadSource(string folder)
+    {
+        var file = new FileInfo(Path.Combine(folder, TemplateFile));
+        if (file.Exists)
+        {
+            if (file.Length > MaximumTemplateBytes) throw JsonFile.Invalid(file.FullName, $"it has {file.Length} bytes, more than the limit of {MaximumTemplateBytes}");
+            return File.ReadAllText(file.FullName);
+        }
+        return JsonFile.TryReadObject(folder, AddedTokens.ConfigFile) is { } config && config.TryGetProperty("chat_template", out var entry) ? SourceOf(entry) : null;
+    }
+
+    private static string? SourceOf(JsonElement entry)
+    {
+        if (entry.ValueKind != JsonValueKind.Array) return JsonFile.AsText(entry);
+        string? first = null;
+        foreach (var named in entry.EnumerateArray())
+        {
+            if (named.ValueKind != JsonValueKind.Object || !named.TryGetProperty("template", out var template)) continue;
+            if (named.TryGetProperty("name", out var name) && JsonFile.AsText(name) == "default") return JsonFile.AsText(template);
+            first ??= JsonFile.AsText(template);
+        }
+        return first;
+    }
+}

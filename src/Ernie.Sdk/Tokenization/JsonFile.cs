@@ -1,0 +1,42 @@
+using System.Text.Json;
+
+namespace Ernie.Sdk.Tokenization;
+
+/// <summary>The small JSON files beside a tokenizer.</summary>
+internal static class JsonFile
+{
+    private const long MaximumBytes = 32 << 20;
+
+    private static readonly JsonDocumentOptions _options = new() { AllowTrailingCommas = true, CommentHandling = JsonCommentHandling.Skip };
+
+    /// <summary>The object in the file, or null if there is no such file.</summary>
+    /// <exception cref="InvalidDataException">The file is too large, no JSON, or no object.</exception>
+    public static JsonElement? TryReadObject(string folder, string name)
+    {
+        var path = Path.Combine(folder, name);
+        var file = new FileInfo(path);
+        if (!file.Exists) return null;
+        if (file.Length > MaximumBytes) throw Invalid(path, $"it has {file.Length} bytes, more than the limit of {MaximumBytes}");
+        try
+        {
+            using var document = JsonDocument.Parse(File.ReadAllBytes(path), _options);
+            if (document.RootElement.ValueKind != JsonValueKind.Object) throw Invalid(path, $"it holds {document.RootElement.ValueKind}, not an object");
+            return document.RootElement.Clone();
+        }
+        catch (JsonException error)
+        {
+            throw new InvalidDataException($"{path} cannot be used: it is no valid JSON ({error.Message}). Copy the file from the original checkpoint again.", error);
+        }
+    }
+
+    public static InvalidDataException Invalid(string path, string finding) =>
+        new($"{path} cannot be used: {finding}. Copy the file from the original checkpoint again.");
+
+    /// <summary>A string property's value. Text that JSON escapes into half a surrogate pair counts as absent.</summary>
+    public static string? AsText(JsonElement element)
+    {
+        if (element.ValueKind != JsonValueKind.String) return null;
+        try { return element.GetString(); }
+        catch (InvalidOperationException) { return null; }
+    }
+}
