@@ -1,0 +1,83 @@
+using System.Globalization;
+using Ernie.Sdk.Engine;
+using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Quantization;
+
+namespace Ernie.Sdk.Checkpoints;
+
+/// <summary>What <c>ernie inspect</c> says about a checkpoint, as lines of plain text.</summary>
+internal static class CheckpointReport
+{
+    private static readonly (string Name, WeightFormat Format)[] Precisions = [("bf16", WeightFormat.BFloat16), ("fp32", WeightFormat.Float32)];
+
+    public static IReadOnlyList<string> Lines(Checkpoint checkpoint)
+    {
+        var lines = new List<string>
+        {
+            $"Checkpoint      {checkpoint.Folder}",
+            $"Files           {string.Join(", ", checkpoint.FileNames.Take(4))}{(checkpoint.FileNames.Count() is > 4 and var n ? $", … ({n})" : "")}",
+            $"Layout          {Describe(checkpoint.Layout)}",
+        };
+        AddShapes(lines, checkpoint.Config);
+        lines.Add("Stored          " + string.Join(", ", checkpoint.ElementTypes.Select(static t => $"{t.ElementType}: {t.Tensors} tensors, {Bytes(t.Bytes)}")));
+        lines.AddRange(checkpoint.Notes.Select(static (note, i) => $"{(i == 0 ? "Notes" : ""),-16}{note}"));
+        lines.Add("");
+        AddSizes(lines, checkpoint.Config);
+        return lines;
+    }
+
+    /// <summary>The part that needs no weights: shapes, parameters and sizes.</summary>
+    public static IReadOnlyList<string> Lines(ErnieConfig config)
+    {
+        var lines = new List<string>();
+        AddShapes(lines, config);
+        lines.Add("");
+        AddSizes(lines, config);
+        return lines;
+    }
+
+    private static void AddShapes(List<string> lines, ErnieConfig config)
+    {
+        var count = ParameterCount.Of(config);
+        lines.Add($"Model           {config.ModelType}, {config.LayerCount} layers, hidden {config.HiddenSize}, vocabulary {config.VocabSize}, embedding {(config.TieWordEmbeddings ? "tied" : "untied")}");
+        lines.Add($"Attention       {config.HeadCount} heads on {config.KvHeadCount} of {config.HeadDim}, context {config.ContextLength}, rope theta {Text(config.RopeTheta)}");
+        if (config.MoeLayerCount < config.LayerCount) lines.Add($"Dense           {config.LayerCount - config.MoeLayerCount} layers of width {config.IntermediateSize}");
+        if (config.MoeLayerCount > 0)
+        {
+            lines.Add($"Experts         {config.MoeLayerCount} layers, {config.ExpertsPerToken} of {config.ExpertCount} experts of width {config.ExpertIntermediateSize}, {config.SharedExpertCount} shared");
+        }
+        lines.Add($"Parameters      {Billions(count.Total)}, of which {Billions(count.ActivePerToken)} read for one token");
+    }
+
+    private static void AddSizes(List<string> lines, ErnieConfig config)
+    {
+        var shortContext = Math.Min(4096, config.ContextLength);
+        lines.Add($"{"Export",-10}{"on disk",12}{$"memory at {shortContext}",20}{$"memory at {config.ContextLength}",20}");
+        foreach (var (name, format) in Precisions)
+        {
+            var near = MemoryPlan.For(config, format, format, KvElementType.BFloat16, shortContext);
+            var far = MemoryPlan.For(config, format, format, KvElementType.BFloat16, config.ContextLength);
+            lines.Add($"{name,-10}{Bytes(near.WeightBytes),12}{Bytes(near.TotalBytes),20}{Bytes(far.TotalBytes),20}");
+        }
+        var cache = MemoryPlan.For(config, WeightFormat.BFloat16, WeightFormat.BFloat16, KvElementType.BFloat16, KvBlockLayout.BlockSize);
+        lines.Add($"Memory is for one sequence with a bf16 cache ({Bytes(cache.CacheBytes)} for {KvBlockLayout.BlockSize} tokens); weights are mapped from the file and shared by processes.");
+    }
+
+    private static string Describe(CheckpointLayout layout) => layout switch
+    {
+        CheckpointLayout.Paddle => "-Paddle: q|k|v and gate|up fused, matrices [inputs, outputs]",
+        CheckpointLayout.FusedExperts => "transformers v5: experts of a layer in two stacked tensors",
+        _ => "-PT: matrices [outputs, inputs]",
+    };
+
+    private static string Billions(long count) => count >= 100_000_000 ? Text(Math.Round(count / 1e9, 3)) + " B" : Text(Math.Round(count / 1e6, 2)) + " M";
+
+    private static string Bytes(long bytes) => bytes switch
+    {
+        >= 1L << 30 => Text(Math.Round(bytes / (double)(1L << 30), 2)) + " GiB",
+        >= 1L << 20 => Text(Math.Round(bytes / (double)(1L << 20), 1)) + " MiB",
+        _ => Text(Math.Round(bytes / 1024.0, 1)) + " KiB",
+    };
+
+    private static string Text(double value) => value.ToString(CultureInfo.InvariantCulture);
+}

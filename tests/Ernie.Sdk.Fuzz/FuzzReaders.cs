@@ -1,0 +1,39 @@
+using Ernie.Sdk.Checkpoints;
+
+namespace Ernie.Sdk.Fuzz;
+
+internal static class FuzzReaders
+{
+    private const string File = "input";
+
+    public static IReadOnlyList<FuzzReader> All { get; } =
+    [
+        new("safetensors", FuzzSeeds.Headers, static bytes => SafetensorsHeader.Parse(bytes, FuzzSeeds.DataLength, File)),
+        new("index", FuzzSeeds.Indexes, static bytes => ShardIndex.Parse(bytes, File)),
+        new("config", FuzzSeeds.Configs, static bytes => ErnieConfigReader.Parse(bytes, File, [])),
+        new("generation", FuzzSeeds.Generations, static bytes => GenerationDefaults.Parse(bytes, File)),
+        new("binding", FuzzSeeds.Headers, static bytes => BindHeader(bytes)),
+        new("binding-config", FuzzSeeds.Configs, static bytes => BindConfig(bytes)),
+        .. FuzzSample.Find() is { } sample ? [new FuzzReader("sample", [sample.Header], bytes => Bind(bytes, sample.DataLength, sample.Config))] : Array.Empty<FuzzReader>(),
+        // Further readers of bytes join here: new("tokenizer", seeds, static bytes => SentencePieceModel.Parse(bytes, File)) { IsJson = false }.
+    ];
+
+    // As Checkpoint.Open does, without files.
+    private static void BindHeader(byte[] header) => Bind(header, FuzzSeeds.DataLength, FuzzSeeds.TinyConfig);
+
+    private static void BindConfig(byte[] config)
+    {
+        foreach (var header in FuzzSeeds.Headers) Bind(header, FuzzSeeds.DataLength, config);
+    }
+
+    private static void Bind(byte[] header, long dataLength, byte[] json)
+    {
+        var notes = new List<string>();
+        var stored = new StoredTensors();
+        foreach (var entry in SafetensorsHeader.Parse(header, dataLength, File)) stored.Add(new StoredTensor(null, File, entry));
+        UnknownTensors.ThrowIfQuantised(stored);
+        var config = ErnieConfigReader.Parse(json, "config.json", notes, CheckpointFacts.Of(stored));
+        new TensorBinder(stored, config, File).Bind(notes);
+        foreach (var line in CheckpointReport.Lines(config)) notes.Add(line);
+    }
+}

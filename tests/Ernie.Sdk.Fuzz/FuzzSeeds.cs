@@ -1,0 +1,89 @@
+using System.Text;
+using System.Text.Json.Nodes;
+
+namespace Ernie.Sdk.Fuzz;
+
+/// <summary>Well-formed inputs: one tiny model in each layout, and configurations as Baidu and transformers write them.</summary>
+internal static class FuzzSeeds
+{
+    public static byte[] TinyConfig { get; } = Bytes("""
+        {"architectures":["Ernie4_5_MoeForCausalLM"],"model_type":"ernie4_5_moe","hidden_act":"silu","use_bias":false,"vocab_size":16,"hidden_size":8,"intermediate_size":12,
+        "num_hidden_layers":2,"num_attention_heads":2,"num_key_value_heads":1,"head_dim":4,"max_position_embeddings":4096,"rope_theta":500000.0,"rms_norm_eps":1e-05,
+        "tie_word_embeddings":true,"moe_num_experts":2,"moe_k":1,"moe_intermediate_size":4,"moe_num_shared_experts":1,"moe_layer_start_index":1,"moe_layer_end_index":-1,
+        "moe_layer_interval":1,"moe_norm_min":1e-12,"moe_use_aux_free":true,"moe_capacity":[8,8,8],"bos_token_id":1,"eos_token_id":[2,3],"pad_token_id":0,"torch_dtype":"bfloat16"}
+        """);
+
+    public static IReadOnlyList<byte[]> Configs { get; } =
+    [
+        TinyConfig,
+        Bytes("""
+            {"model_type":"ernie4_5_moe","dtype":"bfloat16","head_dim":null,"rope_parameters":{"rope_theta":500000.0,"rope_type":"default"},"rope_scaling":null,"vocab_size":16,"hidden_size":8,
+            "intermediate_size":12,"num_hidden_layers":3,"remove_tail_layer":1,"num_attention_heads":2,"num_key_value_heads":1,"num_experts":2,"num_experts_per_tok":1,"moe_intermediate_size":4,
+            "compression_ratio":1.0,"quantization_config":null,"moe_gate":"topk","moe_gate_act":"softmax","use_cache":true,"transformers_version":"5.24.0"}
+            """),
+        Bytes("""{"model_type":"ernie4_5","vocab_size":103424,"hidden_size":1024,"num_hidden_layers":18,"tie_word_embeddings":true,"eos_token_id":2}"""),
+        Bytes("""{"model_type":"ernie4_5_moe","quantization_config":{"dense_quant_type":"wint8","moe_quant_type":"w4w2","quantization":"wint2"},"vision_config":{}}"""),
+    ];
+
+    public static IReadOnlyList<byte[]> Generations { get; } =
+        [Bytes("""{"bos_token_id":1,"eos_token_id":[2,16],"pad_token_id":0,"do_sample":true,"temperature":0.8,"top_p":0.8,"top_k":0,"min_p":0.0,"repetition_penalty":1.0,"frequency_penalty":0.5,"presence_penalty":0,"max_new_tokens":256,"min_new_tokens":1}""")];
+
+    public static IReadOnlyList<byte[]> Indexes { get; } =
+    [
+        Bytes("""{"metadata":{"total_size":123,"total_parameters":45},"weight_map":{"model.embed_tokens.weight":"model-00001-of-00002.safetensors","model.norm.weight":"model-00002-of-00002.safetensors","lm_head.weight":"model-00002-of-00002.safetensors"}}"""),
+        Bytes("""{"weight_map":{"a":"../escape.safetensors","b":"/etc/passwd.safetensors","c":"\u0041.safetensors"}}"""),
+    ];
+
+    /// <summary>Split, fused experts, Paddle.</summary>
+    public static IReadOnlyList<byte[]> Headers { get; } =
+    [
+        Header("model.", ("self_attn.q_proj.weight", [8, 8]), ("self_attn.k_proj.weight", [4, 8]), ("self_attn.v_proj.weight", [4, 8]), ("self_attn.o_proj.weight", [8, 8]),
+            ("mlp.gate_proj.weight", [12, 8]), ("mlp.up_proj.weight", [12, 8]), ("mlp.down_proj.weight", [8, 12]), ("mlp.gate.weight", [2, 8]), ("mlp.moe_statics.e_score_correction_bias", [1, 2]),
+            ("mlp.experts.0.gate_proj.weight", [4, 8]), ("mlp.experts.0.up_proj.weight", [4, 8]), ("mlp.experts.0.down_proj.weight", [8, 4]),
+            ("mlp.experts.1.gate_proj.weight", [4, 8]), ("mlp.experts.1.up_proj.weight", [4, 8]), ("mlp.experts.1.down_proj.weight", [8, 4]),
+            ("mlp.shared_experts.gate_proj.weight", [4, 8]), ("mlp.shared_experts.up_proj.weight", [4, 8]), ("mlp.shared_experts.down_proj.weight", [8, 4])),
+        Header("", ("self_attn.qkv_proj.weight", [16, 8]), ("self_attn.o_proj.weight", [8, 8]), ("mlp.up_gate_proj.weight", [24, 8]), ("mlp.down_proj.weight", [8, 12]),
+            ("mlp.gate.weight", [2, 8]), ("mlp.gate.moe_statics.e_score_correction_bias", [1, 2]), ("mlp.experts.gate_up_proj", [2, 8, 8]), ("mlp.experts.down_proj", [2, 8, 4]),
+            ("mlp.shared_experts.gate_up_proj.weight", [8, 8]), ("mlp.shared_experts.down_proj.weight", [8, 4])),
+        Header("ernie.", ("self_attn.qkv_proj.weight", [8, 16]), ("self_attn.o_proj.weight", [8, 8]), ("mlp.up_gate_proj.weight", [8, 24]), ("mlp.down_proj.weight", [12, 8]),
+            ("mlp.gate.weight", [8, 2]), ("mlp.gate.e_score_correction_bias", [2]), ("mlp.experts.0.up_gate_proj.weight", [8, 8]), ("mlp.experts.0.down_proj.weight", [4, 8]),
+            ("mlp.experts.1.up_gate_proj.weight", [8, 8]), ("mlp.experts.1.down_proj.weight", [4, 8]), ("mlp.shared_experts.up_gate_proj.weight", [8, 8]), ("mlp.shared_experts.down_proj.weight", [4, 8])),
+    ];
+
+    /// <summary>Larger than any of the headers needs.</summary>
+    public const long DataLength = 16_384;
+
+    private static byte[] Header(string prefix, params (string Name, long[] Shape)[] layer)
+    {
+        var json = new JsonObject();
+        long at = 0;
+        Add(json, $"{prefix}embed_tokens.weight", [16, 8], ref at);
+        foreach (var number in new[] { 0, 1 })
+        {
+            Add(json, $"{prefix}layers.{number}.input_layernorm.weight", [8], ref at);
+            Add(json, $"{prefix}layers.{number}.post_attention_layernorm.weight", [8], ref at);
+            foreach (var (name, shape) in layer)
+            {
+                var isExpert = name.Contains("experts", StringComparison.Ordinal) || name.StartsWith("mlp.gate.", StringComparison.Ordinal) || name.Contains("statics", StringComparison.Ordinal);
+                var isDense = name.StartsWith("mlp.", StringComparison.Ordinal) && !isExpert;
+                if (number == 0 ? !isExpert : !isDense) Add(json, $"{prefix}layers.{number}.{name}", shape, ref at);
+            }
+        }
+        Add(json, $"{prefix}norm.weight", [8], ref at);
+        return Bytes(json.ToJsonString());
+    }
+
+    private static void Add(JsonObject json, string name, long[] shape, ref long at)
+    {
+        var end = at + 2 * shape.Aggregate(1L, static (a, b) => a * b);
+        json[name] = new JsonObject
+        {
+            ["dtype"] = "BF16",
+            ["shape"] = new JsonArray([.. shape.Select(static s => (JsonNode)s)]),
+            ["data_offsets"] = new JsonArray(at, end),
+        };
+        at = end;
+    }
+
+    private static byte[] Bytes(string text) => Encoding.UTF8.GetBytes(text);
+}
