@@ -8,6 +8,9 @@ internal static class KernelRegistry
 
     public static IReadOnlyList<CpuKernels> All { get; } =
     [
+        new VectorKernels<Lanes512>(),
+        new VectorKernels<Lanes256>(),
+        new VectorKernels<Lanes128>(),
         new ReferenceKernels(),
     ];
 

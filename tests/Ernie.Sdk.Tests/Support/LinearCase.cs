@@ -12,12 +12,12 @@ internal sealed unsafe class LinearCase : IDisposable
     private readonly NativeArray<byte> _weight;
     private readonly PackedMatrix _matrix;
 
-    public LinearCase(int seed, int tokens, int rows, int columns, WeightFormat format, bool swiGlu)
+    public LinearCase(int seed, int tokens, int rows, int columns, WeightFormat format, bool swiGlu, double scale = 2)
     {
         var random = new Random(seed);
         (_tokens, _columns, _swiGlu) = (tokens, columns, swiGlu);
         _input = NativeArray<float>.From(RandomTensor.Floats(random, tokens * columns, 2));
-        _weight = RandomTensor.Weight(random, (nint)rows * columns, format, 2 / Math.Sqrt(columns));
+        _weight = RandomTensor.Weight(random, (nint)rows * columns, format, scale / Math.Sqrt(columns));
         _matrix = new PackedMatrix(format, _weight.Pointer, rows, columns);
     }
 
