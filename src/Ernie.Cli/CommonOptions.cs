@@ -1,0 +1,23 @@
+using System.CommandLine;
+using Ernie.Sdk;
+using Microsoft.Extensions.Logging;
+
+namespace Ernie.Cli;
+
+/// <summary>Options that several commands share, spelled once.</summary>
+internal static class CommonOptions
+{
+    public static Option<LogLevel> LogLevel() => new("--log-level")
+    {
+        Description = "Least level of log lines on standard error.",
+        HelpName = "trace|debug|information|warning|error|none",
+        DefaultValueFactory = static _ => Microsoft.Extensions.Logging.LogLevel.Warning,
+    };
+
+    public static Option<string> Precision(string name, string what) => new Option<string>(name) { Description = $"Precision of {what}.", DefaultValueFactory = static _ => "bf16" }.AcceptOnlyFromAmong("bf16", "fp32");
+
+    public static ErniePrecision PrecisionOf(string text) => text == "fp32" ? ErniePrecision.Float32 : ErniePrecision.BFloat16;
+
+    /// <summary>The optional last argument of commands that read JSON lines.</summary>
+    public static Argument<string?> Input(string description) => new("FILE") { Description = $"{description} Standard input without it, or with '-'.", Arity = ArgumentArity.ZeroOrOne };
+}
