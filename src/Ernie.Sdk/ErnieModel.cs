@@ -1,8 +1,10 @@
 using System.Runtime.CompilerServices;
+using Ernie.Sdk.Chat;
 using Ernie.Sdk.Engine;
 using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
+using Microsoft.Extensions.AI;
 using Microsoft.Extensions.Logging;
 
 namespace Ernie.Sdk;
@@ -17,6 +19,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     private readonly ModelRunner _runner;
     private readonly InferenceEngine _engine;
     private readonly GenerationConfig _defaults;
+    private readonly ErnieChatClient? _chat;
     private int _disposed;
 
     private ErnieModel(string path, ModelManifest manifest, ErnieModelOptions options)
@@ -31,9 +34,11 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         var blocks = CacheBudget.BlockCount(manifest.Config, kvType, options);
         ContextLength = (int)Math.Min(options.ContextLength ?? manifest.Config.ContextLength, Math.Min(manifest.Config.ContextLength, (long)blocks * KvBlockLayout.BlockSize));
         var kernels = KernelRegistry.Choose();
-        StopTokenIds = new HashSet<int>([.. _defaults.EosTokenIds, .. manifest.Config.EosTokenIds]);
+        Tokenizer = ErnieTokenizer.Exists(path) ? ErnieTokenizer.Load(path) : null;
+        StopTokenIds = new HashSet<int>([.. _defaults.EosTokenIds, .. manifest.Config.EosTokenIds, .. Tokenizer is null ? [] : Chat.ChatTemplate.StopTokenIds(Tokenizer)]);
+        if (Tokenizer is not null) _chat = new ErnieChatClient(this, Tokenizer, TemplateOf(options.ChatTemplate, path, Tokenizer));
         _runner = new ModelRunner(path, manifest, kvType, blocks, threads, kernels);
-        _engine = new InferenceEngine(_runner, VocabularySize, [], options.MaxConcurrentRequests, options.PrefillChunkTokens, logger);
+        _engine = new InferenceEngine(_runner, VocabularySize, UndefinedRows(Tokenizer, VocabularySize), options.MaxConcurrentRequests, options.PrefillChunkTokens, logger);
         logger?.LogInformation(
             "Loaded {Model}: experts {Experts}, dense {Dense}, KV cache {KvType} with room for {Tokens} tokens, {Threads} threads, kernels {Kernels}, ONNX Runtime {Version}.",
             ModelId, manifest.Experts, manifest.Dense, kvType, (long)blocks * KvBlockLayout.BlockSize, threads, kernels.Name, OrtRuntime.Version);
@@ -53,6 +58,9 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
 
     /// <summary>Gets the tokens that end an answer.</summary>
     public IReadOnlySet<int> StopTokenIds { get; }
+
+    /// <summary>Gets the tokenizer, or <see langword="null"/> for a model without one, which takes and gives token ids only.</summary>
+    public ErnieTokenizer? Tokenizer { get; }
 
     /// <summary>Loads a model.</summary>
     /// <param name="path">A folder that <see cref="ErnieExporter"/> wrote, or a checkpoint, which is then exported once into <see cref="ErnieModelOptions.CacheDirectory"/>.</param>
@@ -78,6 +86,23 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
             progress?.Report(new ErnieProgress("loaded", manifest.WeightBytes, manifest.WeightBytes, TimeSpan.Zero));
             return model;
         }, cancellationToken);
+    }
+
+    /// <summary>Gets a chat client over this model. It is thread-safe, keeps nothing between calls, and does not own the model.</summary>
+    /// <exception cref="NotSupportedException">The model has no tokenizer.</exception>
+    public IChatClient AsChatClient() => Client;
+
+    /// <summary>Counts the tokens that a conversation takes as a prompt, the template's own included.</summary>
+    /// <param name="messages">The conversation.</param>
+    /// <param name="options">Options of the later call: instructions count too.</param>
+    /// <param name="cancellationToken">Stops waiting.</param>
+    /// <exception cref="NotSupportedException">The model has no tokenizer.</exception>
+    public Task<int> CountTokensAsync(IEnumerable<ChatMessage> messages, ChatOptions? options = null, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(messages);
+        var client = Client;
+        var request = client.Request(messages, options);
+        return Task.Run(() => client.Encode(request).Count, cancellationToken);
     }
 
     /// <summary>Continues a prompt of token ids.</summary>
@@ -139,6 +164,30 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         {
             _engine.Cancel(sequence);
         }
+    }
+
+    private ErnieChatClient Client => _chat ?? throw new NotSupportedException($"{Path} has no tokenizer.model. Copy the checkpoint's tokenizer files there, or use GenerateAsync with token ids.");
+
+    private static ChatTemplate TemplateOf(ErnieChatTemplate wanted, string path, ErnieTokenizer tokenizer) => wanted switch
+    {
+        ErnieChatTemplate.Standard => new StandardTemplate(),
+        ErnieChatTemplate.Thinking => new ThinkingTemplate(),
+        _ => Chat.ChatTemplate.For(path, tokenizer),
+    };
+
+    /// <summary>Rows of the vocabulary that stand for no token; without a tokenizer, none are known.</summary>
+    private static List<Range> UndefinedRows(ErnieTokenizer? tokenizer, int vocabularySize)
+    {
+        var ranges = new List<Range>();
+        if (tokenizer is null) return ranges;
+        for (var id = 0; id < vocabularySize; id++)
+        {
+            if (tokenizer.IsDefined(id)) continue;
+            var first = id;
+            while (id < vocabularySize && !tokenizer.IsDefined(id)) id++;
+            ranges.Add(first..id);
+        }
+        return ranges;
     }
 
     private void CheckPrompt(IReadOnlyList<int> ids)
