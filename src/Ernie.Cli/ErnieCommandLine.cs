@@ -7,11 +7,8 @@ namespace Ernie.Cli;
 /// <summary>The command <c>ernie</c>: parses arguments, runs one command, and turns whatever happens into an exit code and at most one line of error.</summary>
 internal static class ErnieCommandLine
 {
-    private const string Description = """
-        Exports ERNIE 4.5 checkpoints to ONNX, inspects and checks them, and runs them for comparison with other engines.
-
-        Exit codes: 0 success; 1 bad input or a damaged file; 2 wrong usage; 130 cancelled.
-        """;
+    private const string Description = "Exports ERNIE 4.5 checkpoints to ONNX, inspects and checks them, and runs them for comparison with other engines.";
+    private const string Details = "Exit codes: 0 success; 1 bad input or a damaged file; 2 wrong usage; 130 cancelled.";
 
     public static async Task<int> RunAsync(string[] args, CommandStreams streams, CancellationToken cancellationToken = default)
     {
@@ -64,7 +61,7 @@ internal static class ErnieCommandLine
         };
         foreach (var option in root.Options.OfType<HelpOption>())
         {
-            if (option.Action is HelpAction help) option.Action = new ExampleHelp(help, ["ernie inspect samples/ernie-tiny-moe", "ernie export samples/ernie-tiny-moe tiny", "ernie generate --help"]);
+            if (option.Action is HelpAction help) option.Action = new ExampleHelp(help, Details, ["ernie inspect samples/ernie-tiny-moe", "ernie export samples/ernie-tiny-moe tiny", "ernie generate --help"]);
         }
         return root;
     }

@@ -9,11 +9,11 @@ namespace Ernie.Cli;
 internal sealed class ModelOptions
 {
     private readonly Argument<string> _model = new("MODEL") { Description = "An exported model, or a checkpoint, which is exported into the cache first." };
-    private readonly Option<int?> _threads = new("--threads") { Description = "Threads that compute. Results do not depend on it. [default: all processors]" };
+    private readonly Option<int> _threads = new Option<int>("--threads") { Description = "Threads that compute. Results do not depend on it.", DefaultValueFactory = static _ => Environment.ProcessorCount, HelpName = "N" }.InRange(1, 1024);
     private readonly Option<string> _kv = new Option<string>("--kv") { Description = "Element type of cached keys and values.", DefaultValueFactory = static _ => "fp32" }.AcceptOnlyFromAmong("fp32", "bf16");
     private readonly Option<string?> _kernels = new Option<string?>("--kernels") { Description = $"Kernel family, instead of the best that this machine runs (or of the variable {KernelRegistry.EnvironmentVariable})." }
         .AcceptOnlyFromAmong(StringComparer.OrdinalIgnoreCase, [.. KernelRegistry.All.Select(static k => k.Name)]);
-    private readonly Option<string?> _cache = new("--cache") { Description = "Folder for exports of checkpoints. [default: ernie-sdk in the user's local application data]" };
+    private readonly Option<string?> _cache = new("--cache") { Description = "Folder for exports of checkpoints. [default: ernie-sdk in the user's local application data]", HelpName = "FOLDER" };
     private readonly Option<LogLevel> _logLevel = CommonOptions.LogLevel();
 
     public static ModelOptions AddTo(Command command, Argument<string?> input)
@@ -22,10 +22,6 @@ internal sealed class ModelOptions
         command.Add(options._model);
         command.Add(input);
         foreach (var option in new Option[] { options._threads, options._kv, options._kernels, options._cache, options._logLevel }) command.Add(option);
-        command.Validators.Add(result =>
-        {
-            if (result.GetValue(options._threads) is < 1 or > 1024) result.AddError("--threads must lie between 1 and 1024.");
-        });
         return options;
     }
 

@@ -13,11 +13,12 @@ internal static class ExportCommand
     public static Command Create(CommandStreams streams)
     {
         var checkpoint = new Argument<string>("CHECKPOINT") { Description = "Folder with config.json and safetensors files." };
-        var output = new Argument<string>("OUT") { Description = "Folder to create. It appears when it is complete; Ctrl+C removes what was written." };
+        var output = new Argument<string>("OUT") { Description = "Folder to create." };
         var experts = CommonOptions.Precision("--experts", "the routed experts");
         var dense = CommonOptions.Precision("--dense", "every other matrix (norms and routers are fp32)");
         var logLevel = CommonOptions.LogLevel();
-        var command = new DocumentedCommand("export", "Writes a checkpoint as an ONNX model with a manifest of checksums.",
+        var command = new DocumentedCommand("export", "Writes a checkpoint as an ONNX model.",
+            "The folder holds model.onnx, model.weights, ernie.json with checksums, and the checkpoint's tokenizer files. It appears when it is complete; Ctrl+C removes what was written.",
             "ernie export samples/ernie-tiny-moe tiny", "ernie export ERNIE-4.5-21B-A3B-PT model --experts bf16 --dense fp32")
         { checkpoint, output, experts, dense, logLevel };
         command.SetAction(async (result, cancellationToken) =>

@@ -12,19 +12,15 @@ internal static class GenerateCommand
     public static Command Create(CommandStreams streams)
     {
         var input = CommonOptions.Input("JSON lines {\"ids\": […]}.");
-        var maxTokens = new Option<int>("--max-tokens") { Description = "Most tokens to generate for a line.", Required = true, HelpName = "N" };
+        var maxTokens = new Option<int>("--max-tokens") { Description = "Most tokens to generate for a line.", Required = true, HelpName = "N" }.InRange(1, int.MaxValue);
         var ignoreEos = new Option<bool>("--ignore-eos") { Description = "Go on after a stop token." };
-        var parallel = new Option<int>("--parallel") { Description = "Lines computed together. Results and their order do not depend on it.", DefaultValueFactory = static _ => 1, HelpName = "N" };
+        var parallel = new Option<int>("--parallel") { Description = "Lines computed together. Results and their order do not depend on it.", DefaultValueFactory = static _ => 1, HelpName = "N" }.InRange(1, 4096);
         var command = new DocumentedCommand("generate",
-            "Continues JSON lines {\"ids\"} with the most likely tokens, as {\"ids\"} of the continuation; a stop token that ends it is its last. Nothing is added to the ids. --log-level information reports the speed.",
+            "Continues token ids greedily.",
+            "JSON lines {\"ids\"} become {\"ids\"} of the continuation by the most likely tokens; a stop token that ends it is its last. Nothing is added to the ids.\n--log-level information reports the speed.",
             """echo '{"ids": [13, 336, 1446]}' | ernie generate samples/ernie-tiny-moe --max-tokens 16""", "ernie generate model prompts.jsonl --max-tokens 128 --parallel 8 > answers.jsonl");
         var model = ModelOptions.AddTo(command, input);
         foreach (var option in new Option[] { maxTokens, ignoreEos, parallel }) command.Add(option);
-        command.Validators.Add(result =>
-        {
-            if (result.GetValue(maxTokens) < 1) result.AddError("--max-tokens must be at least 1.");
-            if (result.GetValue(parallel) is < 1 or > 4096) result.AddError("--parallel must lie between 1 and 4096.");
-        });
         command.SetAction((result, cancellationToken) =>
         {
             // Everything that generation_config.json could change is said here: greedy means the same for every model.

@@ -10,7 +10,8 @@ internal static class InspectCommand
     public static Command Create(CommandStreams streams)
     {
         var folder = new Argument<string>("FOLDER") { Description = "A checkpoint, or an exported model." };
-        var command = new DocumentedCommand("inspect", "Prints layout, shapes and parameters of a checkpoint or exported model, and what an export to each precision takes on disk and in memory.",
+        var command = new DocumentedCommand("inspect", "Prints a model's shapes and what exports of it take.",
+            "Layout, shapes and parameters of a checkpoint or an exported model, and what an export to each precision takes on disk and in memory. Only headers are read.",
             "ernie inspect samples/ernie-tiny-moe")
         { folder };
         command.SetAction(result =>

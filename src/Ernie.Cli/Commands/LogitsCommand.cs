@@ -10,7 +10,8 @@ internal static class LogitsCommand
     {
         var input = CommonOptions.Input("JSON lines {\"ids\": […]}.");
         var output = new Option<string>("--out") { Description = "Folder for 0.npy, 1.npy, …; created if need be, files of the same names are replaced.", Required = true, HelpName = "FOLDER" };
-        var command = new DocumentedCommand("logits", "Writes the logits of JSON lines {\"ids\"}: one NumPy file a line, float32 [tokens, vocabulary]. Prints {\"file\", \"shape\"} for each.",
+        var command = new DocumentedCommand("logits", "Writes the scores of every token as NumPy files.",
+            "JSON lines {\"ids\"} give one file a line: logits, float32 [tokens, vocabulary]. Prints {\"file\", \"shape\"} for each.",
             """echo '{"ids": [13, 336, 1446]}' | ernie logits samples/ernie-tiny-moe --out logits""", "python3 -c \"import numpy; print(numpy.load('logits/0.npy').shape)\"");
         var modelOptions = ModelOptions.AddTo(command, input);
         command.Add(output);

@@ -10,8 +10,13 @@ internal static class PerplexityCommand
     {
         var input = CommonOptions.Input("JSON lines {\"ids\": […]} of at least two tokens each.");
         var command = new DocumentedCommand("perplexity",
-            "Scores JSON lines {\"ids\"}: {\"nll\"} is the mean negative log-likelihood in nats (perplexity is its exponential), {\"top1\"} the share of tokens that were the most likely one, "
-            + "{\"tokens\"} how many were scored (all but the first). A last line with {\"total\": true} is over all tokens.",
+            "Measures how well the model predicts token ids.",
+            """
+            JSON lines {"ids"} become {"nll", "top1", "tokens"}; a last line with "total": true is over all tokens.
+              nll     mean negative log-likelihood in nats; perplexity is its exponential
+              top1    share of tokens that were the most likely one
+              tokens  how many were scored: all but the first of a line
+            """,
             """echo '{"ids": [13, 336, 1446, 331]}' | ernie perplexity samples/ernie-tiny-moe""", "ernie tokenize model texts.jsonl | ernie perplexity model");
         var modelOptions = ModelOptions.AddTo(command, input);
         command.SetAction(async (result, cancellationToken) =>

@@ -18,10 +18,11 @@ internal static class SynthCommand
             HelpName = "N",
         };
         var output = new Option<string>("--out") { Description = "Folder to create.", Required = true, HelpName = "DIR" };
-        var seed = new Option<int>("--seed") { Description = "Seed: the same one gives the same bytes.", DefaultValueFactory = static _ => 0, HelpName = "N" };
+        var seed = new Option<int>("--seed") { Description = "Seed of the weights.", DefaultValueFactory = static _ => 0, HelpName = "N" };
         var experts = CommonOptions.Precision("--experts", "the routed experts");
         var dense = CommonOptions.Precision("--dense", "every other matrix");
-        var command = new DocumentedCommand("synth", "Writes an exported model of a released shape with random weights and no tokenizer, for trying sizes and speeds.",
+        var command = new DocumentedCommand("synth", "Writes a model with random weights.",
+            "An exported model of a released shape without a tokenizer, for trying sizes and speeds. The same seed gives the same bytes.",
             "ernie synth --shape 0.3b --layers 2 --out synthetic", """echo '{"ids": [1, 2, 3]}' | ernie generate synthetic --max-tokens 16 --ignore-eos""")
         { shape, layers, output, seed, experts, dense };
         command.Validators.Add(result =>

@@ -12,7 +12,8 @@ internal static class TokenizeCommand
         var input = CommonOptions.Input("JSON lines {\"text\": …}, or {\"ids\": […]} with --decode.");
         var decode = new Option<bool>("--decode") { Description = "Turn ids into text." };
         var special = new Option<bool>("--special") { Description = "Let strings such as </s> in the text become their tokens. Without it they are ordinary text." };
-        var command = new DocumentedCommand("tokenize", "Turns JSON lines {\"text\"} into {\"ids\"}. No begin or end token is added.",
+        var command = new DocumentedCommand("tokenize", "Turns text into token ids, or back.",
+            "JSON lines {\"text\"} become {\"ids\"}; with --decode the other way round. No begin or end token is added.",
             """echo '{"text": "Who are you?"}' | ernie tokenize samples/ernie-tiny-moe""", "ernie tokenize samples/ernie-tiny-moe ids.jsonl --decode")
         { folder, input, decode, special };
         command.SetAction(async (result, cancellationToken) =>

@@ -10,7 +10,7 @@ internal static class VerifyCommand
     public static Command Create(CommandStreams streams)
     {
         var folder = new Argument<string>("MODEL") { Description = "An exported model." };
-        var command = new DocumentedCommand("verify", "Checks every byte of an exported model against its manifest, and names the tensor or file that differs.", "ernie verify tiny") { folder };
+        var command = new DocumentedCommand("verify", "Checks an exported model.", "Every byte is compared with the manifest's checksums; a difference names the tensor or file.", "ernie verify tiny") { folder };
         command.SetAction(async (result, cancellationToken) =>
         {
             var path = result.GetValue(folder)!;
