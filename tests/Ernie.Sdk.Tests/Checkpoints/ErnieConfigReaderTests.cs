@@ -188,6 +188,14 @@ public class ErnieConfigReaderTests
     }
 
     [Fact]
+    public void SizesThatOverflowTogether_AreRefused()
+    {
+        var config = Moe.ConfigJson();
+        (config["hidden_size"], config["num_hidden_layers"], config["moe_num_experts"], config["moe_intermediate_size"]) = (16777216, 4096, 4096, 16777216);
+        Assert.Contains("2^63", Assert.Throws<InvalidDataException>(() => Read(config)).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void StopTokens_AreOneOrAList()
     {
         var config = Moe.ConfigJson();
