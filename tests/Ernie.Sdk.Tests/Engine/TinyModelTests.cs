@@ -13,7 +13,7 @@ public sealed class TinyModelTests(ITestOutputHelper output)
         // samples/ernie-tiny-moe/README.md, column eval.jsonl.
         var readme = new Dictionary<string, (int Right, int All)>
         {
-            ["qa"] = (61, 70), ["multiturn"] = (27, 30), ["json"] = (20, 24), ["smalltalk"] = (36, 36), ["tool_call"] = (24, 24), ["tool_answer"] = (16, 16),
+            ["doc_qa"] = (61, 70), ["doc_followup"] = (27, 30), ["json"] = (20, 24), ["smalltalk"] = (36, 36), ["tool_call"] = (24, 24), ["tool_answer"] = (16, 16),
         };
         using var model = await TinyModel.LoadAsync();
         var samples = File.ReadLines(Data("tiny-eval.jsonl")).Select(static line => JsonDocument.Parse(line).RootElement).ToList();
