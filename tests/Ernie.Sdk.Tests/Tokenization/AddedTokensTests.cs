@@ -72,6 +72,8 @@ public sealed class AddedTokensTests
     [InlineData("added_tokens.json", """{"<a>": 2147483647}""")]
     [InlineData("added_tokens.json", """{"": 400}""")]
     [InlineData("added_tokens.json", """{"<a>": 400, "<b>": 400}""")]
+    [InlineData("added_tokens.json", "{\"\\ud800\": 400}")]
+    [InlineData("tokenizer_config.json", "{\"eos_token\": \"\\udc00\"}")]
     [InlineData("tokenizer_config.json", "")]
     [InlineData("tokenizer_config.json", """{"added_tokens_decoder": {"x": {"content": "<a>"}}}""")]
     [InlineData("tokenizer_config.json", """{"added_tokens_decoder": {"400": {"content": 5}}}""")]
@@ -90,7 +92,7 @@ public sealed class AddedTokensTests
         Assert.Contains("ernie_token_100k.model", Assert.Throws<FileNotFoundException>(() => ErnieTokenizer.Load(folder.Path)).Message, StringComparison.Ordinal);
 
         File.WriteAllText(folder.File("tokenizer.json"), "{}");
-        Assert.Contains("tokenizer.json, which is not read", Assert.Throws<FileNotFoundException>(() => ErnieTokenizer.Load(folder.Path)).Message, StringComparison.Ordinal);
+        Assert.Contains("no tokenizer.model", Assert.Throws<NotSupportedException>(() => ErnieTokenizer.Load(folder.Path)).Message, StringComparison.Ordinal);
         Assert.Throws<DirectoryNotFoundException>(() => ErnieTokenizer.Load(folder.File("nowhere")));
 
         File.WriteAllBytes(folder.File("spm.model"), SyntheticModel.WithErnieLayout().ToArray());

@@ -165,7 +165,7 @@ public sealed class BpeEncoderTests
     public void ConcurrentCalls_GiveTheSameIds()
     {
         var lines = File.ReadAllLines(Path.Combine(Tokenizers.TinyFolder, "README.md"));
-        var expected = lines.Select(line => ErnieTokenizer.Load(Tokenizers.TinyFolder).EncodeToIds(line).ToArray()).ToArray();
+        var expected = lines.Select(line => Tokenizers.Tiny.EncodeToIds(line).ToArray()).ToArray();
         var shared = ErnieTokenizer.Load(Tokenizers.TinyFolder);
 
         Parallel.For(0, 8, round =>
