@@ -1,1 +1,81 @@
-Console.WriteLine("chat");
+using ConsoleChat;
+using Ernie.Sdk;
+using Microsoft.Extensions.AI;
+
+// A chat in the console, on the tiny model beside this program or on any other.
+//
+//   dotnet run --project samples/ConsoleChat                                   chats
+//   dotnet run --project samples/ConsoleChat -- --prompt "Who are you?"        answers once
+//   dotnet run --project samples/ConsoleChat -- --model PATH                   PATH: a checkpoint, or an exported model
+
+if (!Arguments.TryParse(args, out var arguments)) return 2;
+
+// Ctrl+C stops the answer that is being written. Without one it ends the program, as everywhere.
+CancellationTokenSource? answering = null;
+Console.CancelKeyPress += (_, e) =>
+{
+    if (answering is not { } running) return;
+    e.Cancel = true;
+    running.Cancel();
+};
+
+try
+{
+    // A checkpoint is exported to ONNX once, into a cache folder; an exported model is mapped as it is.
+    await using var model = await ErnieModel.LoadAsync(arguments.Model, new ErnieModelOptions(), new ExportProgress());
+    using var client = model.AsChatClient();
+    var history = new List<ChatMessage>();
+
+    if (arguments.Prompt is { } prompt)
+    {
+        await AnswerAsync(client, history, prompt);
+        return 0;
+    }
+
+    var interactive = !Console.IsInputRedirected;
+    if (interactive) Console.WriteLine($"{model.ModelId}, {model.ContextLength} tokens of context. /new starts over, /exit ends, Ctrl+C stops an answer.");
+    while (true)
+    {
+        if (interactive) Console.Write("\n> ");
+        var line = Console.ReadLine();
+        if (line is null || line.Trim() == "/exit") return 0;
+        if (line.Trim() == "/new") history.Clear();
+        else if (!string.IsNullOrWhiteSpace(line)) await AnswerAsync(client, history, line);
+    }
+}
+catch (Exception e) when (e is InvalidDataException or NotSupportedException or PlatformNotSupportedException or IOException or InvalidOperationException)
+{
+    // Messages of the library name what is wrong and what helps.
+    Console.Error.WriteLine(e.Message);
+    return 1;
+}
+
+async Task AnswerAsync(IChatClient client, List<ChatMessage> history, string text)
+{
+    history.Add(new ChatMessage(ChatRole.User, text));
+    var updates = new List<ChatResponseUpdate>();
+    using var cancellation = new CancellationTokenSource();
+    answering = cancellation;
+    try
+    {
+        await foreach (var update in client.GetStreamingResponseAsync(history, cancellationToken: cancellation.Token))
+        {
+            updates.Add(update);
+            Console.Write(update.Text);
+        }
+    }
+    catch (OperationCanceledException)
+    {
+        Console.Write(" (stopped)");
+    }
+    catch (ArgumentException e)
+    {
+        // For example a conversation that has outgrown the context.
+        Console.Error.WriteLine(e.Message);
+    }
+    answering = null;
+    Console.WriteLine();
+    // What was said so far stays part of the conversation; without an answer the question goes too.
+    if (updates.Count > 0) history.AddMessages(updates);
+    else history.RemoveAt(history.Count - 1);
+}

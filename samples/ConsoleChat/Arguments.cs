@@ -1,0 +1,24 @@
+namespace ConsoleChat;
+
+/// <summary>The command line: <c>[--model PATH] [--prompt TEXT]</c>.</summary>
+internal sealed record Arguments(string Model, string? Prompt)
+{
+    private static readonly string s_tinyModel = Path.Combine(AppContext.BaseDirectory, "ernie-tiny-moe");
+
+    public static bool TryParse(string[] args, out Arguments arguments)
+    {
+        arguments = new Arguments(s_tinyModel, null);
+        for (var i = 0; i < args.Length; i += 2)
+        {
+            var value = i + 1 < args.Length ? args[i + 1] : null;
+            if (args[i] == "--model" && value is not null) arguments = arguments with { Model = value };
+            else if (args[i] == "--prompt" && value is not null) arguments = arguments with { Prompt = value };
+            else
+            {
+                Console.Error.WriteLine("Usage: ConsoleChat [--model PATH] [--prompt TEXT]");
+                return false;
+            }
+        }
+        return true;
+    }
+}

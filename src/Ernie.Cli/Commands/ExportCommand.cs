@@ -1,0 +1,45 @@
+using System.CommandLine;
+using System.Diagnostics;
+using System.Globalization;
+using Ernie.Sdk;
+using Ernie.Sdk.Export;
+using Microsoft.Extensions.Logging;
+
+namespace Ernie.Cli.Commands;
+
+/// <summary><c>ernie export</c>: a checkpoint becomes an ONNX model.</summary>
+internal static class ExportCommand
+{
+    public static Command Create(CommandStreams streams)
+    {
+        var checkpoint = new Argument<string>("CHECKPOINT") { Description = "Folder with config.json and safetensors files." };
+        var output = new Argument<string>("OUT") { Description = "Folder to create." };
+        var experts = CommonOptions.Precision("--experts", "the routed experts");
+        var dense = CommonOptions.Precision("--dense", "every other matrix (norms and routers are fp32)");
+        var logLevel = CommonOptions.LogLevel();
+        var command = new DocumentedCommand("export", "Writes a checkpoint as an ONNX model.",
+            "The folder holds model.onnx, model.weights, ernie.json with checksums, and the checkpoint's tokenizer files. It appears when it is complete; Ctrl+C removes what was written.",
+            "ernie export samples/ernie-tiny-moe tiny", "ernie export ERNIE-4.5-21B-A3B-PT model --experts bf16 --dense fp32")
+        { checkpoint, output, experts, dense, logLevel };
+        command.SetAction(async (result, cancellationToken) =>
+        {
+            var options = new ErnieExportOptions
+            {
+                Experts = CommonOptions.PrecisionOf(result.GetValue(experts)!),
+                Dense = CommonOptions.PrecisionOf(result.GetValue(dense)!),
+                Logger = new StandardErrorLogger(streams.Error, result.GetValue(logLevel)),
+            };
+            var clock = Stopwatch.StartNew();
+            using (var progress = new ProgressLine(streams, "export")) await ErnieExporter.ExportAsync(result.GetValue(checkpoint)!, result.GetValue(output)!, options, progress, cancellationToken).ConfigureAwait(false);
+            await streams.Out.WriteLineAsync(Summary(result.GetValue(output)!, clock.Elapsed)).ConfigureAwait(false);
+            return ExitCode.Success;
+        });
+        return command;
+    }
+
+    public static string Summary(string folder, TimeSpan elapsed)
+    {
+        var manifest = ModelManifest.Read(folder);
+        return string.Create(CultureInfo.InvariantCulture, $"{folder}: {manifest.Tensors.Count} tensors, {Size.Text(manifest.WeightBytes)}, in {elapsed.TotalSeconds:F1} s ({manifest.WeightBytes / 1e6 / elapsed.TotalSeconds:F0} MB/s)");
+    }
+}

@@ -1,0 +1,68 @@
+using System.CommandLine;
+using System.CommandLine.Help;
+using Ernie.Cli.Commands;
+
+namespace Ernie.Cli;
+
+/// <summary>The command <c>ernie</c>: parses arguments, runs one command, and turns whatever happens into an exit code and at most one line of error.</summary>
+internal static class ErnieCommandLine
+{
+    private const string Description = "Exports ERNIE 4.5 checkpoints to ONNX, inspects and checks them, and runs them for comparison with other engines.";
+    private const string Details = "Exit codes: 0 success; 1 bad input or a damaged file; 2 wrong usage; 130 cancelled.";
+
+    public static async Task<int> RunAsync(string[] args, CommandStreams streams, CancellationToken cancellationToken = default)
+    {
+        var verbose = Array.Exists(args, static a => string.Equals(a, "debug", StringComparison.OrdinalIgnoreCase) || string.Equals(a, "trace", StringComparison.OrdinalIgnoreCase));
+        try
+        {
+            var result = Root(streams).Parse(args);
+            var isHelp = result.Action is ExampleHelp;
+            if (result.Errors.Count > 0 && !isHelp)
+            {
+                foreach (var error in result.Errors) await streams.Error.WriteLineAsync($"ernie: {error.Message}").ConfigureAwait(false);
+                var command = result.CommandResult.Command;
+                await streams.Error.WriteLineAsync($"Run 'ernie {(command is RootCommand ? "" : command.Name + " ")}--help'.").ConfigureAwait(false);
+                return ExitCode.Usage;
+            }
+            var configuration = new InvocationConfiguration { Output = streams.Out, Error = streams.Error, EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null };
+            return await result.InvokeAsync(configuration, cancellationToken).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
+        {
+            await streams.Error.WriteLineAsync("ernie: cancelled").ConfigureAwait(false);
+            return ExitCode.Cancelled;
+        }
+#pragma warning disable CA1031 // The last stop: users get one line, whatever went wrong.
+        catch (Exception e)
+#pragma warning restore CA1031
+        {
+            await streams.Error.WriteLineAsync($"ernie: {(verbose ? e.ToString() : ErrorLine.Of(e))}").ConfigureAwait(false);
+            return ExitCode.BadInput;
+        }
+        finally
+        {
+            // Lines that were finished before an error belong to the caller.
+            await streams.Out.FlushAsync(CancellationToken.None).ConfigureAwait(false);
+        }
+    }
+
+    private static RootCommand Root(CommandStreams streams)
+    {
+        var root = new RootCommand(Description)
+        {
+            InspectCommand.Create(streams),
+            ExportCommand.Create(streams),
+            VerifyCommand.Create(streams),
+            TokenizeCommand.Create(streams),
+            GenerateCommand.Create(streams),
+            LogitsCommand.Create(streams),
+            PerplexityCommand.Create(streams),
+            SynthCommand.Create(streams),
+        };
+        foreach (var option in root.Options.OfType<HelpOption>())
+        {
+            if (option.Action is HelpAction help) option.Action = new ExampleHelp(help, Details, ["ernie inspect samples/ernie-tiny-moe", "ernie export samples/ernie-tiny-moe tiny", "ernie generate --help"]);
+        }
+        return root;
+    }
+}

@@ -1,0 +1,55 @@
+using System.CommandLine;
+using Ernie.Sdk;
+using Ernie.Sdk.Kernels;
+using Microsoft.Extensions.Logging;
+
+namespace Ernie.Cli;
+
+/// <summary>The argument MODEL and the options that say how it runs.</summary>
+internal sealed class ModelOptions
+{
+    private readonly Argument<string> _model = new("MODEL") { Description = "An exported model, or a checkpoint, which is exported into the cache first." };
+    private readonly Option<int> _threads = new Option<int>("--threads") { Description = "Threads that compute. Results do not depend on it.", DefaultValueFactory = static _ => Environment.ProcessorCount, HelpName = "N" }.InRange(1, 1024);
+    private readonly Option<string> _kv = new Option<string>("--kv") { Description = "Element type of cached keys and values.", DefaultValueFactory = static _ => "fp32" }.AcceptOnlyFromAmong("fp32", "bf16");
+    private readonly Option<string?> _kernels = new Option<string?>("--kernels") { Description = $"Kernel family, instead of the best that this machine runs (or of the variable {KernelRegistry.EnvironmentVariable})." }
+        .AcceptOnlyFromAmong(StringComparer.OrdinalIgnoreCase, [.. KernelRegistry.All.Select(static k => k.Name)]);
+    private readonly Option<string?> _cache = new("--cache") { Description = "Folder for exports of checkpoints. [default: ernie-sdk in the user's local application data]", HelpName = "FOLDER" };
+    private readonly Option<LogLevel> _logLevel = CommonOptions.LogLevel();
+
+    public static ModelOptions AddTo(Command command, Argument<string?> input)
+    {
+        var options = new ModelOptions();
+        command.Add(options._model);
+        command.Add(input);
+        foreach (var option in new Option[] { options._threads, options._kv, options._kernels, options._cache, options._logLevel }) command.Add(option);
+        return options;
+    }
+
+    public ILoggerFactory Logger(ParseResult result, CommandStreams streams) => new StandardErrorLogger(streams.Error, result.GetValue(_logLevel));
+
+    public async Task<ErnieModel> LoadAsync(ParseResult result, CommandStreams streams, int maxConcurrentRequests, CancellationToken cancellationToken)
+    {
+        var logger = Logger(result, streams);
+        var options = new ErnieModelOptions
+        {
+            Threads = result.GetValue(_threads),
+            KvCacheType = result.GetValue(_kv) == "bf16" ? ErnieKvCacheType.BFloat16 : ErnieKvCacheType.Float32,
+            CacheDirectory = result.GetValue(_cache),
+            LoggerFactory = logger,
+            MaxConcurrentRequests = maxConcurrentRequests,
+            Export = new ErnieExportOptions { Logger = logger.CreateLogger("export") },
+        };
+        // The variable is how any host chooses kernels; the library reads it while loading.
+        var before = Environment.GetEnvironmentVariable(KernelRegistry.EnvironmentVariable);
+        if (result.GetValue(_kernels) is { } kernels) Environment.SetEnvironmentVariable(KernelRegistry.EnvironmentVariable, kernels);
+        try
+        {
+            using var progress = new ProgressLine(streams, "export");
+            return await ErnieModel.LoadAsync(result.GetValue(_model)!, options, progress, cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            Environment.SetEnvironmentVariable(KernelRegistry.EnvironmentVariable, before);
+        }
+    }
+}

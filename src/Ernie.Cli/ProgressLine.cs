@@ -1,0 +1,86 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Text;
+using Ernie.Sdk;
+
+namespace Ernie.Cli;
+
+/// <summary>
+/// Progress on standard error: one line that redraws itself on a terminal, else a line every ten seconds. Only plain characters and a carriage return, so that it
+/// can be wiped before other text and works on every terminal. Thread-safe.
+/// </summary>
+internal sealed class ProgressLine(CommandStreams streams, string verb) : IProgress<ErnieProgress>, IDisposable
+{
+    private const int BarWidth = 24;
+    private static readonly TimeSpan s_redraw = TimeSpan.FromMilliseconds(100);
+    private static readonly TimeSpan s_plain = TimeSpan.FromSeconds(10);
+    private readonly Lock _gate = new();
+    private long _last = Stopwatch.GetTimestamp();
+    private int _drawn;
+
+    public void Report(ErnieProgress value)
+    {
+        if (value.BytesDone >= value.BytesTotal) Clear();
+        else
+        {
+            Show(value.BytesTotal == 0 ? null : (double)value.BytesDone / value.BytesTotal, () => string.Create(CultureInfo.InvariantCulture,
+                $"{Size.Text(value.BytesDone)} of {Size.Text(value.BytesTotal)}, {value.BytesPerSecond / 1e6:F0} MB/s{(value.Remaining is { } left ? $", {left:h\\:mm\\:ss} left" : "")}"));
+        }
+    }
+
+    /// <summary>Shows where the work stands; calls that come too fast cost nothing.</summary>
+    /// <param name="fraction">0 to 1, or null where the end is not known.</param>
+    /// <param name="text">What stands behind the bar.</param>
+    public void Show(double? fraction, Func<string> text)
+    {
+        lock (_gate)
+        {
+            if (Stopwatch.GetElapsedTime(_last) < (streams.ErrorIsTerminal ? s_redraw : s_plain)) return;
+            _last = Stopwatch.GetTimestamp();
+            var percent = fraction is { } f ? string.Create(CultureInfo.InvariantCulture, $"{f * 100,3:F0} %  ") : "";
+            if (!streams.ErrorIsTerminal)
+            {
+                streams.Error.WriteLine($"{verb}: {percent.TrimStart()}{text()}");
+                return;
+            }
+            var line = new StringBuilder(verb).Append("  ");
+            if (fraction is { } part)
+            {
+                var full = (int)Math.Round(Math.Clamp(part, 0, 1) * BarWidth);
+                line.Append('[').Append('#', full).Append('-', BarWidth - full).Append("] ");
+            }
+            line.Append(percent).Append(text());
+            var width = Math.Max(20, Width() - 1);
+            if (line.Length > width) line.Length = width;
+            var length = line.Length;
+            if (length < _drawn) line.Append(' ', _drawn - length);
+            streams.Error.Write('\r' + line.ToString());
+            _drawn = length;
+        }
+    }
+
+    /// <summary>Wipes the line, before anything else is written to the terminal.</summary>
+    public void Clear()
+    {
+        lock (_gate)
+        {
+            if (_drawn == 0) return;
+            streams.Error.Write('\r' + new string(' ', _drawn) + '\r');
+            _drawn = 0;
+        }
+    }
+
+    public void Dispose() => Clear();
+
+    private static int Width()
+    {
+        try
+        {
+            return Console.WindowWidth is > 0 and var width ? width : 80;
+        }
+        catch (IOException)
+        {
+            return 80;
+        }
+    }
+}
