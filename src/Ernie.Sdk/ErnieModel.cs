@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using Ernie.Sdk.Chat;
+using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Engine;
 using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
@@ -18,7 +19,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
 {
     private readonly ModelRunner _runner;
     private readonly InferenceEngine _engine;
-    private readonly GenerationConfig _defaults;
+    private readonly GenerationDefaults _defaults;
     private readonly ErnieChatClient? _chat;
     private int _disposed;
 
@@ -28,7 +29,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         ModelId = manifest.Name;
         VocabularySize = manifest.Config.VocabSize;
         var logger = options.LoggerFactory?.CreateLogger<ErnieModel>();
-        _defaults = GenerationConfig.Read(path);
+        _defaults = GenerationDefaults.Load(path);
         var threads = options.Threads ?? Environment.ProcessorCount;
         var kvType = options.KvCacheType == ErnieKvCacheType.Float32 ? KvElementType.Float32 : KvElementType.BFloat16;
         var blocks = CacheBudget.BlockCount(manifest.Config, kvType, options);

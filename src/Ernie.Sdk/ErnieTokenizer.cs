@@ -54,6 +54,7 @@ public sealed class ErnieTokenizer : Tokenizer
     /// <param name="folder">The checkpoint's folder.</param>
     /// <exception cref="DirectoryNotFoundException">There is no such folder.</exception>
     /// <exception cref="FileNotFoundException">The folder has no SentencePiece model.</exception>
+    /// <exception cref="NotSupportedException">The folder has a tokenizer.json only.</exception>
     /// <exception cref="InvalidDataException">A file is damaged, or of a kind that ERNIE does not use.</exception>
     public static ErnieTokenizer Load(string folder)
     {
@@ -260,12 +261,16 @@ public sealed class ErnieTokenizer : Tokenizer
 
     private static string? FindModel(string folder) => _modelFiles.Select(name => Path.Combine(folder, name)).FirstOrDefault(File.Exists);
 
-    private static IOException Missing(string folder)
+    private static Exception Missing(string folder)
     {
         if (!Directory.Exists(folder)) return new DirectoryNotFoundException($"There is no folder {Path.GetFullPath(folder)}. Give the folder of an ERNIE 4.5 checkpoint.");
-        var cure = File.Exists(Path.Combine(folder, "tokenizer.json"))
-            ? "It has a tokenizer.json, which is not read: copy tokenizer.model from the same model's -PT or -Paddle repository beside it."
-            : "Copy tokenizer.model and the JSON files beside it from the checkpoint.";
-        return new FileNotFoundException($"{Path.GetFullPath(folder)} has no tokenizer: none of {string.Join(", ", _modelFiles)}. {cure}", Path.Combine(folder, _modelFiles[0]));
+        if (File.Exists(Path.Combine(folder, "tokenizer.json")))
+        {
+            return new NotSupportedException(
+                $"{Path.GetFullPath(folder)} has a tokenizer.json, which is not read, but no tokenizer.model. Copy tokenizer.model from the same model's -PT or -Paddle repository beside it.");
+        }
+        return new FileNotFoundException(
+            $"{Path.GetFullPath(folder)} has no tokenizer: none of {string.Join(", ", _modelFiles)}. Copy tokenizer.model and the JSON files beside it from the checkpoint.",
+            Path.Combine(folder, _modelFiles[0]));
     }
 }

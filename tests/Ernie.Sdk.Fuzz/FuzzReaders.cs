@@ -10,7 +10,7 @@ internal static class FuzzReaders
     [
         new("safetensors", FuzzSeeds.Headers, static bytes => SafetensorsHeader.Parse(bytes, FuzzSeeds.DataLength, File)),
         new("index", FuzzSeeds.Indexes, static bytes => ShardIndex.Parse(bytes, File)),
-        new("config", FuzzSeeds.Configs, static bytes => ErnieConfigReader.Parse(bytes, File, [])),
+        new("config", FuzzSeeds.Configs, static bytes => CheckpointReport.Lines(ErnieConfigReader.Parse(bytes, File, []))),
         new("generation", FuzzSeeds.Generations, static bytes => GenerationDefaults.Parse(bytes, File)),
         new("binding", FuzzSeeds.Headers, static bytes => BindHeader(bytes)),
         new("binding-config", FuzzSeeds.Configs, static bytes => BindConfig(bytes)),

@@ -41,10 +41,10 @@ internal static class CheckpointReport
         var count = ParameterCount.Of(config);
         lines.Add($"Model           {config.ModelType}, {config.LayerCount} layers, hidden {config.HiddenSize}, vocabulary {config.VocabSize}, embedding {(config.TieWordEmbeddings ? "tied" : "untied")}");
         lines.Add($"Attention       {config.HeadCount} heads on {config.KvHeadCount} of {config.HeadDim}, context {config.ContextLength}, rope theta {Text(config.RopeTheta)}");
-        if (config.MoeLayerCount < config.LayerCount) lines.Add($"Dense           {config.LayerCount - config.MoeLayerCount} layers of width {config.IntermediateSize}");
+        if (config.MoeLayerCount < config.LayerCount) lines.Add($"Dense           {Layers(config.LayerCount - config.MoeLayerCount)} of width {config.IntermediateSize}");
         if (config.MoeLayerCount > 0)
         {
-            lines.Add($"Experts         {config.MoeLayerCount} layers, {config.ExpertsPerToken} of {config.ExpertCount} experts of width {config.ExpertIntermediateSize}, {config.SharedExpertCount} shared");
+            lines.Add($"Experts         {Layers(config.MoeLayerCount)}, {config.ExpertsPerToken} of {config.ExpertCount} experts of width {config.ExpertIntermediateSize}, {config.SharedExpertCount} shared");
         }
         lines.Add($"Parameters      {Billions(count.Total)}, of which {Billions(count.ActivePerToken)} read for one token");
     }
@@ -69,6 +69,8 @@ internal static class CheckpointReport
         CheckpointLayout.FusedExperts => "transformers v5: experts of a layer in two stacked tensors",
         _ => "-PT: matrices [outputs, inputs]",
     };
+
+    private static string Layers(int count) => count == 1 ? "1 layer" : $"{count} layers";
 
     private static string Billions(long count) => count >= 100_000_000 ? Text(Math.Round(count / 1e9, 3)) + " B" : Text(Math.Round(count / 1e6, 2)) + " M";
 

@@ -1,3 +1,7 @@
+using Ernie.Sdk.Engine;
+using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Quantization;
+
 namespace Ernie.Sdk.Checkpoints;
 
 /// <summary>
@@ -52,7 +56,22 @@ internal sealed class ErnieConfigReader
             PadTokenId = Token("pad_token_id", 0, vocabulary),
             EosTokenIds = ReadStopTokens(vocabulary),
         };
-        return moe ? ReadExperts(config) : config;
+        if (moe) config = ReadExperts(config);
+        CheckTotal(config);
+        return config;
+    }
+
+    // Each size alone may be plausible; whoever adds them up later must not overflow.
+    private void CheckTotal(ErnieConfig config)
+    {
+        try
+        {
+            MemoryPlan.For(config, WeightFormat.Float32, WeightFormat.Float32, KvElementType.Float32, config.ContextLength);
+        }
+        catch (OverflowException e)
+        {
+            throw new InvalidDataException($"{_keys.File}: the sizes together make a model of more than 2^63 bytes. Correct the file, or download it again.", e);
+        }
     }
 
     private bool ReadModelType()
@@ -164,7 +183,7 @@ internal sealed class ErnieConfigReader
             ExpertIntermediateSize = width,
             SharedExpertCount = ReadSharedExperts(width, layers),
             MoeLayers = layers,
-            RouterNormMin = (float)(_keys.Number("moe_norm_min", 0, 1) ?? 1e-12),
+            RouterNormMin = (float)Real("moe_norm_min", 1e-12, 0, 1),
             // Only key and files together excuse a missing bias: the key alone is ignored elsewhere, and zeros in place of a lost bias would select other experts.
             HasCorrectionBias = _keys.Flag("moe_use_aux_free") != false || _facts is { HasCorrectionBias: true },
         };

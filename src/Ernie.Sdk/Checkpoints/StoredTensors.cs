@@ -20,7 +20,7 @@ internal sealed class StoredTensors
     {
         var name = tensor.Name;
         // Layers that draft tokens further ahead. transformers, too, skips every name with 'mtp'.
-        if (name.Contains("mtp_", StringComparison.Ordinal)) { _skippedMtp++; return; }
+        if (name.Contains("mtp", StringComparison.Ordinal)) { _skippedMtp++; return; }
         // How often training used each expert, and a constant of RoPE that old writers saved.
         if (name.EndsWith(".expert_usage", StringComparison.Ordinal) || name.EndsWith(".inv_freq", StringComparison.Ordinal)) { _skippedCounters++; return; }
         HasErniePrefix |= name.StartsWith("ernie.", StringComparison.Ordinal);

@@ -26,7 +26,7 @@ internal static class UnsupportedFeatures
 
     private static void RefuseVision(JsonKeys keys)
     {
-        foreach (var key in (ReadOnlySpan<string>)["vision_config", "freq_allocation", "im_patch_id", "rope_3d"])
+        foreach (var key in (ReadOnlySpan<string>)["vision_config", "freq_allocation", "rope_3d"])
         {
             if (keys.Has(key) && keys.Raw(key) is not ("false" or "0")) throw Refused(keys, key, "a vision-language model; only the text models of ERNIE 4.5 are read");
         }

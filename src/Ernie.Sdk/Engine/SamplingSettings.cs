@@ -1,3 +1,5 @@
+using Ernie.Sdk.Checkpoints;
+
 namespace Ernie.Sdk.Engine;
 
 /// <summary>Resolved, checked sampling options: what a request's options, the model's generation configuration and the defaults come to.</summary>
@@ -19,19 +21,21 @@ internal sealed record SamplingSettings
     public bool HasPenalties => RepetitionPenalty != 1 || FrequencyPenalty != 0 || PresencePenalty != 0;
 
     /// <exception cref="ArgumentOutOfRangeException">An option is outside its range.</exception>
-    public static SamplingSettings Resolve(ErnieGenerationOptions options, GenerationConfig defaults)
+    public static SamplingSettings Resolve(ErnieGenerationOptions options, GenerationDefaults defaults)
     {
         const float FastDeployTopP = 0.7f;
-        var temperature = options.Temperature ?? (defaults.Sample == false && options is { TopP: null, TopK: null, MinP: null } ? 0 : defaults.Temperature ?? 1);
+        // "do_sample: false" speaks of a caller who asks for nothing else.
+        var isSilent = options is { Temperature: null, TopP: null, TopK: null, MinP: null };
+        var temperature = isSilent && defaults.DoSample == false ? 0 : options.Temperature ?? (float?)defaults.Temperature ?? 1;
         return new SamplingSettings
         {
             Temperature = InRange(temperature, 0, 100, nameof(options.Temperature)),
-            TopK = options.TopK is < 0 ? throw new ArgumentOutOfRangeException(nameof(options), options.TopK, "TopK must not be negative.") : options.TopK ?? defaults.TopK ?? 0,
-            TopP = InRange(options.TopP ?? defaults.TopP ?? FastDeployTopP, 0, 1, nameof(options.TopP)),
-            MinP = InRange(options.MinP ?? 0, 0, 1, nameof(options.MinP)),
-            RepetitionPenalty = InRange(options.RepetitionPenalty ?? defaults.RepetitionPenalty ?? 1, float.Epsilon, 100, nameof(options.RepetitionPenalty)),
-            FrequencyPenalty = InRange(options.FrequencyPenalty ?? 0, -2, 2, nameof(options.FrequencyPenalty)),
-            PresencePenalty = InRange(options.PresencePenalty ?? 0, -2, 2, nameof(options.PresencePenalty)),
+            TopK = options.TopK is < 0 ? throw new ArgumentOutOfRangeException(nameof(options), options.TopK, "TopK must not be negative.") : options.TopK ?? Math.Max(defaults.TopK ?? 0, 0),
+            TopP = InRange(options.TopP ?? (float?)defaults.TopP ?? FastDeployTopP, 0, 1, nameof(options.TopP)),
+            MinP = InRange(options.MinP ?? (float?)defaults.MinP ?? 0, 0, 1, nameof(options.MinP)),
+            RepetitionPenalty = InRange(options.RepetitionPenalty ?? (float?)defaults.RepetitionPenalty ?? 1, 1e-3f, 1000, nameof(options.RepetitionPenalty)),
+            FrequencyPenalty = InRange(options.FrequencyPenalty ?? (float?)defaults.FrequencyPenalty ?? 0, -2, 2, nameof(options.FrequencyPenalty)),
+            PresencePenalty = InRange(options.PresencePenalty ?? (float?)defaults.PresencePenalty ?? 0, -2, 2, nameof(options.PresencePenalty)),
             Seed = (ulong)(options.Seed ?? Random.Shared.NextInt64()),
         };
     }

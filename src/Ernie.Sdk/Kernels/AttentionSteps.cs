@@ -9,6 +9,8 @@ internal static unsafe class AttentionSteps
     /// </summary>
     public static void Prepare(in AttentionArguments a)
     {
+        if (a.SequenceStarts[0] != 0 || a.SequenceStarts[a.SequenceCount] != a.TokenCount)
+            throw new InvalidOperationException($"Sequences must run from token 0 to {a.TokenCount}.");
         var last = -1;
         for (var s = 0; s < a.SequenceCount; s++)
         {

@@ -66,36 +66,8 @@ internal sealed class SparseAttentionOperator(OperatorEnvironment environment) :
             arguments.PoolBlockCount = checked((int)pool[0]);
             if (positions.Count != arguments.TokenCount || starts.Count != arguments.SequenceCount + 1 || tables.Rank != 2 || tables[0] != arguments.SequenceCount)
                 throw new ArgumentException("positions, sequence_starts, sequence_flags and block_tables disagree about the number of tokens or sequences.");
-            CheckAddresses(arguments);
             arguments.Output = (float*)context.Output(0, qkv[0], _outputSize);
             if (arguments.TokenCount > 0) _environment.Kernels.Attention(arguments, _environment.Enter(context));
-        }
-
-        /// <summary>Kernels trust positions and block tables; a wrong one would read or write outside the pool.</summary>
-        private void CheckAddresses(in AttentionArguments a)
-        {
-            if (a.SequenceStarts[0] != 0 || a.SequenceStarts[a.SequenceCount] != a.TokenCount) throw new ArgumentException("sequence_starts must run from 0 to the token count.");
-            var last = -1;
-            for (var s = 0; s < a.SequenceCount; s++)
-            {
-                int first = a.SequenceStarts[s], end = a.SequenceStarts[s + 1];
-                if (end < first || end > a.TokenCount) throw new ArgumentException("sequence_starts must not fall.");
-                if (end == first || (a.Flags[s] & (int)SequenceFlags.Dead) != 0) continue;
-                for (var t = first + 1; t < end; t++)
-                {
-                    if (a.Positions[t] != a.Positions[t - 1] + 1) throw new ArgumentException($"positions of sequence {s} are not consecutive.");
-                }
-                var position = a.Positions[end - 1];
-                if (a.Positions[first] < 0 || position >= a.Rope.PositionCount) throw new ArgumentException($"position {position} is outside the model's {a.Rope.PositionCount}.");
-                var blocks = position / KvBlockLayout.BlockSize + 1;
-                if (blocks > a.BlockTableStride) throw new ArgumentException($"sequence {s} needs {blocks} blocks, its table has {a.BlockTableStride}.");
-                for (var b = 0; b < blocks; b++)
-                {
-                    if ((uint)a.BlockTables[(nint)s * a.BlockTableStride + b] >= (uint)a.PoolBlockCount) throw new ArgumentException($"block {b} of sequence {s} lies outside the pool.");
-                }
-                last = Math.Max(last, position);
-            }
-            if (last >= 0) a.Rope.Ensure(last);
         }
     }
 }

@@ -19,7 +19,10 @@ internal static class JsonFile
         if (file.Length > MaximumBytes) throw Invalid(path, $"it has {file.Length} bytes, more than the limit of {MaximumBytes}");
         try
         {
-            using var document = JsonDocument.Parse(File.ReadAllBytes(path), _options);
+            ReadOnlyMemory<byte> bytes = File.ReadAllBytes(path);
+            if (bytes.Span.StartsWith("\uFEFF"u8)) bytes = bytes[3..];
+            if (!HasWholeCharacters(bytes.Span)) throw Invalid(path, "a text in it has half a surrogate pair");
+            using var document = JsonDocument.Parse(bytes, _options);
             if (document.RootElement.ValueKind != JsonValueKind.Object) throw Invalid(path, $"it holds {document.RootElement.ValueKind}, not an object");
             return document.RootElement.Clone();
         }
@@ -32,11 +35,23 @@ internal static class JsonFile
     public static InvalidDataException Invalid(string path, string finding) =>
         new($"{path} cannot be used: {finding}. Copy the file from the original checkpoint again.");
 
-    /// <summary>A string property's value. Text that JSON escapes into half a surrogate pair counts as absent.</summary>
-    public static string? AsText(JsonElement element)
+    public static string? AsText(JsonElement element) => element.ValueKind == JsonValueKind.String ? element.GetString() : null;
+
+    /// <summary>JsonElement throws at each look at a text that is no valid UTF-16, so all are looked at once, here.</summary>
+    private static bool HasWholeCharacters(ReadOnlySpan<byte> bytes)
     {
-        if (element.ValueKind != JsonValueKind.String) return null;
-        try { return element.GetString(); }
-        catch (InvalidOperationException) { return null; }
+        var reader = new Utf8JsonReader(bytes, new JsonReaderOptions { AllowTrailingCommas = true, CommentHandling = JsonCommentHandling.Skip });
+        try
+        {
+            while (reader.Read())
+            {
+                if (reader.TokenType is JsonTokenType.String or JsonTokenType.PropertyName && reader.ValueIsEscaped) _ = reader.GetString();
+            }
+            return true;
+        }
+        catch (InvalidOperationException)
+        {
+            return false;
+        }
     }
 }

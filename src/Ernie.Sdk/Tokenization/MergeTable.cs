@@ -1,14 +1,17 @@
+using System.Numerics;
+
 namespace Ernie.Sdk.Tokenization;
 
 /// <summary>What two adjacent symbols merge into, by their packed ids: open addressing, so that the inner loop hashes no text.</summary>
-internal sealed class MergeTable
+internal sealed class MergeTable(int expectedCount)
 {
     public const int NoMerge = int.MaxValue;
 
     private const ulong Empty = ulong.MaxValue;
 
-    private Slot[] _slots = NewSlots(1024);
-    private int _count;
+    private Slot[] _slots = NewSlots((int)BitOperations.RoundUpToPowerOf2((uint)Math.Max(16, expectedCount * 2)));
+
+    public int Count { get; private set; }
 
     private struct Slot
     {
@@ -19,9 +22,9 @@ internal sealed class MergeTable
 
     public void Add(int left, int right, int id, int rank)
     {
-        if (_count * 2 >= _slots.Length) Grow();
+        if (Count * 2 >= _slots.Length) Grow();
         Insert(_slots, new Slot { Key = Pack(left, right), Id = id, Rank = rank });
-        _count++;
+        Count++;
     }
 
     /// <summary>Rank of the merge, smaller first, or <see cref="NoMerge"/>. Negative symbols never merge.</summary>

@@ -8,6 +8,9 @@ namespace Ernie.Sdk.Tokenization;
 /// </summary>
 internal sealed class MergeTableBuilder
 {
+    // The real vocabulary has 182,926; a file made of all windows of one long text could ask for gigabytes.
+    private const int MaximumMergeCount = 1 << 20;
+
     // Differs per process, so that no file can be made whose pieces collide on purpose. The resulting table does not depend on it.
     private static readonly ulong _base = unchecked((ulong)(uint)HashCode.Combine(1) * 0x9E3779B97F4A7C15) | 1;
     private static readonly ulong[] _powers = Powers();
@@ -39,7 +42,7 @@ internal sealed class MergeTableBuilder
         }
 
         var ranks = Ranks(longer);
-        var table = new MergeTable();
+        var table = new MergeTable(longer.Count * 2);
         Span<ulong> prefix = stackalloc ulong[SentencePieceModel.MaximumPieceLength + 1];
         foreach (var id in longer)
         {
@@ -51,7 +54,9 @@ internal sealed class MergeTableBuilder
                 var left = Find(piece.AsSpan(0, cut), prefix[cut]);
                 if (left < 0) continue;
                 var right = Find(piece.AsSpan(cut), prefix[piece.Length] - prefix[cut] * _powers[piece.Length - cut]);
-                if (right >= 0) table.Add(left, right, id, ranks[id]);
+                if (right < 0) continue;
+                if (table.Count == MaximumMergeCount) throw SentencePieceModel.Invalid(_model.FileName, $"its pieces merge in more than {MaximumMergeCount} ways");
+                table.Add(left, right, id, ranks[id]);
             }
         }
         return table;
@@ -62,10 +67,11 @@ internal sealed class MergeTableBuilder
     {
         var ranks = new int[_model.PieceCount];
         var order = ids.ToArray();
-        Array.Sort(order, (a, b) => _model.Score(b).CompareTo(_model.Score(a)));
+        var keys = Array.ConvertAll(order, id => -_model.Score(id));
+        Array.Sort(keys, order);
         for (int i = 0, rank = 0; i < order.Length; i++)
         {
-            if (i > 0 && _model.Score(order[i]) != _model.Score(order[i - 1])) rank++;
+            if (i > 0 && keys[i] != keys[i - 1]) rank++;
             ranks[order[i]] = rank;
         }
         return ranks;

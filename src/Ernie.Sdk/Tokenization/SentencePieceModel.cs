@@ -23,8 +23,13 @@ internal sealed class SentencePieceModel
     private int _modelType = 1;
     private bool _suffixMode;
 
-    private SentencePieceModel() => Array.Fill(_byteIds, -1);
+    private SentencePieceModel(string fileName)
+    {
+        FileName = fileName;
+        Array.Fill(_byteIds, -1);
+    }
 
+    public string FileName { get; }
     public int PieceCount => _pieces.Count;
     public int UnknownId { get; private set; } = -1;
     public bool ByteFallback { get; private set; }
@@ -55,7 +60,7 @@ internal sealed class SentencePieceModel
             throw new InvalidDataException($"{fileName} is a Git LFS pointer, not the file itself. Run 'git lfs pull' in the checkpoint's folder, or download the file.");
         }
 
-        var model = new SentencePieceModel();
+        var model = new SentencePieceModel(fileName);
         var reader = new ProtobufReader(bytes, fileName);
         while (reader.TryReadField(out var field, out var wireType))
         {
@@ -68,7 +73,7 @@ internal sealed class SentencePieceModel
                 default: reader.Skip(wireType); break;
             }
         }
-        model.Validate(fileName);
+        model.Validate();
         return model;
     }
 
@@ -161,20 +166,20 @@ internal sealed class SentencePieceModel
         }
     }
 
-    private void Validate(string fileName)
+    private void Validate()
     {
-        if (PieceCount == 0) throw Invalid(fileName, "it has no pieces");
+        if (PieceCount == 0) throw Invalid(FileName, "it has no pieces");
         if (_modelType != 2)
         {
             var name = _modelType switch { 1 => "unigram", 3 => "word", 4 => "char", _ => _modelType.ToString(CultureInfo.InvariantCulture) };
-            throw Invalid(fileName, $"its model type is {name}");
+            throw Invalid(FileName, $"its model type is {name}");
         }
-        if (_suffixMode) throw Invalid(fileName, "it treats whitespace as a suffix (treat_whitespace_as_suffix)");
-        if (UnknownId < 0) throw Invalid(fileName, "no piece has the type unknown");
+        if (_suffixMode) throw Invalid(FileName, "it treats whitespace as a suffix (treat_whitespace_as_suffix)");
+        if (UnknownId < 0) throw Invalid(FileName, "no piece has the type unknown");
 
         var missing = Array.IndexOf(_byteIds, -1);
-        if (ByteFallback && missing >= 0) throw Invalid(fileName, $"it has byte fallback, but no piece <0x{missing:X2}>");
-        if (!ByteFallback && Array.Exists(_byteIds, id => id >= 0)) throw Invalid(fileName, "it has byte pieces, but no byte fallback");
+        if (ByteFallback && missing >= 0) throw Invalid(FileName, $"it has byte fallback, but no piece <0x{missing:X2}>");
+        if (!ByteFallback && Array.Exists(_byteIds, id => id >= 0)) throw Invalid(FileName, "it has byte pieces, but no byte fallback");
     }
 
     private static bool TryParseByte(string piece, out byte value)

@@ -69,9 +69,12 @@ internal sealed class StreamingDecoder(ErnieTokenizer tokenizer, bool skipSpecia
             else if (tokenizer.Model.AddDummyPrefix && text[0] == WhitespaceNormalizer.SpaceMark) text = text[1..];
             _atRunStart = false;
         }
-        var start = _text.Length;
+        for (var mark = text.IndexOf(WhitespaceNormalizer.SpaceMark); mark >= 0; mark = text.IndexOf(WhitespaceNormalizer.SpaceMark))
+        {
+            _text.Append(text[..mark]).Append(' ');
+            text = text[(mark + 1)..];
+        }
         _text.Append(text);
-        _text.Replace(WhitespaceNormalizer.SpaceMark, ' ', start, text.Length);
     }
 
     /// <summary>Emits whole characters; keeps a beginning that may still become one.</summary>

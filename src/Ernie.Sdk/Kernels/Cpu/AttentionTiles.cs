@@ -41,7 +41,10 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
         }
     }
 
-    /// <summary>Adds the values of positions [begin, end), weighted, to one accumulator a query.</summary>
+    /// <summary>
+    /// Adds the values of positions [begin, end), weighted, to one accumulator a query. A row is read in whole lanes: what lies past its end stays in lanes that nobody stores,
+    /// and the last row of a block is followed by at least 15 elements of summaries and padding.
+    /// </summary>
     public static void Values(float* weights, int queryCount, byte* values, int headDim, int begin, int end, float* accumulators, int stride)
     {
         var step = TLanes.HasManyRegisters ? 2 : 1;

@@ -44,13 +44,15 @@ internal static unsafe class DotTiles<TLanes, TWeight>
         if (t < tokenCount)
         {
             for (var r = 0; r < rowCount; r += 4)
-                Tile4x1(weight + r * rowBytes, rowBytes, Math.Min(4, rowCount - r), inputs[t], columns, output + t * outputStride + r, pad);
+                Tile4x1(weight + r * rowBytes, rowBytes, Math.Min(4, rowCount - r), inputs + t, columns, output + t * outputStride + r, pad);
         }
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Tile4x1(byte* weight, nint rowBytes, int rows, float* x, nint columns, float* y, float* pad)
+    private static void Tile4x1(byte* weight, nint rowBytes, int rows, float** inputs, nint columns, float* y, float* pad)
     {
+        if ((columns & (Lanes - 1)) != 0) Pad(weight, rowBytes, rows, 4, inputs, 1, 1, columns, pad);
+        var x = inputs[0];
         byte* w0 = weight, w1 = Row(weight, rowBytes, 1, rows), w2 = Row(weight, rowBytes, 2, rows), w3 = Row(weight, rowBytes, 3, rows);
         TLanes s0 = TLanes.Zero, s1 = s0, s2 = s0, s3 = s0;
         // The weights arrive from memory once. The lines asked for here are those of the next tile at the same column: rows of a matrix follow one another.
@@ -75,11 +77,11 @@ internal static unsafe class DotTiles<TLanes, TWeight>
                 s3 = TLanes.MultiplyAdd(TWeight.Load<TLanes>(w3 + offset), a, s3);
             }
             if (k >= columns) break;
-            w0 = PadWeight(w0, k, columns, pad);
-            w1 = PadWeight(w1, k, columns, pad + Lanes);
-            w2 = PadWeight(w2, k, columns, pad + 2 * Lanes);
-            w3 = PadWeight(w3, k, columns, pad + 3 * Lanes);
-            x = PadInput(x, k, columns, pad + 4 * Lanes);
+            w0 = Padded(pad, 0, k);
+            w1 = Padded(pad, 1, k);
+            w2 = Padded(pad, 2, k);
+            w3 = Padded(pad, 3, k);
+            x = pad + 4 * Lanes - k;
         }
         Put(LaneMath<TLanes>.Sums(s0, s1, s2, s3), y, rows);
     }
@@ -87,6 +89,7 @@ internal static unsafe class DotTiles<TLanes, TWeight>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void Tile4x4(byte* weight, nint rowBytes, int rows, float** inputs, int tokens, nint columns, float* y, nint stride, float* pad)
     {
+        if ((columns & (Lanes - 1)) != 0) Pad(weight, rowBytes, rows, 4, inputs, tokens, 4, columns, pad);
         byte* w0 = weight, w1 = Row(weight, rowBytes, 1, rows), w2 = Row(weight, rowBytes, 2, rows), w3 = Row(weight, rowBytes, 3, rows);
         float* x0 = inputs[0], x1 = inputs[Math.Min(1, tokens - 1)], x2 = inputs[Math.Min(2, tokens - 1)], x3 = inputs[Math.Min(3, tokens - 1)];
         // s[row][token]
@@ -124,24 +127,28 @@ internal static unsafe class DotTiles<TLanes, TWeight>
                 s33 = TLanes.MultiplyAdd(a3, b, s33);
             }
             if (k >= columns) break;
-            w0 = PadWeight(w0, k, columns, pad);
-            w1 = PadWeight(w1, k, columns, pad + Lanes);
-            w2 = PadWeight(w2, k, columns, pad + 2 * Lanes);
-            w3 = PadWeight(w3, k, columns, pad + 3 * Lanes);
-            x0 = PadInput(x0, k, columns, pad + 4 * Lanes);
-            x1 = PadInput(x1, k, columns, pad + 5 * Lanes);
-            x2 = PadInput(x2, k, columns, pad + 6 * Lanes);
-            x3 = PadInput(x3, k, columns, pad + 7 * Lanes);
+            w0 = Padded(pad, 0, k);
+            w1 = Padded(pad, 1, k);
+            w2 = Padded(pad, 2, k);
+            w3 = Padded(pad, 3, k);
+            x0 = pad + 4 * Lanes - k;
+            x1 = pad + 5 * Lanes - k;
+            x2 = pad + 6 * Lanes - k;
+            x3 = pad + 7 * Lanes - k;
         }
-        Put(LaneMath<TLanes>.Sums(s00, s10, s20, s30), y, rows);
-        if (tokens > 1) Put(LaneMath<TLanes>.Sums(s01, s11, s21, s31), y + stride, rows);
-        if (tokens > 2) Put(LaneMath<TLanes>.Sums(s02, s12, s22, s32), y + 2 * stride, rows);
-        if (tokens > 3) Put(LaneMath<TLanes>.Sums(s03, s13, s23, s33), y + 3 * stride, rows);
+        // All sums first: a call between them would send the accumulators through memory, in the loop too.
+        Vector128<float> y0 = LaneMath<TLanes>.Sums(s00, s10, s20, s30), y1 = LaneMath<TLanes>.Sums(s01, s11, s21, s31);
+        Vector128<float> y2 = LaneMath<TLanes>.Sums(s02, s12, s22, s32), y3 = LaneMath<TLanes>.Sums(s03, s13, s23, s33);
+        Put(y0, y, rows);
+        if (tokens > 1) Put(y1, y + stride, rows);
+        if (tokens > 2) Put(y2, y + 2 * stride, rows);
+        if (tokens > 3) Put(y3, y + 3 * stride, rows);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void Tile2x2(byte* weight, nint rowBytes, int rows, float** inputs, int tokens, nint columns, float* y, nint stride, float* pad)
     {
+        if ((columns & (Lanes - 1)) != 0) Pad(weight, rowBytes, rows, 2, inputs, tokens, 2, columns, pad);
         byte* w0 = weight, w1 = Row(weight, rowBytes, 1, rows);
         float* x0 = inputs[0], x1 = inputs[Math.Min(1, tokens - 1)];
         TLanes s00 = TLanes.Zero, s01 = s00, s10 = s00, s11 = s00;
@@ -160,10 +167,10 @@ internal static unsafe class DotTiles<TLanes, TWeight>
                 s11 = TLanes.MultiplyAdd(a1, b, s11);
             }
             if (k >= columns) break;
-            w0 = PadWeight(w0, k, columns, pad);
-            w1 = PadWeight(w1, k, columns, pad + Lanes);
-            x0 = PadInput(x0, k, columns, pad + 2 * Lanes);
-            x1 = PadInput(x1, k, columns, pad + 3 * Lanes);
+            w0 = Padded(pad, 0, k);
+            w1 = Padded(pad, 1, k);
+            x0 = pad + 2 * Lanes - k;
+            x1 = pad + 3 * Lanes - k;
         }
         var sums = LaneMath<TLanes>.Sums(s00, s10, s01, s11);
         Put(sums, y, rows);
@@ -183,18 +190,22 @@ internal static unsafe class DotTiles<TLanes, TWeight>
         for (var r = 0; r < rows; r++) y[r] = sums[r];
     }
 
-    // Both copy columns k .. columns-1 into zeroed lanes and return a pointer whose element k is the first of them.
-    private static byte* PadWeight(byte* row, nint k, nint columns, float* pad)
+    /// <summary>
+    /// Copies the last, incomplete step of a tile's weight rows, then of its token rows, into zeroed lanes. Done before the sums begin, for the same reason.
+    /// </summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static void Pad(byte* weight, nint rowBytes, int rows, int rowSide, float** inputs, int tokens, int tokenSide, nint columns, float* pad)
     {
-        var source = row + k * TWeight.Bytes;
-        var bytes = (columns - k) * TWeight.Bytes;
-        for (nint i = 0; i < Lanes * TWeight.Bytes; i++) ((byte*)pad)[i] = i < bytes ? source[i] : (byte)0;
-        return (byte*)pad - k * TWeight.Bytes;
+        var first = columns & ~(Lanes - 1);
+        var count = (int)(columns - first);
+        new Span<float>(pad, PadFloats).Clear();
+        for (var r = 0; r < rowSide; r++, pad += Lanes)
+            new Span<byte>(Row(weight, rowBytes, r, rows) + first * TWeight.Bytes, count * TWeight.Bytes).CopyTo(new Span<byte>(pad, Lanes * sizeof(float)));
+        for (var t = 0; t < tokenSide; t++, pad += Lanes)
+            new Span<float>(inputs[Math.Min(t, tokens - 1)] + first, count).CopyTo(new Span<float>(pad, Lanes));
     }
 
-    private static float* PadInput(float* row, nint k, nint columns, float* pad)
-    {
-        for (nint i = 0; i < Lanes; i++) pad[i] = k + i < columns ? row[k + i] : 0;
-        return pad - k;
-    }
+    /// <summary>A pointer whose column k is the first of the padded ones.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static byte* Padded(float* pad, int index, nint k) => (byte*)(pad + index * Lanes) - k * TWeight.Bytes;
 }
