@@ -55,7 +55,7 @@ internal static class GenerateCommand
                     if (tokens.Count == 0) Interlocked.Add(ref toFirst, Stopwatch.GetElapsedTime(start).Ticks);
                     tokens.Add(id);
                     var all = Interlocked.Increment(ref generated);
-                    progress.Show(lines.Fraction, () => string.Create(CultureInfo.InvariantCulture, $"line {line.Number}, {all} tokens, {all / clock.Elapsed.TotalSeconds:F1} tokens/s"));
+                    progress.Show(lines.Fraction(line, (double)tokens.Count / options.MaxTokens!.Value), () => string.Create(CultureInfo.InvariantCulture, $"line {line.Number}, {all} tokens, {all / clock.Elapsed.TotalSeconds:F1} tokens/s"));
                 }
             }
             catch (ArgumentException e)
