@@ -10,8 +10,8 @@ namespace Ernie.Sdk.Tests.Engine;
 /// </summary>
 public sealed class RealWeightsTests(ITestOutputHelper output)
 {
-    /// <summary>Loss of a passage where the stored weights are the reference's own.</summary>
-    private const double SameWeights = 2e-4;
+    /// <summary>Loss of a passage where the stored weights are the reference's own; measured 1e-6.</summary>
+    private const double SameWeights = 5e-5;
     /// <summary>bf16 <c>moe</c> rounds its norm weights once more: 0.0017 per passage by the data's README.</summary>
     private const double RoundedNorms = 2e-3;
     /// <summary>Other storage types are compared with the bf16 reference: what bf16 itself costs, measured 0.004 per passage at most.</summary>
@@ -23,12 +23,12 @@ public sealed class RealWeightsTests(ITestOutputHelper output)
     public static TheoryData<string, ErnieKvCacheType, ErniePrecision, int, int, double, double> Variants { get; } = new()
     {
         { "dense", ErnieKvCacheType.Float32, ErniePrecision.BFloat16, 4, 4, SameWeights, 1e-3 },
-        { "dense", ErnieKvCacheType.BFloat16, ErniePrecision.BFloat16, 2, 2, 5e-3, 0.2 },
+        { "dense", ErnieKvCacheType.BFloat16, ErniePrecision.BFloat16, 2, 4, 5e-3, 0.1 },
         { "dense-sharded", ErnieKvCacheType.Float32, ErniePrecision.BFloat16, 1, 1, SameWeights, 1e-3 },
-        { "dense-fp16", ErnieKvCacheType.Float32, ErniePrecision.Float32, 1, 1, OtherStorage, 0.3 },
+        { "dense-fp16", ErnieKvCacheType.Float32, ErniePrecision.Float32, 1, 4, OtherStorage, 0.3 },
         { "moe", ErnieKvCacheType.Float32, ErniePrecision.BFloat16, 2, 2, RoundedNorms, 0.05 },
         { "moe-f32-norms", ErnieKvCacheType.Float32, ErniePrecision.BFloat16, 1, 1, SameWeights, 1e-3 },
-        { "moe-sparse", ErnieKvCacheType.Float32, ErniePrecision.BFloat16, 4, 4, RoundedNorms, 0.05 },
+        { "moe-sparse", ErnieKvCacheType.Float32, ErniePrecision.BFloat16, 2, 4, RoundedNorms, 0.05 },
     };
 
     [Theory]
@@ -96,6 +96,7 @@ public sealed class RealWeightsTests(ITestOutputHelper output)
             compared += steps;
             Assert.Equal(wanted[..steps], answers[i].Take(steps));
         }
+        Assert.NotEqual(0, compared);
         output.WriteLine($"  {equal} of {lines.Count} answers equal to the end, {compared} tokens compared, {answers.Sum(static a => a.Count) / clock.Elapsed.TotalSeconds:F0} tokens/s");
     }
 
