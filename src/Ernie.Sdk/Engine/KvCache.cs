@@ -36,10 +36,12 @@ internal sealed unsafe class KvCache : IDisposable
     /// <summary>A layer's pool: [blocks, <see cref="KvBlockLayout.BlockBytes"/>].</summary>
     public byte* Layer(int layer) => _memory.Address + layer * _layerBytes;
 
+    /// <exception cref="InsufficientMemoryException">The system has no pages left; the block stays free.</exception>
     public int Allocate()
     {
-        var block = _free.Pop();
+        var block = _free.Peek();
         for (var layer = 0; layer < _layerCount; layer++) _memory.Commit(layer * _layerBytes + block * Layout.BlockBytes, Layout.BlockBytes);
+        _free.Pop();
         return block;
     }
 

@@ -76,10 +76,11 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, int pr
 
     private void Add(StepBatch batch, Sequence sequence, int tokenCount, SequenceFlags flags)
     {
+        // First, so that a sequence that gets no memory is among those that end with the error.
+        _step.Add((sequence, tokenCount));
         var end = sequence.Computed + tokenCount;
         while (sequence.BlockTable.Count < KvCache.BlocksFor(end)) sequence.BlockTable.Add(cache.Allocate());
         var logits = sequence.OnLogits is not null ? tokenCount : end == sequence.Tokens.Count ? 1 : 0;
         batch.Add(CollectionsMarshal.AsSpan(sequence.Tokens).Slice(sequence.Computed, tokenCount), sequence.Computed, sequence.BlockTable, flags, logits);
-        _step.Add((sequence, tokenCount));
     }
 }
