@@ -38,9 +38,10 @@ internal sealed unsafe class KvCache : IDisposable
 
     public int Allocate()
     {
-        var block = _free.Pop();
+        // Taken when its pages are there: committing may fail.
+        var block = _free.Peek();
         for (var layer = 0; layer < _layerCount; layer++) _memory.Commit(layer * _layerBytes + block * Layout.BlockBytes, Layout.BlockBytes);
-        return block;
+        return _free.Pop();
     }
 
     public void Free(int block)

@@ -76,10 +76,11 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, int pr
 
     private void Add(StepBatch batch, Sequence sequence, int tokenCount, SequenceFlags flags)
     {
+        // First, so that a failing allocation ends this sequence instead of meeting it again in the next step.
+        _step.Add((sequence, tokenCount));
         var end = sequence.Computed + tokenCount;
         while (sequence.BlockTable.Count < KvCache.BlocksFor(end)) sequence.BlockTable.Add(cache.Allocate());
         var logits = sequence.OnLogits is not null ? tokenCount : end == sequence.Tokens.Count ? 1 : 0;
         batch.Add(CollectionsMarshal.AsSpan(sequence.Tokens).Slice(sequence.Computed, tokenCount), sequence.Computed, sequence.BlockTable, flags, logits);
-        _step.Add((sequence, tokenCount));
     }
 }
