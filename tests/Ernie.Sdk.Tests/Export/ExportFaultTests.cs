@@ -159,7 +159,7 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
         using var folder = new TemporaryFolder();
         var target = folder.File("out");
         Exception? second = null;
-        var progress = new DirectProgress(_ => second ??= Record.Exception(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target).GetAwaiter().GetResult()));
+        var progress = new DirectProgress(_ => second ??= Record.Exception(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, cancellationToken: Token).GetAwaiter().GetResult()));
         await ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, null, progress, Token);
         Assert.IsType<ExportInProgressException>(second);
         Assert.Equal([target], Directory.EnumerateFileSystemEntries(folder.Path));
@@ -174,7 +174,7 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
         for (var round = 0; round < 10; round++)
         {
             var target = folder.File($"out{round}");
-            var results = await Task.WhenAll(Enumerable.Range(0, 6).Select(_ => Task.Run(() => Record.ExceptionAsync(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, cancellationToken: Token)))));
+            var results = await Task.WhenAll(Enumerable.Range(0, 6).Select(_ => Record.ExceptionAsync(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, cancellationToken: Token)).AsTask()));
             Assert.Single(results, static e => e is null);
             Assert.All(results, static e => Assert.True(e is null or IOException, $"{e}"));
             await ErnieExporter.VerifyAsync(target, cancellationToken: Token);
@@ -234,9 +234,10 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
     }
 
     [Theory]
-    [InlineData(float.NaN, "NaN")]
-    [InlineData(float.PositiveInfinity, "∞")]
-    public async Task ANonFiniteWeight_IsNamedByTensorRowAndColumn(float value, string spelled)
+    [InlineData(float.NaN)]
+    [InlineData(float.PositiveInfinity)]
+    [InlineData(float.NegativeInfinity)]
+    public async Task ANonFiniteWeight_IsNamedByTensorRowAndColumn(float value)
     {
         using var folder = new TemporaryFolder();
         const string Name = "model.layers.1.self_attn.o_proj.weight";
@@ -246,7 +247,7 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
             BinaryPrimitives.WriteUInt16LittleEndian(tensor.Data.AsSpan(2 * (7 * (int)tensor.Shape[1] + 5)), (ushort)(BitConverter.SingleToUInt32Bits(value) >> 16));
         });
         var e = await Assert.ThrowsAsync<InvalidDataException>(() => ErnieExporter.ExportAsync(folder.File("checkpoint"), folder.File("out"), cancellationToken: Token));
-        Assert.Contains($"{Name} holds {spelled} at row 7, column 5", e.Message, StringComparison.Ordinal);
+        Assert.Contains($"{Name} holds {value} at row 7, column 5", e.Message, StringComparison.Ordinal);
         Assert.Equal([folder.File("checkpoint")], Directory.EnumerateFileSystemEntries(folder.Path));
     }
 
