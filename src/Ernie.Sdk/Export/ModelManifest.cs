@@ -68,7 +68,8 @@ internal sealed record ModelManifest
         var c = Config;
         // Far above any model, low enough that a graph built from these numbers stays small.
         const int MaxExperts = 1 << 20;
-        var sane = c.VocabSize is > 0 and <= 1 << 24 && c.HiddenSize is > 0 and <= 1 << 20 && c.LayerCount is > 0 and <= 4096 && c.HeadDim is >= 2 and <= 4096 && c.HeadDim % 2 == 0
+        // Generated readers leave a list null that the file does not mention.
+        var sane = c.EosTokenIds is not null && c.MoeLayers is not null && c.ModelType is not null && c.VocabSize is > 0 and <= 1 << 24 && c.HiddenSize is > 0 and <= 1 << 20 && c.LayerCount is > 0 and <= 4096 && c.HeadDim is >= 2 and <= 4096 && c.HeadDim % 2 == 0
             && c.KvHeadCount is > 0 and <= 4096 && c.HeadCount is > 0 and <= 65536 && c.HeadCount % c.KvHeadCount == 0 && c.ContextLength is > 0 and <= 1 << 28
             && double.IsFinite(c.RopeTheta) && c.RopeTheta > 0 && double.IsFinite(c.CompressionRatio) && c.CompressionRatio > 0
             && float.IsFinite(c.RmsNormEps) && c.RmsNormEps >= 0 && float.IsFinite(c.RouterNormMin)
@@ -100,6 +101,6 @@ internal sealed record ManifestTensor(string Name, WeightFormat Format, IReadOnl
 /// <summary>One whole file.</summary>
 internal sealed record ManifestFile(string Name, long Bytes, string Sha256);
 
-[JsonSourceGenerationOptions(WriteIndented = true, UseStringEnumConverter = true, PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, MaxDepth = 16, RespectNullableAnnotations = true)]
+[JsonSourceGenerationOptions(WriteIndented = true, UseStringEnumConverter = true, PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, MaxDepth = 16, RespectNullableAnnotations = true, RespectRequiredConstructorParameters = true)]
 [JsonSerializable(typeof(ModelManifest))]
 internal sealed partial class ManifestJson : JsonSerializerContext;
