@@ -9,11 +9,12 @@ internal sealed class JsonLineReader : IDisposable
     private readonly TextReader _reader;
     private readonly FileStream? _file;
     private readonly string _source;
+    private readonly long _lineCount;
 
-    private JsonLineReader(TextReader reader, FileStream? file, string source) => (_reader, _file, _source) = (reader, file, source);
+    private JsonLineReader(TextReader reader, FileStream? file, string source) => (_reader, _file, _source, _lineCount) = (reader, file, source, file is null ? 0 : CountLines(file));
 
-    /// <summary>How much of a file has been read, 0 to 1; null for standard input.</summary>
-    public double? Fraction => _file is { Length: > 0 } ? (double)_file.Position / _file.Length : null;
+    /// <summary>How much of a file is done when <paramref name="within"/> of a line is, 0 to 1; null for standard input.</summary>
+    public double? Fraction(JsonLine line, double within) => _file is null ? null : (line.Number - 1 + within) / _lineCount;
 
     /// <summary>Whether lines come from standard input, where someone may wait for each answer before the next line.</summary>
     public bool IsInteractive => _file is null;
@@ -36,6 +37,17 @@ internal sealed class JsonLineReader : IDisposable
     public void Dispose()
     {
         if (_file is not null) _reader.Dispose();
+    }
+
+    /// <summary>Lines of a file, the unfinished last one included; a gigabyte takes well under a second. Something like a pipe, which cannot go back, counts as one.</summary>
+    private static long CountLines(FileStream file)
+    {
+        if (!file.CanSeek) return 1;
+        var buffer = new byte[1 << 16];
+        long count = 1;
+        while (file.Read(buffer) is > 0 and var read) count += buffer.AsSpan(0, read).Count((byte)'\n');
+        file.Position = 0;
+        return count;
     }
 
     private async Task<string?> NextAsync(int number, CancellationToken cancellationToken)

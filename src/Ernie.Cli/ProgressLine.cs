@@ -11,7 +11,7 @@ namespace Ernie.Cli;
 /// </summary>
 internal sealed class ProgressLine(CommandStreams streams, string verb) : IProgress<ErnieProgress>, IDisposable
 {
-    private const int BarWidth = 24;
+    private const int BarWidth = 16;
     private static readonly TimeSpan s_redraw = TimeSpan.FromMilliseconds(100);
     private static readonly TimeSpan s_plain = TimeSpan.FromSeconds(10);
     private readonly Lock _gate = new();
@@ -24,7 +24,7 @@ internal sealed class ProgressLine(CommandStreams streams, string verb) : IProgr
         else
         {
             Show(value.BytesTotal == 0 ? null : (double)value.BytesDone / value.BytesTotal, () => string.Create(CultureInfo.InvariantCulture,
-                $"{Size.Text(value.BytesDone)} of {Size.Text(value.BytesTotal)}, {value.BytesPerSecond / 1e6:F0} MB/s{(value.Remaining is { } left ? $", {left:h\\:mm\\:ss} left" : "")}"));
+                $"{Size.Text(value.BytesDone)} of {Size.Text(value.BytesTotal)}, {value.BytesPerSecond / 1e6:F0} MB/s{Left(value.Remaining)}"));
         }
     }
 
@@ -71,6 +71,13 @@ internal sealed class ProgressLine(CommandStreams streams, string verb) : IProgr
     }
 
     public void Dispose() => Clear();
+
+    private static string Left(TimeSpan? remaining) => remaining switch
+    {
+        null => "",
+        { TotalHours: >= 1 } => string.Create(CultureInfo.InvariantCulture, $", {remaining:d\\.hh\\:mm\\:ss} left"),
+        _ => string.Create(CultureInfo.InvariantCulture, $", {remaining:m\\:ss} left"),
+    };
 
     private static int Width()
     {

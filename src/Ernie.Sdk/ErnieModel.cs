@@ -32,7 +32,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         _defaults = GenerationDefaults.Load(path);
         var threads = options.Threads ?? Environment.ProcessorCount;
         var kvType = options.KvCacheType == ErnieKvCacheType.Float32 ? KvElementType.Float32 : KvElementType.BFloat16;
-        var blocks = CacheBudget.BlockCount(manifest.Config, kvType, options);
+        var blocks = CacheBudget.BlockCount(manifest, kvType, options);
         ContextLength = (int)Math.Min(options.ContextLength ?? manifest.Config.ContextLength, Math.Min(manifest.Config.ContextLength, (long)blocks * KvBlockLayout.BlockSize));
         var kernels = KernelRegistry.Choose();
         Tokenizer = ErnieTokenizer.Exists(path) ? ErnieTokenizer.Load(path) : null;
@@ -42,9 +42,11 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         try
         {
             _engine = new InferenceEngine(_runner, VocabularySize, UndefinedRows(Tokenizer, VocabularySize), options.MaxConcurrentRequests, options.PrefillChunkTokens, logger);
-            logger?.LogInformation(
-                "Loaded {Model}: experts {Experts}, dense {Dense}, KV cache {KvType} with room for {Tokens} tokens, {Threads} threads, kernels {Kernels}, ONNX Runtime {Version}.",
-                ModelId, manifest.Experts, manifest.Dense, kvType, (long)blocks * KvBlockLayout.BlockSize, threads, kernels.Name, OrtRuntime.Version);
+            if (logger is null) return;
+            var plan = MemoryPlan.For(manifest.Config, manifest.Experts, manifest.Dense, kvType, (long)blocks * KvBlockLayout.BlockSize, chunk: options.PrefillChunkTokens);
+            logger.LogInformation(
+                "Loaded {Model}: {Weights:N0} bytes of weights (experts {Experts}, dense {Dense}), up to {Cache:N0} bytes of {KvType} KV cache for {Tokens} tokens, {Threads} threads, kernels {Kernels}, ONNX Runtime {Version}.",
+                ModelId, plan.WeightBytes, manifest.Experts, manifest.Dense, plan.CacheBytes, kvType, plan.CacheBlocks * KvBlockLayout.BlockSize, threads, kernels.Name, OrtRuntime.Version);
         }
         catch
         {

@@ -37,16 +37,10 @@ internal static class GenerateCommand
         using var progress = new ProgressLine(streams, "generate");
         using var writer = new JsonLineWriter(streams.Out, progress, flushEachLine: true);
         var clock = Stopwatch.StartNew();
-        long prompt = 0, generated = 0, toFirst = 0;
+        long prompt = 0, generated = 0, answered = 0, toFirst = 0;
         await OrderedWork.RunAsync(lines.ReadAllAsync(cancellationToken), parallel, ContinueAsync, writer.WriteIds, cancellationToken).ConfigureAwait(false);
-        var seconds = clock.Elapsed.TotalSeconds;
         var logger = modelOptions.Logger(result, streams).CreateLogger("generate");
-        if (logger.IsEnabled(LogLevel.Information))
-        {
-            var first = TimeSpan.FromTicks(toFirst).TotalSeconds;
-            logger.LogInformation("{Summary}", string.Create(CultureInfo.InvariantCulture,
-                $"{prompt} prompt tokens, {generated} generated in {seconds:F2} s; {first:F2} s until first tokens, summed over lines; {(parallel == 1 && seconds > first ? $"{Math.Max(0, generated - 1) / (seconds - first):F2} tokens/s after them" : $"{generated / seconds:F2} tokens/s in all")}"));
-        }
+        if (logger.IsEnabled(LogLevel.Information)) logger.LogInformation("{Summary}", Summary());
         return ExitCode.Success;
 
         async Task<List<int>> ContinueAsync(JsonLine line, CancellationToken token)
@@ -61,7 +55,7 @@ internal static class GenerateCommand
                     if (tokens.Count == 0) Interlocked.Add(ref toFirst, Stopwatch.GetElapsedTime(start).Ticks);
                     tokens.Add(id);
                     var all = Interlocked.Increment(ref generated);
-                    progress.Show(lines.Fraction, () => string.Create(CultureInfo.InvariantCulture, $"line {line.Number}, {all} tokens, {all / clock.Elapsed.TotalSeconds:F1} tokens/s"));
+                    progress.Show(lines.Fraction(line, (double)tokens.Count / options.MaxTokens!.Value), () => string.Create(CultureInfo.InvariantCulture, $"line {line.Number}, {all} tokens, {all / clock.Elapsed.TotalSeconds:F1} tokens/s"));
                 }
             }
             catch (ArgumentException e)
@@ -69,7 +63,17 @@ internal static class GenerateCommand
                 throw line.Error(ErrorLine.Of(e), e);
             }
             Interlocked.Add(ref prompt, ids.Count);
+            Interlocked.Increment(ref answered);
             return tokens;
+        }
+
+        string Summary()
+        {
+            var (seconds, first) = (clock.Elapsed.TotalSeconds, TimeSpan.FromTicks(toFirst).TotalSeconds);
+            var rate = parallel > 1 ? string.Create(CultureInfo.InvariantCulture, $"{generated / seconds:F2} tokens/s together")
+                : generated > answered ? string.Create(CultureInfo.InvariantCulture, $"{first:F2} s to the first tokens, {(generated - answered) / (seconds - first):F2} tokens/s after them")
+                : "one token a line";
+            return string.Create(CultureInfo.InvariantCulture, $"{answered} lines, {prompt} prompt tokens, {generated} generated in {seconds:F2} s: {rate}.");
         }
     }
 }

@@ -33,7 +33,7 @@ internal static class LogitsCommand
                     await model.ScoreAsync(ids, (position, logits) =>
                     {
                         file.Append(logits);
-                        progress.Show(lines.Fraction, () => $"line {line.Number}, token {position} of {ids.Count}");
+                        progress.Show(lines.Fraction(line, (double)position / ids.Count), () => $"line {line.Number}, token {position} of {ids.Count}");
                     }, cancellationToken).ConfigureAwait(false);
                 }
                 catch (ArgumentException e)

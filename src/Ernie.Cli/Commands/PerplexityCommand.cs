@@ -49,7 +49,7 @@ internal static class PerplexityCommand
             {
                 // logits: [n, vocabulary]; row t predicts token position + t + 1.
                 for (var start = 0; start < logits.Length && ++position < ids.Count; start += model.VocabularySize) score.Add(logits.Slice(start, model.VocabularySize), ids[position]);
-                progress.Show(lines.Fraction, () => $"line {line.Number}, token {score.Tokens + 1} of {ids.Count}");
+                progress.Show(lines.Fraction(line, (double)position / ids.Count), () => $"line {line.Number}, token {score.Tokens + 1} of {ids.Count}");
             }, cancellationToken).ConfigureAwait(false);
         }
         catch (Exception e) when (e is ArgumentException or InvalidDataException)

@@ -27,7 +27,7 @@ internal static class TokenizeCommand
             {
                 if (toText) writer.Write(json => json.WriteString("text", tokenizer.Decode(line.Ids())));
                 else writer.WriteIds(tokenizer.EncodeToIds(line.Text(), allowSpecial));
-                progress.Show(lines.Fraction, () => $"line {line.Number}");
+                progress.Show(lines.Fraction(line, 1), () => $"line {line.Number}");
             }
             return ExitCode.Success;
         });

@@ -1,4 +1,4 @@
-using Ernie.Sdk.Checkpoints;
+using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 
 namespace Ernie.Sdk.Engine;
@@ -9,9 +9,10 @@ internal static class CacheBudget
     private const int DefaultContexts = 4;
 
     /// <exception cref="ArgumentException">The budget holds not even one block.</exception>
-    public static int BlockCount(ErnieConfig config, KvElementType kvType, ErnieModelOptions options)
+    public static int BlockCount(ModelManifest manifest, KvElementType kvType, ErnieModelOptions options)
     {
-        var blockBytes = checked(new KvBlockLayout(kvType, config.KvHeadCount, config.HeadDim).BlockBytes * (long)config.LayerCount);
+        var config = manifest.Config;
+        var blockBytes = MemoryPlan.For(config, manifest.Experts, manifest.Dense, kvType, KvBlockLayout.BlockSize).CacheBytes;
         var context = Math.Min(options.ContextLength ?? config.ContextLength, config.ContextLength);
         var wanted = (long)KvCache.BlocksFor(context) * DefaultContexts;
         var budget = options.KvCacheBytes ?? Math.Max(blockBytes, GC.GetGCMemoryInfo().TotalAvailableMemoryBytes / 2);

@@ -36,12 +36,13 @@ internal sealed unsafe class KvCache : IDisposable
     /// <summary>A layer's pool: [blocks, <see cref="KvBlockLayout.BlockBytes"/>].</summary>
     public byte* Layer(int layer) => _memory.Address + layer * _layerBytes;
 
+    /// <exception cref="InsufficientMemoryException">The system has no pages left; the block stays free.</exception>
     public int Allocate()
     {
-        // Taken when its pages are there: committing may fail.
         var block = _free.Peek();
         for (var layer = 0; layer < _layerCount; layer++) _memory.Commit(layer * _layerBytes + block * Layout.BlockBytes, Layout.BlockBytes);
-        return _free.Pop();
+        _free.Pop();
+        return block;
     }
 
     public void Free(int block)

@@ -11,8 +11,8 @@ namespace Ernie.Sdk.Engine;
 /// </remarks>
 internal sealed record MemoryPlan
 {
-    /// <summary>Prompt tokens computed at once unless told otherwise. Arbitrary.</summary>
-    public const int DefaultChunk = 2048;
+    /// <summary>Prompt tokens computed at once unless told otherwise: the default of <see cref="ErnieModelOptions.PrefillChunkTokens"/>.</summary>
+    public const int DefaultChunk = 512;
 
     private MemoryPlan() { }
 

@@ -6,10 +6,23 @@ namespace Ernie.Sdk.Engine;
 /// Chooses a token from logits: penalties, temperature, softmax, min-p, top-k, top-p, draw, in FastDeploy's order. The only place with randomness: draw number n of a seed is a hash
 /// of both, so a sequence gets the same tokens whatever runs beside it.
 /// </summary>
-internal sealed class Sampler(int vocabSize, IReadOnlyList<Range> undefinedRows)
+internal sealed class Sampler
 {
-    private readonly float[] _logits = new float[vocabSize];
-    private readonly int[] _ids = new int[vocabSize];
+    private readonly IReadOnlyList<Range> _undefinedRows;
+    private readonly int _firstDefined;
+    private readonly float[] _weights;
+    private readonly int[] _ids;
+    private readonly WeightRanking _ranking;
+
+    public Sampler(int vocabSize, IReadOnlyList<Range> undefinedRows)
+    {
+        _undefinedRows = undefinedRows;
+        _weights = new float[vocabSize];
+        _ids = new int[vocabSize];
+        _ranking = new WeightRanking(vocabSize);
+        foreach (var rows in undefinedRows) _weights.AsSpan(rows).Fill(float.NegativeInfinity);
+        _firstDefined = Math.Max(0, _weights.AsSpan().IndexOf(0f));
+    }
 
     /// <param name="logits">[vocabulary].</param>
     /// <param name="settings">Resolved options.</param>
@@ -17,30 +30,39 @@ internal sealed class Sampler(int vocabSize, IReadOnlyList<Range> undefinedRows)
     /// <param name="draw">Number of the draw in its sequence.</param>
     public int Sample(ReadOnlySpan<float> logits, SamplingSettings settings, TokenHistory? history, int draw)
     {
-        var values = _logits.AsSpan();
-        logits.CopyTo(values);
-        foreach (var rows in undefinedRows) values[rows].Fill(float.NegativeInfinity);
-        if (settings.HasPenalties) history!.Penalise(values, settings);
-        // NaN logits would come from a broken model; the most likely finite token keeps the stream alive and the fault visible.
-        if (settings.IsGreedy) return ArgMax(values);
+        var kept = Candidates(logits, settings, history, out var isCut);
+        if (kept.Length == 1) return kept[0];
+        var target = Uniform(settings.Seed, draw) * Sum(kept);
+        // A draw walks through the order that truncation uses, and through ids where nothing was cut off.
+        return isCut ? _ranking.FindSum(_weights, kept, Math.BitIncrement(target)) : Draw(kept, target);
+    }
 
+    /// <summary>The tokens that may be drawn, in rising order, valid until the next call; <paramref name="isCut"/> tells whether top-k or top-p applied.</summary>
+    internal ReadOnlySpan<int> Candidates(ReadOnlySpan<float> logits, SamplingSettings settings, TokenHistory? history, out bool isCut)
+    {
+        isCut = false;
+        var values = _weights.AsSpan();
+        logits.CopyTo(values);
+        foreach (var rows in _undefinedRows) values[rows].Fill(float.NegativeInfinity);
+        if (settings.HasPenalties) history!.Penalise(values, settings);
         var best = ArgMax(values);
         var top = values[best];
-        if (!float.IsFinite(top)) return best;
+        // NaN or nothing but -infinity would come from a broken model; any token of the vocabulary keeps the stream alive and the fault visible.
+        if (!(top > float.NegativeInfinity)) best = _firstDefined;
+        if (settings.IsGreedy || !float.IsFinite(top))
+        {
+            _ids[0] = best;
+            return _ids.AsSpan(0, 1);
+        }
+
         TensorPrimitives.Subtract(values, top, values);
         TensorPrimitives.Divide(values, settings.Temperature, values);
         TensorPrimitives.Exp(values, values); // unnormalised: the most likely token has 1
-        var count = Keep(values, Math.Max(settings.MinP, float.Epsilon));
-        var truncates = (settings.TopK > 0 && settings.TopK < count) || settings.TopP < 1;
-        if (truncates)
-        {
-            // Most likely first, equal ones by id: top-k and top-p keep a prefix of this order.
-            var weights = _logits;
-            _ids.AsSpan(0, count).Sort((a, b) => weights[b] != weights[a] ? weights[b].CompareTo(weights[a]) : a.CompareTo(b));
-            if (settings.TopK > 0) count = Math.Min(count, settings.TopK);
-            if (settings.TopP < 1) count = Reach(settings.TopP * Sum(count), count);
-        }
-        return Draw(Uniform(settings.Seed, draw) * Sum(count), count);
+        var count = KeepAtLeast(values, Math.Max(settings.MinP, float.Epsilon));
+        isCut = (settings.TopK > 0 && settings.TopK < count) || settings.TopP < 1;
+        if (settings.TopK > 0 && settings.TopK < count) count = KeepUpTo(_ranking.FindRank(values, _ids.AsSpan(0, count), settings.TopK), count);
+        if (settings.TopP < 1) count = KeepUpTo(_ranking.FindSum(values, _ids.AsSpan(0, count), settings.TopP * Sum(_ids.AsSpan(0, count))), count);
+        return _ids.AsSpan(0, count);
     }
 
     /// <summary>Uniform in [0, 1): splitmix64 of the seed's hash plus the draw's number.</summary>
@@ -59,44 +81,47 @@ internal sealed class Sampler(int vocabSize, IReadOnlyList<Range> undefinedRows)
         return best;
     }
 
-    private int Keep(ReadOnlySpan<float> weights, float least)
+    private int KeepAtLeast(ReadOnlySpan<float> weights, float least)
     {
         var count = 0;
         for (var id = 0; id < weights.Length; id++)
         {
-            if (weights[id] >= least) _ids[count++] = id;
+            _ids[count] = id;
+            if (weights[id] >= least) count++;
         }
         return count;
     }
 
-    private double Sum(int count)
+    /// <summary>Keeps the candidates that are more likely than <paramref name="last"/>, those as likely with a lower id, and itself.</summary>
+    private int KeepUpTo(int last, int count)
+    {
+        var least = _weights[last];
+        var kept = 0;
+        for (var i = 0; i < count; i++)
+        {
+            var id = _ids[i];
+            _ids[kept] = id;
+            if (_weights[id] > least || (_weights[id] == least && id <= last)) kept++;
+        }
+        return kept;
+    }
+
+    private double Sum(ReadOnlySpan<int> ids)
     {
         double sum = 0;
-        for (var i = 0; i < count; i++) sum += _logits[_ids[i]];
+        foreach (var id in ids) sum += _weights[id];
         return sum;
     }
 
-    /// <summary>Length of the shortest prefix that reaches <paramref name="target"/>.</summary>
-    private int Reach(double target, int count)
+    private int Draw(ReadOnlySpan<int> ids, double target)
     {
         double sum = 0;
-        for (var i = 0; i < count; i++)
+        foreach (var id in ids)
         {
-            sum += _logits[_ids[i]];
-            if (sum >= target) return i + 1;
+            sum += _weights[id];
+            if (sum > target) return id;
         }
-        return count;
-    }
-
-    private int Draw(double target, int count)
-    {
-        double sum = 0;
-        for (var i = 0; i < count; i++)
-        {
-            sum += _logits[_ids[i]];
-            if (sum > target) return _ids[i];
-        }
-        return _ids[count - 1];
+        return ids[^1];
     }
 
     private static ulong Mix(ulong x)

@@ -76,7 +76,7 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, int pr
 
     private void Add(StepBatch batch, Sequence sequence, int tokenCount, SequenceFlags flags)
     {
-        // First, so that a failing allocation ends this sequence instead of meeting it again in the next step.
+        // First, so that a sequence that gets no memory is among those that end with the error.
         _step.Add((sequence, tokenCount));
         var end = sequence.Computed + tokenCount;
         while (sequence.BlockTable.Count < KvCache.BlocksFor(end)) sequence.BlockTable.Add(cache.Allocate());

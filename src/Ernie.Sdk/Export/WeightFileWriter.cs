@@ -41,22 +41,33 @@ internal sealed class WeightFileWriter
         var tensors = new List<ManifestTensor>(_weights.Count);
         using var file = Create(path, TotalBytes);
         var floats = new float[ChunkFloats];
-        var bytes = new byte[ChunkFloats * sizeof(float)];
+        // One buffer is written while the next one is filled: reading, packing and checksums cost as much as a fast disk's writing.
+        var (filling, inFlight) = (new byte[ChunkFloats * sizeof(float)], new byte[ChunkFloats * sizeof(float)]);
+        var writing = Task.CompletedTask;
         using var checksum = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        foreach (var weight in _weights)
+        try
         {
-            var offset = _offsets[weight.Name];
-            var position = offset;
-            foreach (var name in weight.Sources)
+            foreach (var weight in _weights)
             {
-                position = WriteSource(weight, source.Tensor(name), position);
+                var offset = _offsets[weight.Name];
+                var position = offset;
+                foreach (var name in weight.Sources)
+                {
+                    position = WriteSource(weight, source.Tensor(name), position);
+                }
+                if (position - offset != weight.Bytes)
+                    throw new InvalidDataException($"{weight.Name}: its source tensors hold {position - offset} bytes, the configuration asks for {weight.Bytes}.");
+                tensors.Add(new ManifestTensor(weight.Name, weight.Format, weight.Shape, offset, weight.Bytes, Convert.ToHexStringLower(checksum.GetHashAndReset())));
             }
-            if (position - offset != weight.Bytes)
-                throw new InvalidDataException($"{weight.Name}: its source tensors hold {position - offset} bytes, the configuration asks for {weight.Bytes}.");
-            tensors.Add(new ManifestTensor(weight.Name, weight.Format, weight.Shape, offset, weight.Bytes, Convert.ToHexStringLower(checksum.GetHashAndReset())));
         }
-        progress?.Report(new ErnieProgress("weights", TotalBytes, TotalBytes, clock.Elapsed));
+        finally
+        {
+            // The file must stay open until the last write has ended, whatever ends the loop.
+            ((IAsyncResult)writing).AsyncWaitHandle.WaitOne();
+        }
+        writing.GetAwaiter().GetResult();
         RandomAccess.FlushToDisk(file);
+        progress?.Report(new ErnieProgress("weights", TotalBytes, TotalBytes, clock.Elapsed));
         return tensors;
 
         long WriteSource(ExportedWeight weight, CheckpointTensor tensor, long position)
@@ -73,12 +84,15 @@ internal sealed class WeightFileWriter
                 var values = floats.AsSpan(0, (int)(rows * tensor.Columns));
                 tensor.Read(row, values);
                 if (!TensorPrimitives.IsFiniteAll<float>(values)) ThrowNonFinite(tensor, row, values);
-                var packed = bytes.AsSpan(0, (int)(rows * weight.Format.RowBytes(tensor.Columns)));
-                WeightPacker.Pack(weight.Format, values, packed);
-                checksum.AppendData(packed);
-                Write(file, packed, position, path);
+                var packed = filling.AsMemory(0, (int)(rows * weight.Format.RowBytes(tensor.Columns)));
+                WeightPacker.Pack(weight.Format, values, packed.Span);
+                checksum.AppendData(packed.Span);
+                writing.GetAwaiter().GetResult();
+                (filling, inFlight) = (inFlight, filling);
+                var start = position;
+                writing = Task.Run(() => Write(file, packed.Span, start, path), CancellationToken.None);
                 position += packed.Length;
-                progress?.Report(new ErnieProgress(weight.Name, position, TotalBytes, clock.Elapsed));
+                progress?.Report(new ErnieProgress(weight.Name, start, TotalBytes, clock.Elapsed));
             }
             return position;
         }

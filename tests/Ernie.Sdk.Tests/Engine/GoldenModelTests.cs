@@ -8,8 +8,6 @@ namespace Ernie.Sdk.Tests.Engine;
 /// <summary>Whole models against numbers that other engines computed: the transformers library, and a float64 reference that shares no code with it.</summary>
 public sealed class GoldenModelTests(ITestOutputHelper output)
 {
-    private const float Tolerance = 1e-4f;
-
     public static TheoryData<string, string> Models { get; } = new()
     {
         { "goldens/transformers/dense-0.3b-like", "goldens/transformers/dense-0.3b-like/expected.json" },
@@ -28,9 +26,9 @@ public sealed class GoldenModelTests(ITestOutputHelper output)
     {
         using var model = new LoadedRunner(SharedData.Path(checkpoint));
         using var golden = Golden.Open(SharedData.Path(expected));
-        var worst = Sequences(golden).Max(sequence => Golden.MaxDifference(LogitsOf(model, sequence), Golden.Floats(sequence.GetProperty("logits_f32"))));
+        var worst = GoldenComparison.WorstLogit(model, golden);
         output.WriteLine($"{checkpoint}: largest logit difference {worst:E2}");
-        Assert.InRange(worst, 0, Tolerance);
+        Assert.InRange(worst, 0, GoldenComparison.Tolerance);
     }
 
     [Theory]
@@ -43,9 +41,9 @@ public sealed class GoldenModelTests(ITestOutputHelper output)
         double sum = 0;
         long count = 0;
         float worst = 0;
-        foreach (var sequence in Sequences(golden))
+        foreach (var sequence in GoldenComparison.Sequences(golden))
         {
-            var actual = LogitsOf(model, sequence);
+            var actual = GoldenComparison.LogitsOf(model, sequence);
             var wanted = Golden.Floats(sequence.GetProperty("logits_f32"));
             worst = Math.Max(worst, Golden.MaxDifference(actual, wanted));
             for (var i = 0; i < actual.Length; i++) sum += Math.Abs(actual[i] - wanted[i]);
@@ -66,7 +64,7 @@ public sealed class GoldenModelTests(ITestOutputHelper output)
     {
         using var model = new LoadedRunner(SharedData.Path(checkpoint));
         using var golden = Golden.Open(SharedData.Path(expected));
-        foreach (var sequence in Sequences(golden))
+        foreach (var sequence in GoldenComparison.Sequences(golden))
         {
             foreach (var layer in sequence.GetProperty("router").EnumerateArray())
             {
@@ -87,7 +85,7 @@ public sealed class GoldenModelTests(ITestOutputHelper output)
     {
         using var model = new LoadedRunner(SharedData.Path(checkpoint));
         using var golden = Golden.Open(SharedData.Path(expected));
-        foreach (var sequence in Sequences(golden))
+        foreach (var sequence in GoldenComparison.Sequences(golden))
         {
             var ids = Golden.Ints(sequence.GetProperty("input_ids"));
             if (sequence.TryGetProperty("continuation", out var continuation))
@@ -96,7 +94,7 @@ public sealed class GoldenModelTests(ITestOutputHelper output)
                 Assert.Equal(wanted, model.Greedy(ids, wanted.Length));
             }
             var vocabulary = model.Manifest.Config.VocabSize;
-            Assert.Equal(Golden.Ints(sequence.GetProperty("greedy")), LogitsOf(model, sequence).Chunk(vocabulary).Select(static row => Sampler.ArgMax(row)));
+            Assert.Equal(Golden.Ints(sequence.GetProperty("greedy")), GoldenComparison.LogitsOf(model, sequence).Chunk(vocabulary).Select(static row => Sampler.ArgMax(row)));
         }
     }
 
@@ -118,17 +116,8 @@ public sealed class GoldenModelTests(ITestOutputHelper output)
             };
             var worst = Golden.MaxDifference(Debug<float>(model, ids, name), Golden.Floats(state.Value));
             output.WriteLine($"{state.Name}: largest difference {worst:E2}");
-            Assert.InRange(worst, 0, Tolerance);
+            Assert.InRange(worst, 0, GoldenComparison.Tolerance);
         }
-    }
-
-    private static IEnumerable<JsonElement> Sequences(JsonDocument golden) => golden.RootElement.GetProperty("sequences").EnumerateArray();
-
-    /// <summary>Logits of the positions that the golden file holds.</summary>
-    private static float[] LogitsOf(LoadedRunner model, JsonElement sequence)
-    {
-        var from = sequence.TryGetProperty("from_position", out var position) ? position.GetInt32() : 0;
-        return model.Logits(Golden.Ints(sequence.GetProperty("input_ids")))[(from * model.Manifest.Config.VocabSize)..];
     }
 
     private static (int[] Selected, float[] Weights) Route(LoadedRunner model, JsonElement sequence, int layer)

@@ -244,8 +244,7 @@ public sealed class LifecycleTests(ITestOutputHelper output)
     private static async Task RunChildAsync(string method, string argument = "1")
     {
         var assembly = typeof(LifecycleTests).Assembly.Location;
-        var process = ChildProcess.Start("dotnet", ["exec", assembly, "-method", $"{typeof(LifecycleTests).FullName}.{method}", "-noColor"], (ChildVariable, argument));
-        var (exitCode, text, error) = await ChildProcess.CompleteAsync(process);
+        var (exitCode, text, error) = await ChildProcess.RunAsync("dotnet", ["exec", assembly, "-method", $"{typeof(LifecycleTests).FullName}.{method}", "-noColor"], environment: new Dictionary<string, string> { [ChildVariable] = argument });
         Assert.True(exitCode == 0, $"exit code {exitCode}\n{text}\n{error}");
         Assert.Equal("", error);
         Assert.Matches("Failed: 0, Skipped: 0", text);

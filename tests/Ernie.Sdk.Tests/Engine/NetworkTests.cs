@@ -10,9 +10,8 @@ public sealed class NetworkTests(ITestOutputHelper output)
         var log = folder.File("network");
         var model = await TinyModel.ExportedAsync();
         // The runtime's own diagnostics port is a Unix socket; switched off, nothing is left.
-        var process = ChildProcess.Start("strace", ["-f", "-qq", "-e", "trace=network", "-o", log, "dotnet", "exec", ChildProcess.Cli, "generate", model, "--max-tokens", "16"],
-            ("DOTNET_EnableDiagnostics", "0"), ("DOTNET_TieredPGO", "0"));
-        var (exitCode, text, error) = await ChildProcess.CompleteAsync(process, "{\"ids\": [13, 336, 1446]}\n");
+        var (exitCode, text, error) = await ChildProcess.RunAsync("strace", ["-f", "-qq", "-e", "trace=network", "-o", log, "dotnet", "exec", ChildProcess.Cli, "generate", model, "--max-tokens", "16"],
+            environment: new Dictionary<string, string> { ["DOTNET_EnableDiagnostics"] = "0" }, input: "{\"ids\": [13, 336, 1446]}\n");
         Assert.SkipWhen(error.Contains("ptrace", StringComparison.Ordinal) || error.Contains("PTRACE", StringComparison.Ordinal), "This system does not allow tracing.");
         Assert.True(exitCode == 0, error);
         Assert.Contains("\"ids\"", text, StringComparison.Ordinal);

@@ -2,41 +2,45 @@ using System.Diagnostics;
 
 namespace Ernie.Sdk.Tests.Support;
 
-/// <summary>A program of the test's output folder in a process of its own: for what may end a process, or is seen from outside only.</summary>
+/// <summary>Runs a program to its end and keeps what it printed.</summary>
 internal static class ChildProcess
 {
-    private static readonly TimeSpan s_patience = TimeSpan.FromMinutes(2);
+    public sealed record Result(int ExitCode, string Output, string Error);
 
     /// <summary>Path of the command-line tool's assembly.</summary>
     public static string Cli { get; } = Path.Combine(AppContext.BaseDirectory, "ernie.dll");
 
-    public static Process Start(string file, IEnumerable<string> arguments, params ReadOnlySpan<(string Name, string Value)> environment)
-    {
-        var start = new ProcessStartInfo(file, arguments) { RedirectStandardOutput = true, RedirectStandardError = true, RedirectStandardInput = true, UseShellExecute = false };
-        foreach (var (name, value) in environment) start.Environment[name] = value;
-        return Process.Start(start)!;
-    }
+    /// <summary>Starts a program that the caller watches, and leaves what it prints alone.</summary>
+    public static Process Start(string program, params IEnumerable<string> arguments) => Process.Start(new ProcessStartInfo(program, arguments)) ?? throw new InvalidOperationException($"{program} did not start.");
 
-    /// <summary>Runs the command-line tool with this text as its input; a hanging process is killed and fails the test.</summary>
-    public static Task<(int ExitCode, string Out, string Error)> CliAsync(string input, params string[] arguments) => CompleteAsync(Start("dotnet", ["exec", Cli, .. arguments]), input);
-
-    public static async Task<(int ExitCode, string Out, string Error)> CompleteAsync(Process process, string input = "")
+    public static async Task<Result> RunAsync(string program, IEnumerable<string> arguments, string? folder = null, TimeSpan? limit = null, IReadOnlyDictionary<string, string>? environment = null, string input = "")
     {
-        using var _ = process;
-        using var timeout = new CancellationTokenSource(s_patience);
+        var start = new ProcessStartInfo(program, arguments)
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+            WorkingDirectory = folder ?? Environment.CurrentDirectory,
+        };
+        // The test host's own settings must not reach a build or another runtime.
+        foreach (var name in start.Environment.Keys.Where(static key => key.StartsWith("MSBUILD", StringComparison.OrdinalIgnoreCase) || key is "DOTNET_ROOT_X64" or "VSTEST_CONNECTION_TIMEOUT").ToArray())
+            start.Environment.Remove(name);
+        foreach (var (name, value) in environment ?? new Dictionary<string, string>()) start.Environment[name] = value;
+        using var process = Process.Start(start) ?? throw new InvalidOperationException($"{program} did not start.");
+        using var cancellation = new CancellationTokenSource(limit ?? TimeSpan.FromMinutes(2));
         try
         {
             await process.StandardInput.WriteAsync(input);
             process.StandardInput.Close();
-            var output = process.StandardOutput.ReadToEndAsync(timeout.Token);
-            var error = process.StandardError.ReadToEndAsync(timeout.Token);
-            await process.WaitForExitAsync(timeout.Token);
-            return (process.ExitCode, await output, await error);
+            var output = process.StandardOutput.ReadToEndAsync(cancellation.Token);
+            var error = process.StandardError.ReadToEndAsync(cancellation.Token);
+            await process.WaitForExitAsync(cancellation.Token);
+            return new Result(process.ExitCode, await output, await error);
         }
         catch (OperationCanceledException)
         {
             process.Kill(entireProcessTree: true);
-            throw new TimeoutException($"{process.StartInfo.FileName} {string.Join(' ', process.StartInfo.ArgumentList)} did not end within {s_patience}.");
+            throw new TimeoutException($"{program} {string.Join(' ', arguments)} did not end in time.");
         }
     }
 }

@@ -9,7 +9,7 @@ namespace Ernie.Sdk.Tests.Support;
 /// <summary>A model exported to a temporary folder with debug outputs, and a runner over it without engine or tokenizer.</summary>
 internal sealed class LoadedRunner : IDisposable
 {
-    private readonly TemporaryFolder _folder = new();
+    private readonly TemporaryFolder? _folder;
 
     public LoadedRunner(string checkpoint, ErniePrecision precision = ErniePrecision.BFloat16, KvElementType kvType = KvElementType.Float32, int threads = 2, CpuKernels? kernels = null, int blocks = 64)
         : this(null, checkpoint, precision, kvType, threads, kernels, blocks)
@@ -24,12 +24,19 @@ internal sealed class LoadedRunner : IDisposable
     private LoadedRunner(IWeightSource? source, string? checkpoint, ErniePrecision precision, KvElementType kvType, int threads, CpuKernels? kernels, int blocks)
     {
         OrtRuntime.Start(null, allowTelemetry: false);
+        _folder = new TemporaryFolder();
         Folder = _folder.File("model");
         using var opened = source is null ? Checkpoint.Open(checkpoint!) : null;
         ErnieExporter.Export(source ?? opened!, checkpoint, Folder, new ErnieExportOptions { DebugOutputs = true, Experts = precision, Dense = precision }, null, CancellationToken.None);
         Manifest = ModelManifest.Read(Folder);
         Runner = new ModelRunner(Folder, Manifest, kvType, blocks, threads, kernels ?? KernelRegistry.Choose());
     }
+
+    private LoadedRunner(string folder, ModelManifest manifest, ModelRunner runner) => (Folder, Manifest, Runner) = (folder, manifest, runner);
+
+    /// <summary>Another runner over the same files, which must not outlive this one.</summary>
+    public LoadedRunner Again(KvElementType kvType = KvElementType.Float32, int threads = 2, CpuKernels? kernels = null, int blocks = 64) =>
+        new(Folder, Manifest, new ModelRunner(Folder, Manifest, kvType, blocks, threads, kernels ?? KernelRegistry.Choose()));
 
     public string Folder { get; }
     public ModelManifest Manifest { get; }
@@ -80,6 +87,6 @@ internal sealed class LoadedRunner : IDisposable
     public void Dispose()
     {
         Runner.Dispose();
-        _folder.Dispose();
+        _folder?.Dispose();
     }
 }

@@ -1,0 +1,106 @@
+using System.Text.Json;
+using Ernie.Cli;
+
+namespace Ernie.Sdk.Tests.Cli;
+
+/// <summary>Help, errors, exit codes, and the tokenizer's command.</summary>
+public sealed class CommandLineTests
+{
+    [Fact]
+    public async Task Help_DocumentsExitCodes()
+    {
+        var help = (await CommandRun.Async("--help")).Succeeded();
+        Assert.Contains("130 cancelled", help.Out, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("inspect")]
+    [InlineData("export")]
+    [InlineData("verify")]
+    [InlineData("tokenize")]
+    [InlineData("generate")]
+    [InlineData("logits")]
+    [InlineData("perplexity")]
+    [InlineData("synth")]
+    public async Task Help_HasAnExample(string command)
+    {
+        var help = (await CommandRun.Async(command, "--help")).Succeeded();
+        Assert.Contains($"ernie {command} ", help.Out[help.Out.IndexOf("Examples:", StringComparison.Ordinal)..], StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("nonsense")]
+    [InlineData("generate")]
+    [InlineData("generate x --max-tokens 0")]
+    [InlineData("generate x --max-tokens many")]
+    [InlineData("generate x --max-tokens 1 --kv int8")]
+    [InlineData("generate x --max-tokens 1 --kernels none")]
+    [InlineData("generate x --max-tokens 1 --threads 0")]
+    [InlineData("export x")]
+    [InlineData("export x y --experts int4")]
+    [InlineData("synth --out x --shape 7b")]
+    [InlineData("synth --out x --shape 21b --layers 29")]
+    [InlineData("")]
+    public async Task WrongUsage_ReturnsTwo(string commandLine)
+    {
+        var run = await CommandRun.Async(commandLine.Split(' ', StringSplitOptions.RemoveEmptyEntries));
+        Assert.Equal(ExitCode.Usage, run.ExitCode);
+        Assert.Contains("--help'", run.Error, StringComparison.Ordinal);
+        Assert.Empty(run.Out);
+    }
+
+    [Theory]
+    [InlineData("verify", "ernie.json")]
+    [InlineData("inspect", "config.json")]
+    [InlineData("perplexity", "config.json")]
+    [InlineData("tokenize", "tokenizer")]
+    public async Task FolderWithoutModel_ReturnsOne(string command, string expected)
+    {
+        using var folder = new TemporaryFolder();
+        var run = await CommandRun.Async(command, folder.Path);
+        Assert.Equal(ExitCode.BadInput, run.ExitCode);
+        Assert.Contains(expected, run.Error, StringComparison.Ordinal);
+        Assert.Equal(1, run.Error.Count(static c => c == '\n'));
+    }
+
+    [Theory]
+    [InlineData("generate", "{\"ids\":[5]}\n\n{\"ids\":[99999]}", "line 3: Token 0", 1)]
+    [InlineData("generate", "{\"ids\":[5]}\n{\"ids\":[5", "line 2: this is no JSON", 1)]
+    [InlineData("generate", "{\"ids\":[]}", "line 1: The prompt is empty", 0)]
+    [InlineData("generate", "{\"ids\":[1.5]}", "line 1: \"ids\" must be", 0)]
+    [InlineData("generate", "{\"text\":\"a\"}", "line 1: expected an object with the key \"ids\"", 0)]
+    [InlineData("perplexity", "{\"ids\":[5,6]}\n{\"ids\":[5]}", "line 2: there is nothing to score", 1)]
+    [InlineData("logits", "{\"ids\":[5]}\n{\"ids\":[-1]}", "line 2: Token 0", 1)]
+    public async Task DamagedLine_IsNamed_AfterTheResultsBeforeIt(string command, string input, string expected, int results)
+    {
+        using var folder = new TemporaryFolder();
+        new TinyCheckpoint { Experts = 4 }.Write(folder.File("checkpoint"));
+        string[] options = command switch { "generate" => ["--max-tokens", "2"], "logits" => ["--out", folder.File("out")], _ => [] };
+        var run = await CommandRun.Async(input, [command, folder.File("checkpoint"), "--cache", folder.File("cache"), .. options]);
+        Assert.Equal(ExitCode.BadInput, run.ExitCode);
+        Assert.Contains(expected, run.Error, StringComparison.Ordinal);
+        Assert.Equal(results, run.Lines.Length);
+        foreach (var line in run.Lines) JsonDocument.Parse(line).Dispose();
+        if (command == "logits") Assert.Equal([folder.File("out/0.npy")], Directory.GetFiles(folder.File("out")));
+    }
+
+    [Fact]
+    public async Task Tokenize_ThenDecode_GivesTheText()
+    {
+        string[] texts = ["Who are you?", "  两个  空格\n\tand a tab", "12 345 <mask:0> 😀", ""];
+        var input = string.Join('\n', texts.Select(static text => JsonSerializer.Serialize(new { text })));
+        var ids = (await CommandRun.Async(input, ["tokenize", ExportedTinyModel.Checkpoint])).Succeeded();
+        var back = (await CommandRun.Async(ids.Out, ["tokenize", ExportedTinyModel.Checkpoint, "--decode"])).Succeeded();
+        Assert.Equal(texts, back.Lines.Select(static line => JsonDocument.Parse(line).RootElement.GetProperty("text").GetString()));
+    }
+
+    [Fact]
+    public async Task Tokenize_TakesSpecialTokensOnlyWhenTold()
+    {
+        const string Input = """{"text":"a</s>"}""";
+        var literal = (await CommandRun.Async(Input, ["tokenize", ExportedTinyModel.Checkpoint])).Succeeded();
+        var special = (await CommandRun.Async(Input, ["tokenize", ExportedTinyModel.Checkpoint, "--special"])).Succeeded();
+        Assert.DoesNotContain(",2]", literal.Out, StringComparison.Ordinal);
+        Assert.EndsWith(",2]}\n", special.Out, StringComparison.Ordinal);
+    }
+}

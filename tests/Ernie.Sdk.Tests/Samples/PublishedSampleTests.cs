@@ -1,0 +1,73 @@
+namespace Ernie.Sdk.Tests.Samples;
+
+/// <summary>
+/// The console sample as other machines get it: on the GPU flavour of ONNX Runtime, and compiled ahead of time. Both build for minutes and restore hundreds of megabytes, so they run where
+/// CI=true or ERNIE_FULL=1 says so.
+/// </summary>
+public sealed class PublishedSampleTests(ITestOutputHelper output)
+{
+    private static readonly TimeSpan s_limit = TimeSpan.FromMinutes(10);
+
+    [Fact]
+    public async Task GpuFlavour_BuildsAndChatsWithoutAGpu()
+    {
+        using var copy = CopyOfTheSources();
+        await DotnetAsync(copy, "build", "samples/ConsoleChat", "-c", "Release", "-p:OnnxRuntimePackage=Microsoft.ML.OnnxRuntime.Gpu");
+        var binaries = Path.Combine(copy.Path, "samples", "ConsoleChat", "bin", "Release", "net10.0");
+        Assert.NotEmpty(Directory.GetFiles(binaries, "*onnxruntime_providers_cuda*", SearchOption.AllDirectories));
+        await AssertAnswersAsync("dotnet", [Path.Combine(binaries, "ConsoleChat.dll")], copy);
+    }
+
+    [Fact]
+    public async Task NativeAot_PublishesWithoutWarningsAndChats()
+    {
+        Assert.SkipUnless(OperatingSystem.IsLinux() || OperatingSystem.IsMacOS(), "The linker's name is only known here for Unix.");
+        Assert.SkipUnless(new[] { "clang", "gcc" }.Any(OnPath), "NativeAOT needs a C linker: install clang or gcc.");
+        using var copy = CopyOfTheSources();
+        string[] linker = OnPath("clang") ? [] : ["-p:CppCompilerAndLinker=gcc"];
+        await DotnetAsync(copy, ["publish", "samples/ConsoleChat", "-c", "Release", "-r", System.Runtime.InteropServices.RuntimeInformation.RuntimeIdentifier, "-o", copy.File("published"), .. linker]);
+        output.WriteLine($"executable: {new FileInfo(Path.Combine(copy.Path, "published", "ConsoleChat")).Length:N0} bytes");
+        await AssertAnswersAsync(Path.Combine(copy.Path, "published", "ConsoleChat"), [], copy);
+    }
+
+    private static async Task AssertAnswersAsync(string program, string[] arguments, TemporaryFolder copy)
+    {
+        // The export goes to the user's data folder: give the run one of its own.
+        var environment = new Dictionary<string, string> { ["XDG_DATA_HOME"] = copy.File("data"), ["HOME"] = copy.Path };
+        var result = await ChildProcess.RunAsync(program, [.. arguments, "--prompt", "What is the capital of Norway?"], copy.Path, environment: environment);
+        Assert.Equal((0, "The capital of Norway is Oslo."), (result.ExitCode, result.Output.Trim()));
+    }
+
+    private async Task DotnetAsync(TemporaryFolder copy, params string[] arguments)
+    {
+        var result = await ChildProcess.RunAsync("dotnet", arguments, copy.Path, s_limit);
+        output.WriteLine(result.Output);
+        Assert.True(result.ExitCode == 0, result.Output + result.Error);
+        Assert.DoesNotContain(": warning ", result.Output, StringComparison.OrdinalIgnoreCase);
+    }
+
+    private static TemporaryFolder CopyOfTheSources()
+    {
+        Assert.SkipUnless(Environment.GetEnvironmentVariable("CI") == "true" || Environment.GetEnvironmentVariable("ERNIE_FULL") == "1", "Builds for minutes: set CI=true or ERNIE_FULL=1 to run it.");
+        var copy = new TemporaryFolder();
+        foreach (var entry in new[] { "src", "samples", "Directory.Build.props", "global.json", ".editorconfig" }) Copy(Path.Combine(SharedData.RepositoryRoot, entry), Path.Combine(copy.Path, entry));
+        return copy;
+    }
+
+    private static void Copy(string from, string to)
+    {
+        if (File.Exists(from))
+        {
+            File.Copy(from, to);
+            return;
+        }
+        Directory.CreateDirectory(to);
+        foreach (var entry in Directory.EnumerateFileSystemEntries(from))
+        {
+            if (Path.GetFileName(entry) is not ("bin" or "obj")) Copy(entry, Path.Combine(to, Path.GetFileName(entry)));
+        }
+    }
+
+    private static bool OnPath(string program) =>
+        (Environment.GetEnvironmentVariable("PATH") ?? "").Split(Path.PathSeparator).Any(folder => folder.Length > 0 && File.Exists(Path.Combine(folder, program)));
+}
