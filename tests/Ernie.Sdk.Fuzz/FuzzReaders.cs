@@ -31,9 +31,11 @@ internal static class FuzzReaders
         var notes = new List<string>();
         var stored = new StoredTensors();
         foreach (var entry in SafetensorsHeader.Parse(header, dataLength, File)) stored.Add(new StoredTensor(null, File, entry));
-        UnknownTensors.ThrowIfQuantised(stored);
+        Wint2Config? quantization;
+        using (var keys = JsonKeys.Parse(json, "config.json")) quantization = Wint2Config.Read(keys, notes);
+        if (quantization is null) UnknownTensors.ThrowIfQuantised(stored);
         var config = ErnieConfigReader.Parse(json, "config.json", notes, CheckpointFacts.Of(stored));
-        new TensorBinder(stored, config, File).Bind(notes);
+        new TensorBinder(stored, config, File, quantization).Bind(notes);
         foreach (var line in CheckpointReport.Lines(config)) notes.Add(line);
     }
 }
