@@ -14,6 +14,8 @@ internal static class FuzzReaders
         new("generation", FuzzSeeds.Generations, static bytes => GenerationDefaults.Parse(bytes, File)),
         new("binding", FuzzSeeds.Headers, static bytes => BindHeader(bytes)),
         new("binding-config", FuzzSeeds.Configs, static bytes => BindConfig(bytes)),
+        new("binding-2bits", [FuzzSeeds.TwoBitsHeader], static bytes => Bind(bytes, FuzzSeeds.TwoBitsDataLength, FuzzSeeds.TwoBitsConfig)),
+        new("binding-2bits-config", [FuzzSeeds.TwoBitsConfig], static bytes => Bind(FuzzSeeds.TwoBitsHeader, FuzzSeeds.TwoBitsDataLength, bytes)),
         .. FuzzSample.Find() is { } sample ? [new FuzzReader("sample", [sample.Header], bytes => Bind(bytes, sample.DataLength, sample.Config))] : Array.Empty<FuzzReader>(),
         // Further readers of bytes join here: new("tokenizer", seeds, static bytes => SentencePieceModel.Parse(bytes, File)) { IsJson = false }.
     ];
