@@ -22,4 +22,7 @@ public sealed class ErnieExportOptions
 
     /// <summary>Adds hidden states and router choices to the graph's outputs, for comparison with other engines.</summary>
     internal bool DebugOutputs { get; set; }
+
+    /// <summary>A copy that the caller cannot change any more.</summary>
+    internal ErnieExportOptions Snapshot() => (ErnieExportOptions)MemberwiseClone();
 }

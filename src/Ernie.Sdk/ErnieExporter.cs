@@ -8,7 +8,7 @@ namespace Ernie.Sdk;
 /// <summary>Writes a checkpoint as an ONNX model that ONNX Runtime loads, and checks what was written.</summary>
 /// <remarks>
 /// The output folder holds <c>model.onnx</c>, its weights in <c>model.weights</c>, the manifest <c>ernie.json</c>, and the checkpoint's tokenizer and template files.
-/// It appears under its name only when complete; an export that is cancelled or killed leaves at most a folder <c>NAME.exporting</c>, which nothing loads and the next export replaces.
+/// It appears under its name only when complete; an export that is killed leaves at most <c>NAME.exporting</c> and <c>NAME.exporting.lock</c>, which nothing loads and the next export replaces.
 /// </remarks>
 public static class ErnieExporter
 {
@@ -20,12 +20,12 @@ public static class ErnieExporter
     /// <param name="cancellationToken">Stops the export and removes what it has written.</param>
     /// <exception cref="InvalidDataException">The checkpoint is damaged or incomplete.</exception>
     /// <exception cref="NotSupportedException">The checkpoint is valid, but not one that this library runs.</exception>
-    /// <exception cref="IOException">The output exists, another export writes it, or the disk is full.</exception>
+    /// <exception cref="IOException">The output exists or cannot be written, another export writes it, or the disk is full.</exception>
     public static Task ExportAsync(string checkpoint, string output, ErnieExportOptions? options = null, IProgress<ErnieProgress>? progress = null, CancellationToken cancellationToken = default)
     {
         ArgumentException.ThrowIfNullOrEmpty(checkpoint);
         ArgumentException.ThrowIfNullOrEmpty(output);
-        options ??= new ErnieExportOptions();
+        options = options?.Snapshot() ?? new ErnieExportOptions();
         return Task.Run(() =>
         {
             using var source = Checkpoint.Open(checkpoint, options.Logger);
@@ -53,7 +53,7 @@ public static class ErnieExporter
         var weights = WeightFileWriter.Plan(graph.Weights);
         folder.RequireSpace(weights.TotalBytes);
         var tensors = weights.Write(folder.Path(ModelManifest.WeightFile), source, progress, cancellationToken);
-        File.WriteAllBytes(folder.Path(ModelManifest.ModelFile), graph.Build(ModelManifest.WeightFile, weights.Offsets, Producer));
+        folder.Write(ModelManifest.ModelFile, graph.Build(ModelManifest.WeightFile, weights.Offsets, Producer));
         if (checkpoint is not null) folder.CopySideFiles(checkpoint);
         var manifest = new ModelManifest
         {

@@ -39,12 +39,22 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         StopTokenIds = new HashSet<int>([.. _defaults.EosTokenIds, .. manifest.Config.EosTokenIds, .. Tokenizer is null ? [] : Chat.ChatTemplate.StopTokenIds(Tokenizer)]);
         if (Tokenizer is not null) _chat = new ErnieChatClient(this, Tokenizer, TemplateOf(options.ChatTemplate, path, Tokenizer));
         _runner = new ModelRunner(path, manifest, kvType, blocks, threads, kernels);
-        _engine = new InferenceEngine(_runner, VocabularySize, UndefinedRows(Tokenizer, VocabularySize), options.MaxConcurrentRequests, options.PrefillChunkTokens, logger);
-        if (logger is null) return;
-        var plan = MemoryPlan.For(manifest.Config, manifest.Experts, manifest.Dense, kvType, (long)blocks * KvBlockLayout.BlockSize, chunk: options.PrefillChunkTokens);
-        logger.LogInformation(
-            "Loaded {Model}: {Weights:N0} bytes of weights (experts {Experts}, dense {Dense}), up to {Cache:N0} bytes of {KvType} KV cache for {Tokens} tokens, {Threads} threads, kernels {Kernels}, ONNX Runtime {Version}.",
-            ModelId, plan.WeightBytes, manifest.Experts, manifest.Dense, plan.CacheBytes, kvType, plan.CacheBlocks * KvBlockLayout.BlockSize, threads, kernels.Name, OrtRuntime.Version);
+        try
+        {
+            _engine = new InferenceEngine(_runner, VocabularySize, UndefinedRows(Tokenizer, VocabularySize), options.MaxConcurrentRequests, options.PrefillChunkTokens, logger);
+            if (logger is null) return;
+            var plan = MemoryPlan.For(manifest.Config, manifest.Experts, manifest.Dense, kvType, (long)blocks * KvBlockLayout.BlockSize, chunk: options.PrefillChunkTokens);
+            logger.LogInformation(
+                "Loaded {Model}: {Weights:N0} bytes of weights (experts {Experts}, dense {Dense}), up to {Cache:N0} bytes of {KvType} KV cache for {Tokens} tokens, {Threads} threads, kernels {Kernels}, ONNX Runtime {Version}.",
+                ModelId, plan.WeightBytes, manifest.Experts, manifest.Dense, plan.CacheBytes, kvType, plan.CacheBlocks * KvBlockLayout.BlockSize, threads, kernels.Name, OrtRuntime.Version);
+        }
+        catch
+        {
+            // A logger of the host's may throw too.
+            _engine?.Dispose();
+            _runner.Dispose();
+            throw;
+        }
     }
 
     /// <summary>Gets the folder of the exported model.</summary>
@@ -76,7 +86,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     public static Task<ErnieModel> LoadAsync(string path, ErnieModelOptions? options = null, IProgress<ErnieProgress>? progress = null, CancellationToken cancellationToken = default)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
-        options ??= new ErnieModelOptions();
+        options = options?.Snapshot() ?? new ErnieModelOptions();
         options.Validate();
         return Task.Run(async () =>
         {
@@ -84,10 +94,19 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
             var folder = await ExportCache.ResolveAsync(path, options, progress, cancellationToken).ConfigureAwait(false);
             cancellationToken.ThrowIfCancellationRequested();
             var manifest = ModelManifest.Read(folder);
-            ModelVerifier.CheckSizes(folder, manifest);
+            ModelVerifier.Check(folder, manifest);
             var model = new ErnieModel(folder, manifest, options);
-            progress?.Report(new ErnieProgress("loaded", manifest.WeightBytes, manifest.WeightBytes, TimeSpan.Zero));
-            return model;
+            try
+            {
+                progress?.Report(new ErnieProgress("loaded", manifest.WeightBytes, manifest.WeightBytes, TimeSpan.Zero));
+                cancellationToken.ThrowIfCancellationRequested();
+                return model;
+            }
+            catch
+            {
+                model.Dispose();
+                throw;
+            }
         }, cancellationToken);
     }
 
@@ -140,6 +159,9 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         {
         }
     }
+
+    /// <summary>Blocks of the KV cache that no request holds; exact while no request runs.</summary>
+    internal (int Free, int All) KvBlocks => (_runner.Cache.FreeBlockCount, _runner.Cache.BlockCount);
 
     /// <inheritdoc/>
     public void Dispose()

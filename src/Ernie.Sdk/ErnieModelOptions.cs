@@ -47,6 +47,14 @@ public sealed class ErnieModelOptions
     /// <value>The default is <see langword="false"/>: no socket is opened.</value>
     public bool AllowOnnxRuntimeTelemetry { get; set; }
 
+    /// <summary>A copy that the caller cannot change any more.</summary>
+    internal ErnieModelOptions Snapshot()
+    {
+        var copy = (ErnieModelOptions)MemberwiseClone();
+        copy.Export = copy.Export?.Snapshot()!;
+        return copy;
+    }
+
     internal void Validate()
     {
         if (Threads is < 1 or > 1024) throw new ArgumentOutOfRangeException(nameof(Threads), Threads, "Threads must lie between 1 and 1024.");

@@ -1,4 +1,5 @@
 using Ernie.Sdk.Checkpoints;
+using Ernie.Sdk.Export;
 
 namespace Ernie.Sdk.Fuzz;
 
@@ -17,7 +18,11 @@ internal static class FuzzReaders
         new("binding-2bits", [FuzzSeeds.TwoBitsHeader], static bytes => Bind(bytes, FuzzSeeds.TwoBitsDataLength, FuzzSeeds.TwoBitsConfig)),
         new("binding-2bits-config", [FuzzSeeds.TwoBitsConfig], static bytes => Bind(FuzzSeeds.TwoBitsHeader, FuzzSeeds.TwoBitsDataLength, bytes)),
         .. FuzzSample.Find() is { } sample ? [new FuzzReader("sample", [sample.Header], bytes => Bind(bytes, sample.DataLength, sample.Config))] : Array.Empty<FuzzReader>(),
-        // Further readers of bytes join here: new("tokenizer", seeds, static bytes => SentencePieceModel.Parse(bytes, File)) { IsJson = false }.
+        new("manifest", FuzzSeeds.Manifests, static bytes => ModelManifest.Parse(bytes, File)),
+        // An encoder keeps a table of symbols and a cache of words whatever the vocabulary's size.
+        new("tokenizer", TokenizerSeeds.Models, TokenizerSeeds.ReadModel) { IsJson = false, MaxAllocated = 16_000_000, MaxAllocatedPerByte = 2000 },
+        new("added-tokens", TokenizerSeeds.AddedTokens, static bytes => TokenizerSeeds.ReadSideFile("added_tokens.json", bytes)) { MaxAllocated = 16_000_000, MaxAllocatedPerByte = 2000 },
+        new("tokenizer-config", TokenizerSeeds.Configurations, static bytes => TokenizerSeeds.ReadSideFile("tokenizer_config.json", bytes)) { MaxAllocated = 16_000_000, MaxAllocatedPerByte = 2000 },
     ];
 
     // As Checkpoint.Open does, without files.

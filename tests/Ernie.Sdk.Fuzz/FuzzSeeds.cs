@@ -1,5 +1,8 @@
 using System.Text;
 using System.Text.Json.Nodes;
+using Ernie.Sdk.Checkpoints;
+using Ernie.Sdk.Export;
+using Ernie.Sdk.Quantization;
 
 namespace Ernie.Sdk.Fuzz;
 
@@ -27,6 +30,9 @@ internal static class FuzzSeeds
 
     public static IReadOnlyList<byte[]> Generations { get; } =
         [Bytes("""{"bos_token_id":1,"eos_token_id":[2,16],"pad_token_id":0,"do_sample":true,"temperature":0.8,"top_p":0.8,"top_k":0,"min_p":0.0,"repetition_penalty":1.0,"frequency_penalty":0.5,"presence_penalty":0,"max_new_tokens":256,"min_new_tokens":1}""")];
+
+    /// <summary>As the exporter writes it for <see cref="TinyConfig"/>.</summary>
+    public static IReadOnlyList<byte[]> Manifests { get; } = [Manifest()];
 
     public static IReadOnlyList<byte[]> Indexes { get; } =
     [
@@ -149,6 +155,26 @@ internal static class FuzzSeeds
             ["data_offsets"] = new JsonArray(at, end),
         };
         at = end;
+    }
+
+    private static byte[] Manifest()
+    {
+        var config = ErnieConfigReader.Parse(TinyConfig, "config.json", []);
+        var graph = ErnieGraph.Build(config, WeightFormat.BFloat16, WeightFormat.Float32);
+        var plan = WeightFileWriter.Plan(graph.Weights);
+        return new ModelManifest
+        {
+            FormatVersion = ModelManifest.CurrentVersion,
+            Name = "tiny",
+            Producer = "Ernie.Sdk 0.1.0",
+            Experts = WeightFormat.BFloat16,
+            Dense = WeightFormat.Float32,
+            DebugOutputs = false,
+            Config = config,
+            WeightBytes = plan.TotalBytes,
+            Tensors = [.. graph.Weights.Select(w => new ManifestTensor(w.Name, w.Format, w.Shape, plan.Offsets[w.Name], w.Bytes, new string('0', 64)))],
+            Files = [new ManifestFile(ModelManifest.ModelFile, 1000, new string('0', 64))],
+        }.ToJson();
     }
 
     private static byte[] Bytes(string text) => Encoding.UTF8.GetBytes(text);

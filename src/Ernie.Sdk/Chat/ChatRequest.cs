@@ -68,6 +68,7 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
 
     private static TemplateMessage Convert(ChatMessage message)
     {
+        if (message is null) throw new ArgumentException("A message is null.", nameof(message));
         StringBuilder text = new(), reasoning = new();
         foreach (var content in message.Contents)
         {

@@ -166,7 +166,16 @@ internal sealed class InferenceEngine : IDisposable
 
     private void Fail(Exception e)
     {
-        _logger?.LogError(e, "A step failed; its {Count} requests end with this error.", _scheduler.Step.Count);
-        foreach (var sequence in _scheduler.Step.Select(static s => s.Sequence).ToArray()) _scheduler.Finish(sequence, e);
+        var failed = _scheduler.Step.Select(static s => s.Sequence).ToArray();
+        foreach (var sequence in failed) _scheduler.Finish(sequence, e);
+#pragma warning disable CA1031 // A host's logger that throws must not end the engine's thread, and with it the process.
+        try
+        {
+            _logger?.LogError(e, "A step failed; its {Count} requests end with this error.", failed.Length);
+        }
+        catch (Exception)
+        {
+        }
+#pragma warning restore CA1031
     }
 }

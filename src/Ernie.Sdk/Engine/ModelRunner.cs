@@ -11,6 +11,8 @@ namespace Ernie.Sdk.Engine;
 /// <summary>One ONNX Runtime session over an exported model, with its cache bound once. Runs steps; knows nothing of requests. One thread at a time.</summary>
 internal sealed unsafe class ModelRunner : IDisposable
 {
+    private static readonly Lock s_firstSession = new();
+    private static volatile bool s_domainIsKnown;
     private readonly OperatorEnvironment _environment;
     private readonly CustomOperatorDomain _domain;
     private readonly InferenceSession _session;
@@ -48,7 +50,7 @@ internal sealed unsafe class ModelRunner : IDisposable
             var model = Path.Combine(folder, ModelManifest.ModelFile);
             try
             {
-                _session = new InferenceSession(model, options);
+                _session = CreateSession(model, options);
             }
             catch (OnnxRuntimeException e)
             {
@@ -127,6 +129,21 @@ internal sealed unsafe class ModelRunner : IDisposable
         _environment.Dispose();
         _logits.Dispose();
         Cache.Dispose();
+    }
+
+    /// <summary>
+    /// ONNX Runtime looks an operator domain up in a table of the process and adds it if it is missing, in two steps: of two first sessions at once, one fails. Once the domain is there, sessions
+    /// can be created side by side.
+    /// </summary>
+    private static InferenceSession CreateSession(string model, SessionOptions options)
+    {
+        if (s_domainIsKnown) return new InferenceSession(model, options);
+        lock (s_firstSession)
+        {
+            var session = new InferenceSession(model, options);
+            s_domainIsKnown = true;
+            return session;
+        }
     }
 
     private static OrtValue Ints(ReadOnlySpan<int> values, params ReadOnlySpan<long> shape)

@@ -5,9 +5,12 @@ namespace Ernie.Sdk.Export;
 /// <summary>
 /// A model folder in the making: files are written to <c>NAME.exporting</c>, which is renamed when complete. Whatever happens before leaves nothing under NAME.
 /// </summary>
+/// <remarks>
+/// The lock lies beside that folder and is held until the folder has its name: inside, it would have to be given up before the renaming, and another export could take the finished files for leftovers.
+/// </remarks>
 internal sealed class ExportFolder : IDisposable
 {
-    private const string LockName = ".lock";
+    private const string LockSuffix = ".lock";
 
     /// <summary>What a checkpoint may hold besides weights: tokenizer, templates, generation defaults.</summary>
     private static readonly string[] s_sideFiles =
@@ -18,7 +21,7 @@ internal sealed class ExportFolder : IDisposable
 
     private readonly string _target;
     private readonly string _partial;
-    private FileStream? _lock;
+    private readonly FileStream _lock;
     private bool _complete;
 
     private ExportFolder(string target, string partial, FileStream @lock) => (_target, _partial, _lock) = (target, partial, @lock);
@@ -30,22 +33,32 @@ internal sealed class ExportFolder : IDisposable
         if (Directory.Exists(target) && Directory.EnumerateFileSystemEntries(target).Any())
             throw new IOException($"{target} exists and is not empty. Delete it first, or export to another folder.");
         var partial = target + ".exporting";
-        Directory.CreateDirectory(partial);
         FileStream @lock;
         try
         {
-            @lock = new FileStream(System.IO.Path.Combine(partial, LockName), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None, 1, FileOptions.DeleteOnClose);
+            if (System.IO.Path.GetDirectoryName(target) is { } parent) Directory.CreateDirectory(parent);
+            @lock = new FileStream(partial + LockSuffix, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None, 1, FileOptions.DeleteOnClose);
         }
-        catch (IOException e)
+        catch (IOException e) when (IsSharingViolation(e))
         {
             throw new ExportInProgressException(partial, e);
         }
-        // Leftovers of an export that was killed.
-        foreach (var stale in Directory.EnumerateFiles(partial))
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            if (System.IO.Path.GetFileName(stale) != LockName) File.Delete(stale);
+            throw new IOException($"{target} cannot be written: {e.Message} Choose a folder that you may write to.", e);
         }
-        return new ExportFolder(target, partial, @lock);
+        try
+        {
+            // Leftovers of an export that was killed.
+            if (Directory.Exists(partial)) Directory.Delete(partial, recursive: true);
+            Directory.CreateDirectory(partial);
+            return new ExportFolder(target, partial, @lock);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            @lock.Dispose();
+            throw new IOException($"{partial} cannot be made anew: {e.Message} Delete it, or choose another folder.", e);
+        }
     }
 
     public string Path(string file) => System.IO.Path.Combine(_partial, file);
@@ -74,16 +87,33 @@ internal sealed class ExportFolder : IDisposable
             // A stream copy, so that the copy does not inherit a read-only checkpoint's permissions.
             if (!File.Exists(source)) continue;
             using var from = File.OpenRead(source);
-            using var to = File.Create(Path(name));
-            from.CopyTo(to);
+            Write(name, from);
         }
     }
+
+    public void Write(string name, byte[] bytes) => Write(name, new MemoryStream(bytes, writable: false));
+
+    private void Write(string name, Stream content)
+    {
+        try
+        {
+            using var to = File.Create(Path(name));
+            content.CopyTo(to);
+        }
+        catch (IOException e)
+        {
+            throw WritingFailed(Path(name), e);
+        }
+    }
+
+    /// <summary>What a full disk comes to.</summary>
+    public static IOException WritingFailed(string path, IOException e) => new($"{path} cannot be written: {e.Message} Nothing was exported; free some space and export again.", e);
 
     /// <summary>Sizes and checksums of the files written so far, the weight file apart.</summary>
     public IReadOnlyList<ManifestFile> Files() =>
     [
         .. Directory.EnumerateFiles(_partial)
-            .Where(path => System.IO.Path.GetFileName(path) is not (LockName or ModelManifest.WeightFile or ModelManifest.FileName))
+            .Where(path => System.IO.Path.GetFileName(path) is not (ModelManifest.WeightFile or ModelManifest.FileName))
             .Order(StringComparer.Ordinal)
             .Select(path => new ManifestFile(System.IO.Path.GetFileName(path), new FileInfo(path).Length, Checksum(path))),
     ];
@@ -91,8 +121,7 @@ internal sealed class ExportFolder : IDisposable
     /// <summary>Writes the manifest and gives the folder its name.</summary>
     public void Complete(byte[] manifest)
     {
-        File.WriteAllBytes(Path(ModelManifest.FileName), manifest);
-        ReleaseLock();
+        Write(ModelManifest.FileName, manifest);
         if (Directory.Exists(_target)) Directory.Delete(_target);
         Directory.Move(_partial, _target);
         _complete = true;
@@ -100,16 +129,15 @@ internal sealed class ExportFolder : IDisposable
 
     public void Dispose()
     {
-        ReleaseLock();
-        if (_complete) return;
         try
         {
-            Directory.Delete(_partial, recursive: true);
+            if (!_complete) Directory.Delete(_partial, recursive: true);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             // The next export to this place removes it.
         }
+        _lock.Dispose();
     }
 
     internal static string Checksum(string path)
@@ -118,9 +146,10 @@ internal sealed class ExportFolder : IDisposable
         return Convert.ToHexStringLower(SHA256.HashData(stream));
     }
 
-    private void ReleaseLock()
+    /// <summary>Whether another process holds the file; other failures to open it have other cures.</summary>
+    private static bool IsSharingViolation(IOException e)
     {
-        _lock?.Dispose();
-        _lock = null;
+        const int WindowsSharingViolation = unchecked((int)0x80070020), LinuxWouldBlock = 11, MacWouldBlock = 35;
+        return e.HResult == (OperatingSystem.IsWindows() ? WindowsSharingViolation : OperatingSystem.IsMacOS() ? MacWouldBlock : LinuxWouldBlock);
     }
 }

@@ -37,10 +37,16 @@ internal sealed record ModelManifest
         var file = new FileInfo(path);
         if (!file.Exists) throw new InvalidDataException($"{folder} is no exported model: it has no {FileName}. Export a checkpoint with 'ernie export' or ErnieExporter.");
         if (file.Length > MaxBytes) throw new InvalidDataException($"{path} has {file.Length} bytes; a manifest has at most {MaxBytes}. Export the checkpoint again.");
+        return Parse(File.ReadAllBytes(path), path);
+    }
+
+    /// <exception cref="InvalidDataException">The bytes are no manifest of this version, or one of an impossible model.</exception>
+    public static ModelManifest Parse(ReadOnlySpan<byte> json, string path)
+    {
         ModelManifest manifest;
         try
         {
-            manifest = JsonSerializer.Deserialize(File.ReadAllBytes(path), ManifestJson.Default.ModelManifest) ?? throw new JsonException("the document is null");
+            manifest = JsonSerializer.Deserialize(json, ManifestJson.Default.ModelManifest) ?? throw new JsonException("the document is null.");
         }
         catch (JsonException e)
         {
@@ -52,25 +58,41 @@ internal sealed record ModelManifest
         return manifest;
     }
 
+    /// <summary>Version of the library that wrote the model.</summary>
+    [JsonIgnore]
+    public string ProducerVersion => Producer[(Producer.LastIndexOf(' ') + 1)..];
+
     /// <summary>A manifest may be edited or come from somewhere else: nothing below trusts its numbers unchecked.</summary>
     private void Check(string path)
     {
         var c = Config;
-        var sane = c.VocabSize is > 0 and <= 1 << 24 && c.HiddenSize is > 0 and <= 1 << 20 && c.LayerCount is > 0 and <= 4096 && c.HeadDim is >= 2 and <= 4096 && c.HeadDim % 2 == 0
+        // Far above any model, low enough that a graph built from these numbers stays small.
+        const int MaxExperts = 1 << 20;
+        // Generated readers leave a list null that the file does not mention.
+        var sane = c.EosTokenIds is not null && c.MoeLayers is not null && c.ModelType is not null && c.VocabSize is > 0 and <= 1 << 24 && c.HiddenSize is > 0 and <= 1 << 20 && c.LayerCount is > 0 and <= 4096 && c.HeadDim is >= 2 and <= 4096 && c.HeadDim % 2 == 0
             && c.KvHeadCount is > 0 and <= 4096 && c.HeadCount is > 0 and <= 65536 && c.HeadCount % c.KvHeadCount == 0 && c.ContextLength is > 0 and <= 1 << 28
             && double.IsFinite(c.RopeTheta) && c.RopeTheta > 0 && double.IsFinite(c.CompressionRatio) && c.CompressionRatio > 0
-            && Tensors is not null && Files is not null && c.EosTokenIds is not null && c.MoeLayers is not null;
+            && float.IsFinite(c.RmsNormEps) && c.RmsNormEps >= 0 && float.IsFinite(c.RouterNormMin)
+            && (c.MoeLayerCount == c.LayerCount || c.IntermediateSize is > 0 and <= ErnieConfigLimits.Width)
+            && (c.MoeLayerCount == 0 || (c.ExpertCount is > 0 and <= ErnieConfigLimits.Experts && c.ExpertsPerToken > 0 && c.ExpertsPerToken <= c.ExpertCount
+                && c.ExpertIntermediateSize is > 0 and <= ErnieConfigLimits.Width && c.SharedExpertCount is >= 0 and <= ErnieConfigLimits.Experts
+                && (long)c.ExpertIntermediateSize * c.SharedExpertCount <= ErnieConfigLimits.Width && (long)c.ExpertCount * c.MoeLayerCount <= MaxExperts))
+            && c.MoeLayers.Count <= c.LayerCount && WeightBytes >= 0 && Enum.IsDefined(Experts) && Enum.IsDefined(Dense)
+            && Tensors.All(static t => t?.Shape is not null && Enum.IsDefined(t.Format)) && Files.All(static f => f is not null);
         if (!sane) throw new InvalidDataException($"{path} describes an impossible model. Export the checkpoint again.");
-        foreach (var tensor in Tensors!)
+        foreach (var tensor in Tensors)
         {
             if (tensor.Offset < 0 || tensor.Bytes < 0 || tensor.Offset > WeightBytes - tensor.Bytes)
                 throw new InvalidDataException($"{path}: tensor {tensor.Name} lies outside {WeightFile}. Export the checkpoint again.");
         }
-        foreach (var file in Files!)
+        foreach (var file in Files)
         {
-            if (Path.GetFileName(file.Name) != file.Name || file.Name.Length == 0) throw new InvalidDataException($"{path} names a file outside the folder: '{file.Name}'.");
+            if (!IsPlainName(file.Name)) throw new InvalidDataException($"{path} names a file outside the folder: '{file.Name}'. Export the checkpoint again.");
         }
     }
+
+    /// <summary>Separators of every system count, so that a folder means the same everywhere.</summary>
+    private static bool IsPlainName(string name) => name.Length > 0 && name is not ("." or "..") && name.AsSpan().IndexOfAny("/\\:\0") < 0;
 }
 
 /// <summary>One tensor of the weight file.</summary>
@@ -79,6 +101,6 @@ internal sealed record ManifestTensor(string Name, WeightFormat Format, IReadOnl
 /// <summary>One whole file.</summary>
 internal sealed record ManifestFile(string Name, long Bytes, string Sha256);
 
-[JsonSourceGenerationOptions(WriteIndented = true, UseStringEnumConverter = true, PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, MaxDepth = 16)]
+[JsonSourceGenerationOptions(WriteIndented = true, UseStringEnumConverter = true, PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, MaxDepth = 16, RespectNullableAnnotations = true, RespectRequiredConstructorParameters = true)]
 [JsonSerializable(typeof(ModelManifest))]
 internal sealed partial class ManifestJson : JsonSerializerContext;

@@ -39,8 +39,7 @@ internal sealed class WeightFileWriter
     {
         var clock = Stopwatch.StartNew();
         var tensors = new List<ManifestTensor>(_weights.Count);
-        using var file = File.OpenHandle(path, FileMode.CreateNew, FileAccess.Write, FileShare.None, FileOptions.None, TotalBytes);
-        RandomAccess.SetLength(file, TotalBytes);
+        using var file = Create(path, TotalBytes);
         var floats = new float[ChunkFloats];
         // One buffer is written while the next one is filled: reading, packing and checksums cost as much as a fast disk's writing.
         var (filling, inFlight) = (new byte[ChunkFloats * sizeof(float)], new byte[ChunkFloats * sizeof(float)]);
@@ -99,6 +98,29 @@ internal sealed class WeightFileWriter
         }
     }
 
+    /// <summary>Takes the disk space at once, so that a full disk is found now and not after hours.</summary>
+    private static SafeFileHandle Create(string path, long bytes)
+    {
+        try
+        {
+            var file = File.OpenHandle(path, FileMode.CreateNew, FileAccess.Write, FileShare.None, FileOptions.None, bytes);
+            try
+            {
+                RandomAccess.SetLength(file, bytes);
+                return file;
+            }
+            catch
+            {
+                file.Dispose();
+                throw;
+            }
+        }
+        catch (IOException e)
+        {
+            throw ExportFolder.WritingFailed(path, e);
+        }
+    }
+
     private static void Write(SafeFileHandle file, ReadOnlySpan<byte> bytes, long position, string path)
     {
         try
@@ -107,7 +129,7 @@ internal sealed class WeightFileWriter
         }
         catch (IOException e)
         {
-            throw new IOException($"Writing {path} failed at byte {position:N0}: {e.Message} Nothing was exported; free some space and export again.", e);
+            throw ExportFolder.WritingFailed(path, e);
         }
     }
 

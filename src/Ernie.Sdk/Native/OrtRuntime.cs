@@ -26,7 +26,7 @@ internal static partial class OrtRuntime
         lock (s_gate)
         {
             if (s_version is not null) return;
-            RefuseUnsupportedSystems();
+            if (UnsupportedSystem(RuntimeInformation.RuntimeIdentifier, IntPtr.Size == 8 && BitConverter.IsLittleEndian) is { } reason) throw new PlatformNotSupportedException(reason);
             if (!allowTelemetry) DisableTelemetry();
             try
             {
@@ -50,23 +50,26 @@ internal static partial class OrtRuntime
         }
     }
 
-    private static void RefuseUnsupportedSystems()
+    /// <summary>Why ONNX Runtime cannot run on a system, or null.</summary>
+    /// <param name="rid">The system's runtime identifier, such as <c>linux-x64</c>.</param>
+    /// <param name="is64BitLittleEndian">Whether the process is of that kind.</param>
+    internal static string? UnsupportedSystem(string rid, bool is64BitLittleEndian)
     {
-        var rid = RuntimeInformation.RuntimeIdentifier;
         if (rid.Contains("musl", StringComparison.Ordinal) || rid.StartsWith("alpine", StringComparison.Ordinal))
-            throw new PlatformNotSupportedException($"ONNX Runtime has no build for musl ({rid}). Use a glibc based system or container image.");
-        if (OperatingSystem.IsMacOS() && RuntimeInformation.ProcessArchitecture == Architecture.X64)
-            throw new PlatformNotSupportedException("ONNX Runtime 1.31 has no build for macOS on Intel (osx-x64). Use an Apple silicon machine.");
-        if (!BitConverter.IsLittleEndian || IntPtr.Size != 8)
-            throw new PlatformNotSupportedException("Ernie.Sdk needs a 64-bit little-endian process.");
+            return $"ONNX Runtime has no build for musl ({rid}). Use a glibc based system or container image.";
+        if (rid.StartsWith("osx", StringComparison.Ordinal) && rid.EndsWith("-x64", StringComparison.Ordinal))
+            return $"ONNX Runtime 1.31 has no build for macOS on Intel ({rid}). Use an Apple silicon machine.";
+        return is64BitLittleEndian ? null : "Ernie.Sdk needs a 64-bit little-endian process.";
     }
 
-    /// <summary>The variable must be in the environment that native code sees before ONNX Runtime initialises; on Unix .NET keeps a copy of its own.</summary>
+    /// <summary>
+    /// The variable must be in the environment that native code sees before ONNX Runtime initialises. On Unix .NET keeps a copy of its own, where the host's choice may be too.
+    /// </summary>
     private static void DisableTelemetry()
     {
-        if (Environment.GetEnvironmentVariable(TelemetryVariable) is not null) return;
-        Environment.SetEnvironmentVariable(TelemetryVariable, "1");
-        if (!OperatingSystem.IsWindows()) _ = SetEnv(TelemetryVariable, "1", 1);
+        var value = Environment.GetEnvironmentVariable(TelemetryVariable) ?? "1";
+        Environment.SetEnvironmentVariable(TelemetryVariable, value);
+        if (!OperatingSystem.IsWindows()) _ = SetEnv(TelemetryVariable, value, 1);
     }
 
     [LibraryImport("libc", EntryPoint = "setenv", StringMarshalling = StringMarshalling.Utf8)]

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.Unicode;
 
 namespace Ernie.Sdk.Tokenization;
 
@@ -21,6 +22,8 @@ internal static class JsonFile
         {
             ReadOnlyMemory<byte> bytes = File.ReadAllBytes(path);
             if (bytes.Span.StartsWith("\uFEFF"u8)) bytes = bytes[3..];
+            // JsonDocument takes any bytes for a text and throws when the text is looked at.
+            if (!Utf8.IsValid(bytes.Span)) throw Invalid(path, "it is no valid UTF-8");
             if (!HasWholeCharacters(bytes.Span)) throw Invalid(path, "a text in it has half a surrogate pair");
             using var document = JsonDocument.Parse(bytes, _options);
             if (document.RootElement.ValueKind != JsonValueKind.Object) throw Invalid(path, $"it holds {document.RootElement.ValueKind}, not an object");

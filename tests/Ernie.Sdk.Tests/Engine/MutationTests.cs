@@ -38,6 +38,13 @@ public sealed class MutationTests(ITestOutputHelper output)
 
     private static readonly string[] s_untied = ["head taken from the embedding", "embedding taken from the head"];
 
+    /// <summary>A model with one of the mistakes in it.</summary>
+    internal static LoadedRunner Load(string mutation, IWeightSource weights, int blocks)
+    {
+        var (mutated, kernels) = s_mutations[mutation](weights, KernelRegistry.Choose());
+        return new LoadedRunner(mutated, kernels: kernels, blocks: blocks);
+    }
+
     [Fact]
     public void MixtureOfExperts_EveryMutationIsNoticed() =>
         NoticesAll("goldens/transformers/moe-21b-like", [.. s_mutations.Keys.Except(s_untied)]);

@@ -7,6 +7,12 @@ internal static class ChildProcess
 {
     public sealed record Result(int ExitCode, string Output, string Error);
 
+    /// <summary>Path of the command-line tool's assembly.</summary>
+    public static string Cli { get; } = Path.Combine(AppContext.BaseDirectory, "ernie.dll");
+
+    /// <summary>Starts a program that the caller watches, and leaves what it prints alone.</summary>
+    public static Process Start(string program, params IEnumerable<string> arguments) => Process.Start(new ProcessStartInfo(program, arguments)) ?? throw new InvalidOperationException($"{program} did not start.");
+
     public static async Task<Result> RunAsync(string program, IEnumerable<string> arguments, string? folder = null, TimeSpan? limit = null, IReadOnlyDictionary<string, string>? environment = null, string input = "")
     {
         var start = new ProcessStartInfo(program, arguments)

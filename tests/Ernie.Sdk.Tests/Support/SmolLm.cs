@@ -14,7 +14,6 @@ internal static class SmolLm
         ["dense"] = ["--variant", "dense"],
         ["dense-sharded"] = ["--variant", "dense", "--shard-mb", "60"],
         ["dense-fp16"] = ["--variant", "dense", "--dtype", "fp16"],
-        ["dense-fp32"] = ["--variant", "dense", "--dtype", "fp32"],
         ["moe"] = ["--variant", "moe"],
         ["moe-f32-norms"] = ["--variant", "moe", "--f32-norms"],
         ["moe-sparse"] = ["--variant", "moe-sparse"],
