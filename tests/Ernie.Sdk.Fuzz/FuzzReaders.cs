@@ -15,6 +15,8 @@ internal static class FuzzReaders
         new("generation", FuzzSeeds.Generations, static bytes => GenerationDefaults.Parse(bytes, File)),
         new("binding", FuzzSeeds.Headers, static bytes => BindHeader(bytes)),
         new("binding-config", FuzzSeeds.Configs, static bytes => BindConfig(bytes)),
+        new("binding-2bits", [FuzzSeeds.TwoBitsHeader], static bytes => Bind(bytes, FuzzSeeds.TwoBitsDataLength, FuzzSeeds.TwoBitsConfig)),
+        new("binding-2bits-config", [FuzzSeeds.TwoBitsConfig], static bytes => Bind(FuzzSeeds.TwoBitsHeader, FuzzSeeds.TwoBitsDataLength, bytes)),
         .. FuzzSample.Find() is { } sample ? [new FuzzReader("sample", [sample.Header], bytes => Bind(bytes, sample.DataLength, sample.Config))] : Array.Empty<FuzzReader>(),
         new("manifest", FuzzSeeds.Manifests, static bytes => ModelManifest.Parse(bytes, File)),
         // An encoder keeps a table of symbols and a cache of words whatever the vocabulary's size.
@@ -36,9 +38,11 @@ internal static class FuzzReaders
         var notes = new List<string>();
         var stored = new StoredTensors();
         foreach (var entry in SafetensorsHeader.Parse(header, dataLength, File)) stored.Add(new StoredTensor(null, File, entry));
-        UnknownTensors.ThrowIfQuantised(stored);
+        Wint2Config? quantization;
+        using (var keys = JsonKeys.Parse(json, "config.json")) quantization = Wint2Config.Read(keys, notes);
+        if (quantization is null) UnknownTensors.ThrowIfQuantised(stored);
         var config = ErnieConfigReader.Parse(json, "config.json", notes, CheckpointFacts.Of(stored));
-        new TensorBinder(stored, config, File).Bind(notes);
+        new TensorBinder(stored, config, File, quantization).Bind(notes);
         foreach (var line in CheckpointReport.Lines(config)) notes.Add(line);
     }
 }

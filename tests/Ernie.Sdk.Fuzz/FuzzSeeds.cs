@@ -56,8 +56,22 @@ internal static class FuzzSeeds
             ("mlp.experts.1.up_gate_proj.weight", [8, 8]), ("mlp.experts.1.down_proj.weight", [4, 8]), ("mlp.shared_experts.up_gate_proj.weight", [8, 8]), ("mlp.shared_experts.down_proj.weight", [4, 8])),
     ];
 
-    /// <summary>Larger than any of the headers needs.</summary>
+    /// <summary>A quantised model: layer 0 dense and WINT8, layer 1 with experts in WINT4, layer 2 in WINT2.</summary>
+    public static byte[] TwoBitsHeader { get; } = TwoBits();
+
+    public static byte[] TwoBitsConfig { get; } = Bytes("""
+        {"model_type":"ernie4_5_moe","vocab_size":16,"hidden_size":128,"intermediate_size":64,"num_hidden_layers":3,"num_attention_heads":2,"num_key_value_heads":1,"head_dim":32,
+        "max_position_embeddings":4096,"rope_theta":500000.0,"rms_norm_eps":1e-05,"tie_word_embeddings":true,"moe_num_experts":1,"moe_k":1,"moe_intermediate_size":128,
+        "moe_num_shared_experts":1,"moe_layer_start_index":1,"bos_token_id":1,"eos_token_id":2,"pad_token_id":0,"dtype":"bfloat16",
+        "quantization_config":{"dense_quant_type":"wint8","moe_quant_type":"w4w2","quantization":"wint2","is_permuted":true,"moe_quant_config":{"quant_type":"w4w2",
+        "moe_w4_quant_config":{"quant_type":"wint4","quant_granularity":"per_channel","quant_start_layer":0,"quant_end_layer":1},
+        "moe_w2_quant_config":{"quant_type":"wint2","quant_granularity":"pp_acc","quant_group_size":64,"quant_start_layer":2,"quant_end_layer":2}}}}
+        """);
+
+    /// <summary>Larger than any of <see cref="Headers"/> needs.</summary>
     public const long DataLength = 16_384;
+    /// <summary>Larger than <see cref="TwoBitsHeader"/> needs.</summary>
+    public const long TwoBitsDataLength = 1 << 20;
 
     private static byte[] Header(string prefix, params (string Name, long[] Shape)[] layer)
     {
@@ -79,12 +93,64 @@ internal static class FuzzSeeds
         return Bytes(json.ToJsonString());
     }
 
-    private static void Add(JsonObject json, string name, long[] shape, ref long at)
+    private static byte[] TwoBits()
     {
-        var end = at + 2 * shape.Aggregate(1L, static (a, b) => a * b);
+        const long hidden = 128, width = 128;
+        var json = new JsonObject();
+        long at = 0;
+        Add(json, "ernie.embed_tokens.weight", [16, hidden], ref at);
+        for (var layer = 0; layer < 3; layer++)
+        {
+            var stem = $"ernie.layers.{layer}";
+            Add(json, $"{stem}.input_layernorm.weight", [hidden], ref at);
+            Add(json, $"{stem}.post_attention_layernorm.weight", [hidden], ref at);
+            Channels($"{stem}.self_attn.qkv_proj", 128, hidden, 1);
+            Channels($"{stem}.self_attn.o_proj", hidden, 64, 1);
+            if (layer == 0)
+            {
+                Channels($"{stem}.mlp.up_gate_proj", 128, hidden, 1);
+                Channels($"{stem}.mlp.down_proj", hidden, 64, 1);
+                continue;
+            }
+            Add(json, $"{stem}.mlp.gate.weight", [hidden, 1], ref at, "F32");
+            Add(json, $"{stem}.mlp.moe_statics.e_score_correction_bias", [1, 1], ref at, "F32");
+            Channels($"{stem}.mlp.shared_experts.up_gate_proj", 2 * width, hidden, 1);
+            Channels($"{stem}.mlp.shared_experts.down_proj", hidden, width, 1);
+            if (layer == 1)
+            {
+                Channels($"{stem}.mlp.experts.0.up_gate_proj", 2 * width, hidden, 2);
+                Channels($"{stem}.mlp.experts.0.down_proj", hidden, width, 2);
+                continue;
+            }
+            Wint2($"{stem}.mlp.experts.0.up_gate_proj", 2 * width, hidden);
+            Wint2($"{stem}.mlp.experts.0.down_proj", hidden, width);
+        }
+        Add(json, "ernie.norm.weight", [hidden], ref at);
+        return Bytes(json.ToJsonString());
+
+        void Channels(string stem, long outputs, long inputs, long perByte)
+        {
+            Add(json, $"{stem}.quant_weight", [outputs / perByte, inputs], ref at, "I8");
+            Add(json, $"{stem}.weight_scale", [outputs], ref at);
+        }
+
+        void Wint2(string stem, long outputs, long inputs)
+        {
+            Add(json, $"{stem}.quant_weight", [inputs / 4, outputs], ref at, "U8");
+            Add(json, $"{stem}.weight_scale", [inputs / 128, outputs], ref at, "U8");
+            Add(json, $"{stem}.super_scales", [outputs], ref at);
+            Add(json, $"{stem}.code_scale", [outputs], ref at, "F32");
+            Add(json, $"{stem}.code_zp", [outputs], ref at, "F32");
+        }
+    }
+
+    private static void Add(JsonObject json, string name, long[] shape, ref long at, string type = "BF16")
+    {
+        var bytes = type switch { "F32" => 4, "BF16" => 2, _ => 1 };
+        var end = at + bytes * shape.Aggregate(1L, static (a, b) => a * b);
         json[name] = new JsonObject
         {
-            ["dtype"] = "BF16",
+            ["dtype"] = type,
             ["shape"] = new JsonArray([.. shape.Select(static s => (JsonNode)s)]),
             ["data_offsets"] = new JsonArray(at, end),
         };

@@ -1,3 +1,4 @@
+using Ernie.Sdk.Quantization;
 using Microsoft.Extensions.Logging;
 
 namespace Ernie.Sdk.Checkpoints;
@@ -16,12 +17,15 @@ internal sealed class Checkpoint : IWeightSource, IDisposable
         _files = files;
         _tensors = binder.Bind(notes);
         Layout = binder.Layout;
+        QuantisedMatrices = binder.QuantisedMatrices;
         Notes = notes;
     }
 
     public string Folder { get; }
     public ErnieConfig Config { get; }
     public CheckpointLayout Layout { get; }
+    /// <summary>Stored quantised matrices by format; empty if the checkpoint is not quantised.</summary>
+    public IReadOnlyDictionary<FastDeployFormat, int> QuantisedMatrices { get; }
     /// <summary>What the reader had to decide: defaults taken for absent keys, keys overruled by tensors, tensors skipped.</summary>
     public IReadOnlyList<string> Notes { get; }
     /// <summary>Weight files, as opened.</summary>
@@ -41,16 +45,20 @@ internal sealed class Checkpoint : IWeightSource, IDisposable
         var path = Path.Combine(folder, "config.json");
         if (!File.Exists(path)) throw new FileNotFoundException($"{folder}: there is no config.json. Name the folder that holds config.json and the safetensors files.", path);
         var json = CheckpointFiles.ReadSmall(path, JsonKeys.MaxBytes);
-        // Before the weights are looked at: a quantised or vision-language checkpoint is told by its name, not by its tensors.
-        using (var keys = JsonKeys.Parse(json, "config.json")) UnsupportedFeatures.ThrowIfAny(keys);
-
         var notes = new List<string>();
+        Wint2Config? quantization;
+        using (var keys = JsonKeys.Parse(json, "config.json"))
+        {
+            // Before the weights are looked at: a vision-language checkpoint, or one quantised in another way, is told by its name, not by its tensors.
+            UnsupportedFeatures.ThrowIfAny(keys);
+            quantization = Wint2Config.Read(keys, notes);
+        }
         var files = CheckpointFiles.Open(folder, notes);
         try
         {
-            UnknownTensors.ThrowIfQuantised(files.Tensors);
+            if (quantization is null) UnknownTensors.ThrowIfQuantised(files.Tensors);
             var config = ErnieConfigReader.Parse(json, "config.json", notes, CheckpointFacts.Of(files.Tensors));
-            var checkpoint = new Checkpoint(folder, files, config, new TensorBinder(files.Tensors, config, folder), notes);
+            var checkpoint = new Checkpoint(folder, files, config, new TensorBinder(files.Tensors, config, folder, quantization), notes);
             foreach (var note in notes) logger?.LogInformation("{Folder}: {Note}", folder, note);
             return checkpoint;
         }

@@ -38,9 +38,9 @@ internal sealed record CheckpointFacts
             VocabSize = embedding is { Shape.Length: 2 } ? Fact(embedding, embedding.Shape[0]) : Other(head, hidden),
             LayerCount = last is null ? null : new SizeFact(layers.Count, last.Name),
             IntermediateSize = dense < 0 ? null : WidthOf(tensors, $"layers.{dense}.mlp", hidden),
-            QueryWidth = Other(tensors.Find("layers.0.self_attn.q_proj.weight"), hidden),
-            KeyWidth = Other(tensors.Find("layers.0.self_attn.k_proj.weight"), hidden),
-            QkvWidth = Other(tensors.Find("layers.0.self_attn.qkv_proj.weight"), hidden),
+            QueryWidth = OutputsOf(tensors, "layers.0.self_attn.q_proj", hidden),
+            KeyWidth = OutputsOf(tensors, "layers.0.self_attn.k_proj", hidden),
+            QkvWidth = OutputsOf(tensors, "layers.0.self_attn.qkv_proj", hidden),
             ExpertCount = moe < 0 ? null : Other(tensors.Find($"layers.{moe}.mlp.gate.weight"), hidden),
             ExpertIntermediateSize = moe < 0 ? null : ExpertWidthOf(tensors, $"layers.{moe}.mlp.experts", hidden),
             SharedWidth = moe < 0 ? null : WidthOf(tensors, $"layers.{moe}.mlp.shared_experts", hidden),
@@ -68,12 +68,17 @@ internal sealed record CheckpointFacts
     }
 
     private static SizeFact? WidthOf(StoredTensors tensors, string mlp, SizeFact? hidden) =>
-        Other(tensors.Find($"{mlp}.gate_proj.weight"), hidden)
-        ?? Half(Other(tensors.Find($"{mlp}.up_gate_proj.weight"), hidden))
-        ?? Half(Other(tensors.Find($"{mlp}.gate_up_proj.weight"), hidden));
+        OutputsOf(tensors, $"{mlp}.gate_proj", hidden)
+        ?? Half(OutputsOf(tensors, $"{mlp}.up_gate_proj", hidden))
+        ?? Half(OutputsOf(tensors, $"{mlp}.gate_up_proj", hidden));
 
     private static SizeFact? ExpertWidthOf(StoredTensors tensors, string experts, SizeFact? hidden) =>
         WidthOf(tensors, $"{experts}.0", hidden) ?? Half(Other(tensors.Find($"{experts}.gate_up_proj"), hidden));
+
+    /// <summary>Outputs of a matrix whose inputs are the hidden state. A quantised one has a scale for each: <c>super_scales</c> where <c>weight_scale</c> has one for each group.</summary>
+    private static SizeFact? OutputsOf(StoredTensors tensors, string matrix, SizeFact? hidden) =>
+        Other(tensors.Find($"{matrix}.weight"), hidden)
+        ?? ((tensors.Find($"{matrix}.super_scales") ?? tensors.Find($"{matrix}.weight_scale")) is { Shape: [_] or [1, _] } scales ? Fact(scales, scales.Shape[^1]) : null);
 
     /// <summary>The dimension that is not the hidden size, of the last two.</summary>
     private static SizeFact? Other(StoredTensor? tensor, SizeFact? hidden)

@@ -16,10 +16,11 @@ internal static class CheckpointReport
         {
             $"Checkpoint      {checkpoint.Folder}",
             $"Files           {string.Join(", ", checkpoint.FileNames.Take(4))}{(checkpoint.FileNames.Count() is > 4 and var n ? $", … ({n})" : "")}",
-            $"Layout          {Describe(checkpoint.Layout)}",
+            $"Layout          {Describe(checkpoint.Layout)}{(checkpoint.QuantisedMatrices.Count > 0 ? "; quantised (2Bits)" : "")}",
         };
         AddShapes(lines, checkpoint.Config);
         lines.Add("Stored          " + string.Join(", ", checkpoint.ElementTypes.Select(static t => $"{t.ElementType}: {t.Tensors} tensors, {Bytes(t.Bytes)}")));
+        if (checkpoint.QuantisedMatrices.Count > 0) lines.Add("Quantised       " + string.Join(", ", checkpoint.QuantisedMatrices.Select(static f => $"{Describe(f.Key)}: {f.Value} matrices")));
         lines.AddRange(checkpoint.Notes.Select(static (note, i) => $"{(i == 0 ? "Notes" : ""),-16}{note}"));
         lines.Add("");
         AddSizes(lines, checkpoint.Config);
@@ -68,6 +69,13 @@ internal static class CheckpointReport
         CheckpointLayout.Paddle => "-Paddle: q|k|v and gate|up fused, matrices [inputs, outputs]",
         CheckpointLayout.FusedExperts => "transformers v5: experts of a layer in two stacked tensors",
         _ => "-PT: matrices [outputs, inputs]",
+    };
+
+    private static string Describe(FastDeployFormat format) => format switch
+    {
+        FastDeployFormat.Wint8 => "WINT8 in GPU byte order",
+        FastDeployFormat.Wint4 => "WINT4 in GPU byte order",
+        _ => "WINT2 in plain order",
     };
 
     private static string Layers(int count) => count == 1 ? "1 layer" : $"{count} layers";

@@ -14,11 +14,12 @@ internal abstract class CheckpointTensor
     public required string File { get; init; }
     public required long Rows { get; init; }
     public required long Columns { get; init; }
+    /// <summary>Element type as stored; float32, the type of the decoded values, where the weight is quantised.</summary>
     public required StoredType Type { get; init; }
     public long Count => checked(Rows * Columns);
 
     /// <summary>
-    /// Widens rows [<paramref name="firstRow"/>, +n) exactly into <paramref name="destination"/>, which holds n × <see cref="Columns"/> values. Thread-safe.
+    /// Widens or decodes rows [<paramref name="firstRow"/>, +n) into <paramref name="destination"/>, which holds n × <see cref="Columns"/> values. Thread-safe.
     /// Values are passed on as they are: <see cref="ContainsNonFinite"/> tells whether NaN or infinity is among them.
     /// </summary>
     public abstract void Read(long firstRow, Span<float> destination);

@@ -46,6 +46,11 @@ internal sealed class JsonKeys : IDisposable
 
     public bool IsEmptyObject(string key) => Value(key) is { ValueKind: JsonValueKind.Object } value && !value.EnumerateObject().Any();
 
+    public bool IsObject(string key) => Value(key) is { ValueKind: JsonValueKind.Object };
+
+    /// <summary>Whether the value is this text, in any case of letters; other kinds of value are no complaint.</summary>
+    public bool IsText(string key, string text) => Value(key) is { ValueKind: JsonValueKind.String } value && text.Equals(String(value), StringComparison.OrdinalIgnoreCase);
+
     public bool IsArray(string key) => Value(key) is { ValueKind: JsonValueKind.Array };
 
     public long? Integer(string key, long min, long max)
@@ -100,6 +105,12 @@ internal sealed class JsonKeys : IDisposable
         { } value => throw Invalid(key, "an object", value),
     };
 
+    /// <summary>Keys that are present, nulls included.</summary>
+    public IEnumerable<string> Names => _root.EnumerateObject().Select(static property => property.Name);
+
+    /// <summary>The key with those of the objects around it, for messages.</summary>
+    public string PathOf(string key) => _path + key;
+
     /// <summary>The value as written, shortened, for messages.</summary>
     public string Raw(string key) => Value(key) is { } value ? Shorten(value) : "absent";
 
@@ -126,7 +137,7 @@ internal sealed class JsonKeys : IDisposable
     }
 
     private InvalidDataException Invalid(string key, string expected, JsonElement found) =>
-        new($"{File}: '{_path}{key}' is {Shorten(found)}, expected {expected}. Correct the file, or download it again.");
+        new($"{File}: '{PathOf(key)}' is {Shorten(found)}, expected {expected}. Correct the file, or download it again.");
 
     private static string Shorten(JsonElement value)
     {

@@ -1,3 +1,5 @@
+using Ernie.Sdk.Quantization;
+
 namespace Ernie.Sdk.Checkpoints;
 
 /// <summary>
@@ -15,20 +17,29 @@ internal sealed class TensorBinder
     private readonly ErnieConfig _config;
     private readonly Dictionary<string, CheckpointTensor> _bound = new(StringComparer.Ordinal);
     private readonly List<Action<bool>> _squares = [];
-    private readonly ProblemList _missing, _wrongShapes, _wrongTypes;
+    private readonly ProblemList _missing, _wrongShapes, _wrongTypes, _contradictions;
+    private readonly QuantisedBinder? _quantised;
     private StoredTensor? _rowMajor, _transposed;
     private bool _hasStacks, _hasUInt16;
 
-    public TensorBinder(StoredTensors stored, ErnieConfig config, string folder)
+    /// <param name="stored">All tensors.</param>
+    /// <param name="config">The architecture.</param>
+    /// <param name="folder">Where they lie, for messages.</param>
+    /// <param name="quantization">How projections are quantised; null if they are not.</param>
+    public TensorBinder(StoredTensors stored, ErnieConfig config, string folder, Wint2Config? quantization)
     {
         _stored = stored;
         _config = config;
         _missing = new ProblemList($"{folder}: tensors are missing", Cure);
         _wrongShapes = new ProblemList($"{folder}: tensors have another shape than config.json says", Cure);
         _wrongTypes = new ProblemList($"{folder}: tensors have an element type that is not read", UnsupportedFeatures.FormatsRead);
+        _contradictions = new ProblemList($"{folder}: tensors are not stored as quantization_config says", Cure);
+        if (quantization is not null) _quantised = new QuantisedBinder(stored, quantization, _missing, _wrongShapes, _wrongTypes, _contradictions);
     }
 
     public CheckpointLayout Layout { get; private set; }
+    /// <summary>Stored quantised matrices by format; empty if the checkpoint is not quantised.</summary>
+    public IReadOnlyDictionary<FastDeployFormat, int> QuantisedMatrices => _quantised?.Counts ?? new Dictionary<FastDeployFormat, int>();
 
     public IReadOnlyDictionary<string, CheckpointTensor> Bind(ICollection<string> notes)
     {
@@ -37,9 +48,11 @@ internal sealed class TensorBinder
         _missing.ThrowIfAny();
         _wrongShapes.ThrowIfAny();
         _wrongTypes.ThrowIfAny();
+        _contradictions.ThrowIfAny();
         BindSquares(notes);
         if (_config.TieWordEmbeddings) _bound[TensorNames.Head] = _bound[TensorNames.Embedding];
         UnknownTensors.Judge(_stored, notes);
+        if (_quantised is not null) notes.Add("WINT8 and WINT4 are read in the byte order of FastDeploy's GPU kernels, which was derived from published sources and has not been compared with a published file.");
         if (_hasUInt16) notes.Add("Tensors declared as uint16 are read as bfloat16, as Paddle means them.");
         if (_stored.HasUnprefixedLayers) notes.Add("Tensor names have no prefix 'model.'.");
         return _bound;
@@ -63,21 +76,21 @@ internal sealed class TensorBinder
         Vector(TensorNames.PostAttentionNorm(layer), hidden, $"{stem}.post_attention_layernorm.weight");
         var (queries, keys) = (_config.HeadCount * _config.HeadDim, _config.KvHeadCount * _config.HeadDim);
         var qkv = new TensorPart($"{stem}.self_attn.qkv_proj.weight", _config.QkvSize);
-        Linear(TensorNames.Query(layer), queries, hidden, new TensorPart($"{stem}.self_attn.q_proj.weight", queries), qkv);
-        Linear(TensorNames.Key(layer), keys, hidden, new TensorPart($"{stem}.self_attn.k_proj.weight", keys), qkv with { FirstRow = queries });
-        Linear(TensorNames.Value(layer), keys, hidden, new TensorPart($"{stem}.self_attn.v_proj.weight", keys), qkv with { FirstRow = queries + keys });
-        Linear(TensorNames.AttentionOutput(layer), hidden, queries, new TensorPart($"{stem}.self_attn.o_proj.weight", hidden));
+        Projection(TensorNames.Query(layer), FastDeployFormat.Wint8, queries, hidden, new TensorPart($"{stem}.self_attn.q_proj.weight", queries), qkv);
+        Projection(TensorNames.Key(layer), FastDeployFormat.Wint8, keys, hidden, new TensorPart($"{stem}.self_attn.k_proj.weight", keys), qkv with { FirstRow = queries });
+        Projection(TensorNames.Value(layer), FastDeployFormat.Wint8, keys, hidden, new TensorPart($"{stem}.self_attn.v_proj.weight", keys), qkv with { FirstRow = queries + keys });
+        Projection(TensorNames.AttentionOutput(layer), FastDeployFormat.Wint8, hidden, queries, new TensorPart($"{stem}.self_attn.o_proj.weight", hidden));
         if (_config.IsMoeLayer(layer)) BindExperts(layer, $"{stem}.mlp", notes);
-        else BindMlp(TensorNames.Gate(layer), TensorNames.Up(layer), TensorNames.Down(layer), $"{stem}.mlp", _config.IntermediateSize);
+        else BindMlp(TensorNames.Gate(layer), TensorNames.Up(layer), TensorNames.Down(layer), $"{stem}.mlp", _config.IntermediateSize, FastDeployFormat.Wint8);
     }
 
-    private void BindMlp(string gate, string up, string down, string stem, int width)
+    private void BindMlp(string gate, string up, string down, string stem, int width, FastDeployFormat? format)
     {
         // Both spellings of the fused matrix hold the gate first.
         TensorPart[] fused = [new($"{stem}.up_gate_proj.weight", checked(2 * width)), new($"{stem}.gate_up_proj.weight", checked(2 * width))];
-        Linear(gate, width, _config.HiddenSize, new TensorPart($"{stem}.gate_proj.weight", width), fused[0], fused[1]);
-        Linear(up, width, _config.HiddenSize, new TensorPart($"{stem}.up_proj.weight", width), fused[0] with { FirstRow = width }, fused[1] with { FirstRow = width });
-        Linear(down, _config.HiddenSize, width, new TensorPart($"{stem}.down_proj.weight", _config.HiddenSize));
+        Projection(gate, format, width, _config.HiddenSize, new TensorPart($"{stem}.gate_proj.weight", width), fused[0], fused[1]);
+        Projection(up, format, width, _config.HiddenSize, new TensorPart($"{stem}.up_proj.weight", width), fused[0] with { FirstRow = width }, fused[1] with { FirstRow = width });
+        Projection(down, format, _config.HiddenSize, width, new TensorPart($"{stem}.down_proj.weight", _config.HiddenSize));
     }
 
     private void BindExperts(int layer, string stem, ICollection<string> notes)
@@ -86,14 +99,15 @@ internal sealed class TensorBinder
         BindCorrectionBias(layer, stem, notes);
         if (_config.SharedExpertCount > 0)
         {
-            BindMlp(TensorNames.SharedGate(layer), TensorNames.SharedUp(layer), TensorNames.SharedDown(layer), $"{stem}.shared_experts", _config.SharedIntermediateSize);
+            BindMlp(TensorNames.SharedGate(layer), TensorNames.SharedUp(layer), TensorNames.SharedDown(layer), $"{stem}.shared_experts", _config.SharedIntermediateSize, FastDeployFormat.Wint8);
         }
-        var stacked = _stored.Has($"{stem}.experts.gate_up_proj");
+        // Stacks are never quantised.
+        var stacked = _quantised is null && _stored.Has($"{stem}.experts.gate_up_proj");
         for (var expert = 0; expert < _config.ExpertCount && _missing.Count < MaxProblems; expert++)
         {
             var (gate, up, down) = (TensorNames.ExpertGate(layer, expert), TensorNames.ExpertUp(layer, expert), TensorNames.ExpertDown(layer, expert));
             if (stacked) BindStackedExpert(gate, up, down, $"{stem}.experts", expert);
-            else BindMlp(gate, up, down, $"{stem}.experts.{expert}", _config.ExpertIntermediateSize);
+            else BindMlp(gate, up, down, $"{stem}.experts.{expert}", _config.ExpertIntermediateSize, _quantised?.FormatOfExperts(layer));
         }
     }
 
@@ -141,6 +155,34 @@ internal sealed class TensorBinder
             return;
         }
         _bound[name] = new RowMajorTensor { Name = name, File = tensor.File, Rows = 1, Columns = length, Type = type, Source = tensor.Source!, Entry = tensor.Entry, Offset = 0 };
+    }
+
+    /// <param name="name">Canonical name.</param>
+    /// <param name="format">Format that it has in a quantised checkpoint; null if the configuration does not say. Without <c>quantization_config</c> it means nothing.</param>
+    /// <param name="outputs">Rows.</param>
+    /// <param name="inputs">Columns.</param>
+    /// <param name="parts">Where it may lie.</param>
+    private void Projection(string name, FastDeployFormat? format, int outputs, int inputs, params ReadOnlySpan<TensorPart> parts)
+    {
+        if (_quantised is null)
+        {
+            Linear(name, outputs, inputs, parts);
+            return;
+        }
+        foreach (var part in parts)
+        {
+            if (_quantised.TryBind(name, outputs, inputs, part, format, out var bound))
+            {
+                if (bound is not null) _bound[name] = bound;
+                return;
+            }
+            if (_stored.Claim(part.Stem) is { } plain)
+            {
+                _contradictions.Add($"{plain} is not quantised");
+                return;
+            }
+        }
+        _missing.Add(name);
     }
 
     private void Linear(string name, int outputs, int inputs, params ReadOnlySpan<TensorPart> parts) => Matrix(name, outputs, inputs, fixedOrientation: false, parts);

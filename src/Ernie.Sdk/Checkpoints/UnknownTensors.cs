@@ -8,17 +8,17 @@ internal static class UnknownTensors
 
     public static void ThrowIfQuantised(StoredTensors stored)
     {
-        var quantised = new ProblemList("The checkpoint is quantised", UnsupportedFeatures.FormatsRead);
+        var quantised = new ProblemList("The checkpoint is quantised, and config.json has no quantization_config that says how", UnsupportedFeatures.FormatsRead);
         foreach (var (stem, tensor) in stored.Stems)
         {
-            if (QuantisedSuffixes.Any(suffix => stem.EndsWith(suffix, StringComparison.Ordinal))) quantised.Add(tensor.ToString());
+            if (IsQuantised(stem)) quantised.Add(tensor.ToString());
         }
         quantised.ThrowUnsupportedIfAny();
     }
 
     public static void Judge(StoredTensors stored, ICollection<string> notes)
     {
-        var unsupported = new ProblemList("The checkpoint holds tensors of a feature that is not implemented", "Read are the text models of ERNIE 4.5 without biases, query and key norms or vision.");
+        var unsupported = new ProblemList("The checkpoint holds tensors of a feature that is not implemented", "Read are the text models of ERNIE 4.5 without biases, query and key norms, vision or quantised activations.");
         var others = new List<string>();
         foreach (var (stem, tensor) in stored.Unclaimed)
         {
@@ -29,8 +29,11 @@ internal static class UnknownTensors
         if (others.Count > 0) notes.Add($"{others.Count} tensors without a known use are left out: {string.Join(", ", others.Take(5))}{(others.Count > 5 ? ", …" : "")}.");
     }
 
+    private static bool IsQuantised(string stem) => QuantisedSuffixes.Any(suffix => stem.EndsWith(suffix, StringComparison.Ordinal));
+
     private static bool MeansUnknownFeature(string stem) =>
         stem.StartsWith("layers.", StringComparison.Ordinal)
+        || IsQuantised(stem)
         || stem.EndsWith(".bias", StringComparison.Ordinal)
         || stem.Contains("vision", StringComparison.Ordinal) || stem.Contains("resampler", StringComparison.Ordinal);
 }

@@ -3,7 +3,7 @@ namespace Ernie.Sdk.Checkpoints;
 /// <summary>What is refused by name, with the cure, before anything else is read: a model that computes something else must not run as if it did not.</summary>
 internal static class UnsupportedFeatures
 {
-    public const string FormatsRead = "Read are safetensors in bfloat16, float16 or float32 in the -Paddle, -PT and transformers v5 layouts; take the -Paddle or -PT repository of the same model.";
+    public const string FormatsRead = "Read are safetensors in bfloat16, float16 or float32 in the -Paddle, -PT and transformers v5 layouts, and -2Bits-Paddle (WINT8, WINT4 and WINT2) not cut for tensor parallelism; take the -Paddle or -PT repository of the same model.";
 
     private static readonly string[] SchemeKeys = ["quantization", "quant_method", "moe_quant_type", "dense_quant_type", "kv_cache_quant_type", "fmt"];
 
@@ -38,12 +38,14 @@ internal static class UnsupportedFeatures
 
     private static void RefuseQuantization(JsonKeys keys)
     {
-        foreach (var key in (ReadOnlySpan<string>)["quantization_config", "compression_config"])
-        {
-            if (!keys.Has(key) || keys.IsEmptyObject(key)) continue;
-            throw new NotSupportedException($"{keys.File}: '{key}' says that the weights are quantised ({Scheme(keys, key)}). {FormatsRead}");
-        }
+        Wint2Config.Read(keys);
+        const string other = "compression_config";
+        if (keys.Has(other) && !keys.IsEmptyObject(other)) throw Quantised(keys, other);
     }
+
+    /// <summary>For weights quantised in a way that is not read.</summary>
+    public static NotSupportedException Quantised(JsonKeys keys, string key) =>
+        new($"{keys.File}: '{key}' says that the weights are quantised in a way that is not read ({Scheme(keys, key)}). {FormatsRead}");
 
     private static string Scheme(JsonKeys keys, string key)
     {
@@ -52,8 +54,7 @@ internal static class UnsupportedFeatures
         var config = keys.Child(key)!;
         var named = SchemeKeys.Where(config.Has).Select(name => $"{name} {config.Raw(name)}").ToList();
         var all = string.Join(", ", named);
-        var known = all.Contains("wint2", StringComparison.OrdinalIgnoreCase) || all.Contains("w4w2", StringComparison.OrdinalIgnoreCase) ? "WINT2, the 2Bits format: "
-            : all.Contains("w4a8", StringComparison.OrdinalIgnoreCase) ? "W4A8C8: "
+        var known = all.Contains("w4a8", StringComparison.OrdinalIgnoreCase) ? "W4A8C8: "
             : all.Contains("fp8", StringComparison.OrdinalIgnoreCase) ? "FP8: " : "";
         return known + (named.Count > 0 ? all : "scheme not named");
     }

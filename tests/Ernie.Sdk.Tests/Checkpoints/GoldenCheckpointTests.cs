@@ -34,16 +34,6 @@ public class GoldenCheckpointTests
     }
 
     [Fact]
-    public void TwoBits_IsRefusedByName()
-    {
-        var folder = SharedData.Path("goldens", "checkpoints", "2bits");
-        var e = Assert.Throws<NotSupportedException>(() => Checkpoint.Open(folder));
-        Assert.Contains("WINT2", e.Message, StringComparison.Ordinal);
-        Assert.Contains("2Bits", e.Message, StringComparison.Ordinal);
-        Assert.Contains("bfloat16", e.Message, StringComparison.Ordinal);
-    }
-
-    [Fact]
     public void TwoBits_WithoutItsConfigKeyIsRefusedByItsTensors()
     {
         using var folder = new TemporaryFolder();

@@ -8,34 +8,37 @@ namespace Ernie.Sdk.Tests.Engine;
 /// <summary>Whole models against numbers that other engines computed: the transformers library, and a float64 reference that shares no code with it.</summary>
 public sealed class GoldenModelTests(ITestOutputHelper output)
 {
-    public static TheoryData<string, string> Models { get; } = new()
+    public static TheoryData<string, string, ErniePrecision> Models { get; } = new()
     {
-        { "goldens/transformers/dense-0.3b-like", "goldens/transformers/dense-0.3b-like/expected.json" },
-        { "goldens/transformers/moe-21b-like", "goldens/transformers/moe-21b-like/expected.json" },
-        { "goldens/transformers/moe-300b-like", "goldens/transformers/moe-300b-like/expected.json" },
-        { "goldens/transformers/moe-interval2", "goldens/transformers/moe-interval2/expected.json" },
-        { "goldens/transformers/moe-yarn-free-long", "goldens/transformers/moe-yarn-free-long/expected.json" },
-        { "goldens/checkpoints/pt-bf16", "goldens/checkpoints/expected-bf16.json" },
-        { "goldens/checkpoints/paddle-bf16", "goldens/checkpoints/expected-bf16.json" },
-        { "goldens/checkpoints/v5-fused", "goldens/checkpoints/expected-bf16.json" },
+        { "goldens/transformers/dense-0.3b-like", "goldens/transformers/dense-0.3b-like/expected.json", ErniePrecision.BFloat16 },
+        { "goldens/transformers/moe-21b-like", "goldens/transformers/moe-21b-like/expected.json", ErniePrecision.BFloat16 },
+        { "goldens/transformers/moe-300b-like", "goldens/transformers/moe-300b-like/expected.json", ErniePrecision.BFloat16 },
+        { "goldens/transformers/moe-interval2", "goldens/transformers/moe-interval2/expected.json", ErniePrecision.BFloat16 },
+        { "goldens/transformers/moe-yarn-free-long", "goldens/transformers/moe-yarn-free-long/expected.json", ErniePrecision.BFloat16 },
+        { "goldens/checkpoints/pt-bf16", "goldens/checkpoints/expected-bf16.json", ErniePrecision.BFloat16 },
+        { "goldens/checkpoints/paddle-bf16", "goldens/checkpoints/expected-bf16.json", ErniePrecision.BFloat16 },
+        { "goldens/checkpoints/v5-fused", "goldens/checkpoints/expected-bf16.json", ErniePrecision.BFloat16 },
+        // Quantised weights, decoded by the exporter: as they are, and rounded as GPU kernels round them.
+        { "goldens/checkpoints/2bits", "goldens/checkpoints/expected-2bits.json", ErniePrecision.Float32 },
+        { "goldens/checkpoints/2bits", "goldens/checkpoints/expected-2bits-rounded.json", ErniePrecision.BFloat16 },
     };
 
     [Theory]
     [MemberData(nameof(Models))]
-    public void Logits_WithinTolerance(string checkpoint, string expected)
+    public void Logits_WithinTolerance(string checkpoint, string expected, ErniePrecision precision)
     {
-        using var model = new LoadedRunner(SharedData.Path(checkpoint));
+        using var model = new LoadedRunner(SharedData.Path(checkpoint), precision);
         using var golden = Golden.Open(SharedData.Path(expected));
         var worst = GoldenComparison.WorstLogit(model, golden);
-        output.WriteLine($"{checkpoint}: largest logit difference {worst:E2}");
+        output.WriteLine($"{checkpoint} as {precision}: largest logit difference {worst:E2}");
         Assert.InRange(worst, 0, GoldenComparison.Tolerance);
     }
 
     [Theory]
     [MemberData(nameof(Models))]
-    public void Logits_WithBFloat16Cache_StayClose(string checkpoint, string expected)
+    public void Logits_WithBFloat16Cache_StayClose(string checkpoint, string expected, ErniePrecision precision)
     {
-        using var model = new LoadedRunner(SharedData.Path(checkpoint), kvType: KvElementType.BFloat16);
+        using var model = new LoadedRunner(SharedData.Path(checkpoint), precision, kvType: KvElementType.BFloat16);
         using var golden = Golden.Open(SharedData.Path(expected));
         int rows = 0, sameTop = 0;
         double sum = 0;
@@ -52,7 +55,7 @@ public sealed class GoldenModelTests(ITestOutputHelper output)
             for (var row = 0; row < actual.Length / vocabulary; row++, rows++)
                 sameTop += Sampler.ArgMax(actual.AsSpan(row * vocabulary, vocabulary)) == Sampler.ArgMax(wanted.AsSpan(row * vocabulary, vocabulary)) ? 1 : 0;
         }
-        output.WriteLine($"{checkpoint}: bf16 KV cache, largest logit difference {worst:E2}, mean {sum / count:E2}, same top token {sameTop}/{rows}");
+        output.WriteLine($"{checkpoint} as {precision}: bf16 KV cache, largest logit difference {worst:E2}, mean {sum / count:E2}, same top token {sameTop}/{rows}");
         // Rounding keys and values to 8 bits may flip a router decision, which moves single logits far; the mean must stay small (0.035 with every activation in bf16).
         Assert.InRange(sum / count, 0, 0.035);
         Assert.True(sameTop >= rows * 0.9);
@@ -60,9 +63,9 @@ public sealed class GoldenModelTests(ITestOutputHelper output)
 
     [Theory]
     [MemberData(nameof(Models))]
-    public void RouterChoices_AreEqual(string checkpoint, string expected)
+    public void RouterChoices_AreEqual(string checkpoint, string expected, ErniePrecision precision)
     {
-        using var model = new LoadedRunner(SharedData.Path(checkpoint));
+        using var model = new LoadedRunner(SharedData.Path(checkpoint), precision);
         using var golden = Golden.Open(SharedData.Path(expected));
         foreach (var sequence in GoldenComparison.Sequences(golden))
         {
@@ -81,9 +84,9 @@ public sealed class GoldenModelTests(ITestOutputHelper output)
 
     [Theory]
     [MemberData(nameof(Models))]
-    public void GreedyTokens_AreEqual(string checkpoint, string expected)
+    public void GreedyTokens_AreEqual(string checkpoint, string expected, ErniePrecision precision)
     {
-        using var model = new LoadedRunner(SharedData.Path(checkpoint));
+        using var model = new LoadedRunner(SharedData.Path(checkpoint), precision);
         using var golden = Golden.Open(SharedData.Path(expected));
         foreach (var sequence in GoldenComparison.Sequences(golden))
         {
@@ -100,11 +103,11 @@ public sealed class GoldenModelTests(ITestOutputHelper output)
 
     [Theory]
     [MemberData(nameof(Models))]
-    public void HiddenStates_WithinTolerance(string checkpoint, string expected)
+    public void HiddenStates_WithinTolerance(string checkpoint, string expected, ErniePrecision precision)
     {
         using var golden = Golden.Open(SharedData.Path(expected));
         Assert.SkipUnless(golden.RootElement.TryGetProperty("hidden_states", out var states), "This golden file has no hidden states.");
-        using var model = new LoadedRunner(SharedData.Path(checkpoint));
+        using var model = new LoadedRunner(SharedData.Path(checkpoint), precision);
         var ids = Golden.Ints(golden.RootElement.GetProperty("sequences")[states.GetProperty("sequence").GetInt32()].GetProperty("input_ids"));
         foreach (var state in states.GetProperty("f32").EnumerateObject())
         {
