@@ -13,7 +13,7 @@ namespace Ernie.Sdk;
 public static class ErnieExporter
 {
     /// <summary>Exports a checkpoint.</summary>
-    /// <param name="checkpoint">Folder with <c>config.json</c> and safetensors files in the -PT, transformers or -Paddle layout.</param>
+    /// <param name="checkpoint">Folder with <c>config.json</c> and safetensors files in the -PT, transformers, -Paddle or -2Bits-Paddle layout.</param>
     /// <param name="output">Folder to create. It must not exist, or be empty.</param>
     /// <param name="options">Precisions; null for the defaults.</param>
     /// <param name="progress">Told about every few megabytes.</param>
