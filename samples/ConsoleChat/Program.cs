@@ -43,7 +43,7 @@ try
         else if (!string.IsNullOrWhiteSpace(line)) await AnswerAsync(client, history, line);
     }
 }
-catch (Exception e) when (e is InvalidDataException or NotSupportedException or PlatformNotSupportedException or IOException or InvalidOperationException)
+catch (Exception e) when (e is InvalidDataException or NotSupportedException or IOException or UnauthorizedAccessException or InvalidOperationException or ArgumentException)
 {
     // Messages of the library name what is wrong and what helps.
     Console.Error.WriteLine(e.Message);

@@ -12,6 +12,24 @@ internal static class ErnieCommandLine
 
     public static async Task<int> RunAsync(string[] args, CommandStreams streams, CancellationToken cancellationToken = default)
     {
+        var code = await InvokeAsync(args, streams, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            // Lines that were finished before an error belong to the caller.
+            await streams.Out.FlushAsync(CancellationToken.None).ConfigureAwait(false);
+        }
+        catch (IOException e)
+        {
+            // After an error it is most likely the same one.
+            if (code != ExitCode.Success) return code;
+            await ReportAsync(streams, $"ernie: {ErrorLine.Of(e)}").ConfigureAwait(false);
+            return ExitCode.BadInput;
+        }
+        return code;
+    }
+
+    private static async Task<int> InvokeAsync(string[] args, CommandStreams streams, CancellationToken cancellationToken)
+    {
         var verbose = Array.Exists(args, static a => string.Equals(a, "debug", StringComparison.OrdinalIgnoreCase) || string.Equals(a, "trace", StringComparison.OrdinalIgnoreCase));
         try
         {
@@ -29,20 +47,27 @@ internal static class ErnieCommandLine
         }
         catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
         {
-            await streams.Error.WriteLineAsync("ernie: cancelled").ConfigureAwait(false);
+            await ReportAsync(streams, "ernie: cancelled").ConfigureAwait(false);
             return ExitCode.Cancelled;
         }
 #pragma warning disable CA1031 // The last stop: users get one line, whatever went wrong.
         catch (Exception e)
 #pragma warning restore CA1031
         {
-            await streams.Error.WriteLineAsync($"ernie: {(verbose ? e.ToString() : ErrorLine.Of(e))}").ConfigureAwait(false);
+            await ReportAsync(streams, $"ernie: {(verbose ? e.ToString() : ErrorLine.Of(e))}").ConfigureAwait(false);
             return ExitCode.BadInput;
         }
-        finally
+    }
+
+    private static async Task ReportAsync(CommandStreams streams, string line)
+    {
+        try
         {
-            // Lines that were finished before an error belong to the caller.
-            await streams.Out.FlushAsync(CancellationToken.None).ConfigureAwait(false);
+            await streams.Error.WriteLineAsync(line).ConfigureAwait(false);
+        }
+        catch (IOException)
+        {
+            // Standard error is closed or full; the exit code still tells.
         }
     }
 

@@ -1,11 +1,14 @@
 using System.Runtime.InteropServices;
 using System.Text;
 using Ernie.Cli;
+using Microsoft.Win32.SafeHandles;
 
 // Strict UTF-8 both ways: a damaged byte is reported instead of becoming another character.
 var utf8 = new UTF8Encoding(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
 using var input = new StreamReader(Console.OpenStandardInput(), utf8);
-await using var output = new StreamWriter(Console.OpenStandardOutput(), utf8, bufferSize: 1 << 16) { NewLine = "\n" };
+// Not the console's own stream on Unix: it hides that the reader of a pipe is gone, and the command would compute on for nobody.
+var target = OperatingSystem.IsWindows() ? Console.OpenStandardOutput() : new FileStream(new SafeFileHandle(1, ownsHandle: false), FileAccess.Write, bufferSize: 0);
+var output = new StreamWriter(target, utf8, bufferSize: 1 << 16) { NewLine = "\n" };
 var streams = new CommandStreams(input, output, Console.Error) { ErrorIsTerminal = !Console.IsErrorRedirected };
 
 using var cancellation = new CancellationTokenSource();

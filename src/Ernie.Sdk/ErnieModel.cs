@@ -133,9 +133,17 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     /// <param name="cancellationToken">Ends generation, in prefill too.</param>
     /// <returns>The generated ids as they come; a stop token, if one ends the answer, is the last.</returns>
     /// <exception cref="ArgumentException">The prompt is empty, too long, or holds an id outside the vocabulary.</exception>
-    public async IAsyncEnumerable<int> GenerateAsync(IReadOnlyList<int> promptIds, ErnieGenerationOptions? options = null, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+    /// <remarks>Dispose the enumerator, as <c>await foreach</c> does: an abandoned one computes to its last token.</remarks>
+    public IAsyncEnumerable<int> GenerateAsync(IReadOnlyList<int> promptIds, ErnieGenerationOptions? options = null, CancellationToken cancellationToken = default)
     {
-        await foreach (var token in GenerateTokensAsync(promptIds, options ?? new ErnieGenerationOptions(), cancellationToken).ConfigureAwait(false)) yield return token.Id;
+        ArgumentNullException.ThrowIfNull(promptIds);
+        // A copy: the caller's list may change before the first token is asked for.
+        return Ids([.. promptIds], options ?? new ErnieGenerationOptions(), cancellationToken);
+
+        async IAsyncEnumerable<int> Ids(int[] prompt, ErnieGenerationOptions options, [EnumeratorCancellation] CancellationToken cancellation)
+        {
+            await foreach (var token in GenerateTokensAsync(prompt, options, cancellation).ConfigureAwait(false)) yield return token.Id;
+        }
     }
 
     /// <summary>As <see cref="GenerateAsync"/>, with the reason why the last token is the last.</summary>

@@ -13,7 +13,10 @@ public sealed class ErnieModelOptions
     /// <value>The default is <see cref="ErnieKvCacheType.BFloat16"/>.</value>
     public ErnieKvCacheType KvCacheType { get; set; }
 
-    /// <summary>Gets or sets the largest size of the KV cache in bytes. Memory is taken as conversations grow and given back as they end.</summary>
+    /// <summary>
+    /// Gets or sets the largest size of the KV cache in bytes. Memory is taken as conversations grow and given back as they end. A request is admitted when the cache has room for its longest outcome,
+    /// prompt and most tokens together: where neither request nor model limits an answer, that is a whole context.
+    /// </summary>
     /// <value>The default, <see langword="null"/>, is four full contexts, but at most half of the machine's memory.</value>
     public long? KvCacheBytes { get; set; }
 

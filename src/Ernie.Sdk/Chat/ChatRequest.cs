@@ -14,7 +14,9 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         if (!string.IsNullOrEmpty(options?.Instructions)) Instruct(conversation, options.Instructions);
         if (conversation.Count == 0) throw new ArgumentException("There are no messages.", nameof(messages));
         if (options is not null) RefuseUnsupported(options, modelId);
-        return new ChatRequest(conversation, Resolve(options, client), [.. options?.StopSequences ?? []]);
+        string[] stops = [.. options?.StopSequences ?? []];
+        if (Array.Exists(stops, static s => s is null)) throw new ArgumentException("ChatOptions.StopSequences holds a null.", nameof(options));
+        return new ChatRequest(conversation, Resolve(options, client), stops);
     }
 
     /// <summary>The caller's own options, where given; <see cref="ChatOptions"/> fills what they leave open.</summary>
@@ -42,7 +44,13 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         if (options.AdditionalProperties?.TryGetValue(name, out var value) != true || value is null) return null;
         try
         {
-            return System.Convert.ToSingle(value is System.Text.Json.JsonElement json ? json.GetDouble() : value, CultureInfo.InvariantCulture);
+            return value switch
+            {
+                System.Text.Json.JsonElement json => json.GetSingle(),
+                string text => float.Parse(text, NumberStyles.Float, CultureInfo.InvariantCulture),
+                bool => throw new InvalidCastException(),
+                _ => System.Convert.ToSingle(value, CultureInfo.InvariantCulture),
+            };
         }
         catch (Exception e) when (e is FormatException or InvalidCastException or OverflowException or InvalidOperationException)
         {

@@ -4,21 +4,26 @@ using Ernie.Sdk.Kernels;
 namespace Ernie.Sdk.Engine;
 
 /// <summary>
-/// Decides what the next step computes: one token of every decoding sequence, and prompt chunks that start at multiples of 128 and fill the rest of the token budget, oldest first.
+/// Decides what the next step computes: one token of every decoding sequence, and prompt chunks that start at multiples of 128 within a token budget. Short prompts go first, so that a long document
+/// does not hold up everybody else; the oldest prompt always gets one block, so that it arrives too.
 /// </summary>
 internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, int prefillChunkTokens)
 {
-    private readonly Queue<Sequence> _waiting = new();
+    /// <summary>How often a waiting sequence that needs more memory than is free may be passed by smaller ones. Arbitrary.</summary>
+    private const int MaxOvertakings = 64;
+
+    private readonly List<Sequence> _waiting = [];
     private readonly List<Sequence> _running = [];
     private readonly List<(Sequence Sequence, int TokenCount)> _step = [];
     private int _reservedBlocks;
+    private bool _isOldestTurn;
 
     public bool IsIdle => _waiting.Count == 0 && _running.Count == 0;
     public IEnumerable<Sequence> All => _running.Concat(_waiting);
     /// <summary>Sequences of the planned step with the tokens each has in it, in batch order.</summary>
     public IReadOnlyList<(Sequence Sequence, int TokenCount)> Step => _step;
 
-    public void Enqueue(Sequence sequence) => _waiting.Enqueue(sequence);
+    public void Enqueue(Sequence sequence) => _waiting.Add(sequence);
 
     /// <summary>Drops cancelled sequences, admits waiting ones, and fills <paramref name="batch"/>. False when there is nothing to compute.</summary>
     public bool Plan(StepBatch batch)
@@ -27,17 +32,7 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, int pr
         {
             if (_running[i].IsCancelled) Finish(_running[i]);
         }
-        while (_waiting.TryPeek(out var next) && (next.IsCancelled || Admits(next)))
-        {
-            _waiting.Dequeue();
-            if (next.IsCancelled)
-            {
-                next.Complete();
-                continue;
-            }
-            _reservedBlocks += next.ReservedBlocks;
-            _running.Add(next);
-        }
+        Admit();
 
         batch.Clear();
         _step.Clear();
@@ -45,19 +40,66 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, int pr
         {
             if (!sequence.IsPrefill) Add(batch, sequence, 1, SequenceFlags.Decode);
         }
-        var budget = prefillChunkTokens;
-        foreach (var sequence in _running)
+        PlanPrefill(batch);
+        return batch.TokenCount > 0;
+    }
+
+    /// <summary>In order of arrival; a sequence that does not fit yet may be passed by smaller ones, but not for ever.</summary>
+    private void Admit()
+    {
+        for (var i = 0; i < _waiting.Count;)
         {
-            if (!sequence.IsPrefill) continue;
+            var next = _waiting[i];
+            if (next.IsCancelled)
+            {
+                _waiting.RemoveAt(i);
+                next.Complete();
+            }
+            else if (Admits(next))
+            {
+                _waiting.RemoveAt(i);
+                for (var passed = 0; passed < i; passed++) _waiting[passed].Overtakings++;
+                _reservedBlocks += next.ReservedBlocks;
+                _running.Add(next);
+            }
+            else if (_running.Count >= maxConcurrentRequests || next.Overtakings >= MaxOvertakings)
+            {
+                _waiting.RemoveAll(static s => Drop(s));
+                return;
+            }
+            else
+            {
+                i++;
+            }
+        }
+
+        static bool Drop(Sequence sequence)
+        {
+            if (sequence.IsCancelled) sequence.Complete();
+            return sequence.IsCancelled;
+        }
+    }
+
+    private void PlanPrefill(StepBatch batch)
+    {
+        var oldest = _running.Find(static s => s.IsPrefill);
+        if (oldest is null) return;
+        var budget = prefillChunkTokens;
+        // A budget of one block cannot be shared: it goes to the oldest prompt and to the shortest in turn.
+        _isOldestTurn = budget > KvBlockLayout.BlockSize || !_isOldestTurn;
+        var reserved = _isOldestTurn ? Math.Min(KvBlockLayout.BlockSize, oldest.PromptLength - oldest.Computed) : 0;
+        foreach (var sequence in _running.Where(static s => s.IsPrefill).OrderBy(static s => s.PromptLength - s.Computed).ToArray())
+        {
             var left = sequence.PromptLength - sequence.Computed;
+            if (sequence == oldest) reserved = 0;
+            var available = budget - reserved;
             // Every row of a scored chunk has logits, a gigabyte for some thousand rows: one block at a time.
-            var chunk = Math.Min(left, sequence.OnLogits is null ? budget : Math.Min(budget, KvBlockLayout.BlockSize));
+            var chunk = Math.Min(left, sequence.OnLogits is null ? available : Math.Min(available, KvBlockLayout.BlockSize));
             if (chunk < left) chunk -= chunk % KvBlockLayout.BlockSize;
-            if (chunk == 0) break;
+            if (chunk <= 0) continue;
             Add(batch, sequence, chunk, SequenceFlags.None);
             budget -= chunk;
         }
-        return batch.TokenCount > 0;
     }
 
     /// <summary>Gives a sequence's memory back.</summary>

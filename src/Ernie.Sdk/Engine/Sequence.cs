@@ -32,6 +32,9 @@ internal sealed class Sequence
     public TokenHistory? History { get; }
     public Action<int, ReadOnlySpan<float>>? OnLogits { get; private init; }
 
+    /// <summary>How many younger sequences were admitted before this one.</summary>
+    public int Overtakings { get; set; }
+
     /// <summary>Positions whose keys and values are in the cache.</summary>
     public int Computed { get; set; }
     public List<int> BlockTable { get; } = [];

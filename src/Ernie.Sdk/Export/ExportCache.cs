@@ -16,10 +16,10 @@ internal static class ExportCache
         if (!File.Exists(System.IO.Path.Combine(folder, "config.json")))
             throw new InvalidDataException($"{folder} holds neither an exported model ({ModelManifest.FileName}) nor a checkpoint (config.json).");
 
-        var cache = options.CacheDirectory ?? System.IO.Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.LocalApplicationData, Environment.SpecialFolderOption.Create), "ernie-sdk");
+        var cache = CacheFolder(options);
         var name = System.IO.Path.GetFileName(System.IO.Path.TrimEndingDirectorySeparator(folder));
         var target = System.IO.Path.Combine(cache, $"{name}-{Key(folder, options.Export)}");
-        Directory.CreateDirectory(cache);
+        RemoveIfDamaged(target);
         while (!File.Exists(System.IO.Path.Combine(target, ModelManifest.FileName)))
         {
             try
@@ -37,6 +37,35 @@ internal static class ExportCache
             }
         }
         return target;
+    }
+
+    private static string CacheFolder(ErnieModelOptions options)
+    {
+        // Without a home directory .NET gives an empty path.
+        var cache = options.CacheDirectory ?? System.IO.Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.LocalApplicationData, Environment.SpecialFolderOption.DoNotVerify), "ernie-sdk");
+        if (cache.Length == 0) throw new ArgumentException("ErnieModelOptions.CacheDirectory is empty. Name a folder, or leave it null.", nameof(options));
+        try
+        {
+            return Directory.CreateDirectory(cache).FullName;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new IOException($"The cache folder {cache} for exports of checkpoints cannot be made: {e.Message} Set ErnieModelOptions.CacheDirectory to a folder that can be written, or export the checkpoint yourself.", e);
+        }
+    }
+
+    /// <summary>What lies in the cache can be made again: an entry that lost files, to a cleaner perhaps, is removed instead of failing every load.</summary>
+    private static void RemoveIfDamaged(string target)
+    {
+        if (!Directory.Exists(target)) return;
+        try
+        {
+            ModelVerifier.Check(target, ModelManifest.Read(target));
+        }
+        catch (Exception e) when (e is InvalidDataException or FileNotFoundException)
+        {
+            Directory.Delete(target, recursive: true);
+        }
     }
 
     /// <summary>Names what the export depends on: the checkpoint's files with size and time, the precisions, the format.</summary>

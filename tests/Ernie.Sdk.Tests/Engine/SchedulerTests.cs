@@ -43,23 +43,70 @@ public sealed class SchedulerTests
     }
 
     [Fact]
-    public void TwoRequestsThatDoNotFitTogether_RunOneAfterTheOther()
+    public void TwoRequestsThatDoNotFitTogether_RunOneAfterTheOther_AndASmallOnePasses()
     {
         using var cache = Cache(4);
         var scheduler = new Scheduler(cache, 16, 512);
         var batch = new StepBatch();
         var (first, second, small) = (Request(300, 20), Request(200, 60), Request(10, 10));
         foreach (var sequence in new[] { first, second, small }) scheduler.Enqueue(sequence);
+        Assert.True(scheduler.Plan(batch));
+        Assert.Equal([small, first], scheduler.Step.Select(static s => s.Sequence));
+        Compute(scheduler, null);
         while (scheduler.All.Contains(first))
         {
             Assert.True(scheduler.Plan(batch));
-            // The third would fit, but requests start in order: a large one is not overtaken for ever.
-            Assert.Equal([first], scheduler.Step.Select(static s => s.Sequence));
+            Assert.DoesNotContain(second, scheduler.Step.Select(static s => s.Sequence));
             Compute(scheduler, null);
         }
         Assert.Equal(20, first.GeneratedCount);
         Assert.True(scheduler.Plan(batch));
-        Assert.Equal([second, small], scheduler.Step.Select(static s => s.Sequence));
+        Assert.Equal([second], scheduler.Step.Select(static s => s.Sequence));
+    }
+
+    [Fact]
+    public void ALargeRequest_IsNotPassedForEver()
+    {
+        using var cache = Cache(4);
+        var scheduler = new Scheduler(cache, 16, 512);
+        var batch = new StepBatch();
+        var large = Request(400, 100);
+        scheduler.Enqueue(Request(10, 10));
+        scheduler.Plan(batch);
+        scheduler.Enqueue(large);
+        for (var step = 0; large.IsPrefill; step++)
+        {
+            Assert.InRange(step, 0, 2000);
+            scheduler.Enqueue(Request(10, 10));
+            if (scheduler.Plan(batch)) Compute(scheduler, null);
+        }
+    }
+
+    [Theory]
+    [InlineData(128)]
+    [InlineData(512)]
+    public void AShortPrompt_DoesNotWaitForALongOne_AndTheLongOneArrivesToo(int chunk)
+    {
+        using var cache = Cache(64);
+        var scheduler = new Scheduler(cache, 16, chunk);
+        var batch = new StepBatch();
+        var document = Request(6000, 10);
+        scheduler.Enqueue(document);
+        Assert.True(scheduler.Plan(batch));
+        Compute(scheduler, null);
+        for (var step = 0; document.IsPrefill; step++)
+        {
+            Assert.InRange(step, 0, 200);
+            var question = Request(100, 1);
+            scheduler.Enqueue(question);
+            for (var wait = 0; question.GeneratedCount == 0; wait++)
+            {
+                Assert.InRange(wait, 0, 2);
+                Assert.True(scheduler.Plan(batch));
+                Assert.InRange(batch.TokenCount, 1, chunk + 16);
+                Compute(scheduler, null);
+            }
+        }
     }
 
     [Fact]
