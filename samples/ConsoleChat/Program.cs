@@ -26,11 +26,7 @@ try
     using var client = model.AsChatClient();
     var history = new List<ChatMessage>();
 
-    if (arguments.Prompt is { } prompt)
-    {
-        await AnswerAsync(client, history, prompt);
-        return 0;
-    }
+    if (arguments.Prompt is { } prompt) return await AnswerAsync(client, history, prompt) ? 0 : 130;
 
     var interactive = !Console.IsInputRedirected;
     if (interactive) Console.WriteLine($"{model.ModelId}, {model.ContextLength} tokens of context. /new starts over, /exit ends, Ctrl+C stops an answer.");
@@ -50,10 +46,12 @@ catch (Exception e) when (e is InvalidDataException or NotSupportedException or 
     return 1;
 }
 
-async Task AnswerAsync(IChatClient client, List<ChatMessage> history, string text)
+// False when the answer was stopped.
+async Task<bool> AnswerAsync(IChatClient client, List<ChatMessage> history, string text)
 {
     history.Add(new ChatMessage(ChatRole.User, text));
     var updates = new List<ChatResponseUpdate>();
+    var stopped = false;
     using var cancellation = new CancellationTokenSource();
     answering = cancellation;
     try
@@ -67,6 +65,7 @@ async Task AnswerAsync(IChatClient client, List<ChatMessage> history, string tex
     catch (OperationCanceledException)
     {
         Console.Write(" (stopped)");
+        stopped = true;
     }
     catch (ArgumentException e)
     {
@@ -78,4 +77,5 @@ async Task AnswerAsync(IChatClient client, List<ChatMessage> history, string tex
     // What was said so far stays part of the conversation; without an answer the question goes too.
     if (updates.Count > 0) history.AddMessages(updates);
     else history.RemoveAt(history.Count - 1);
+    return !stopped;
 }

@@ -80,6 +80,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     /// <param name="options">How to run it; null for the defaults. Later changes to it have no effect.</param>
     /// <param name="progress">Told about an export's progress and, last, about the loaded model.</param>
     /// <param name="cancellationToken">Stops loading.</param>
+    /// <exception cref="DirectoryNotFoundException">There is no such folder.</exception>
     /// <exception cref="InvalidDataException">The folder holds no model, or a damaged one.</exception>
     /// <exception cref="NotSupportedException">The checkpoint is valid, but not one that this library runs.</exception>
     /// <exception cref="PlatformNotSupportedException">ONNX Runtime's native library is missing or does not fit this system.</exception>

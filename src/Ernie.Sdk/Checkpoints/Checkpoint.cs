@@ -41,7 +41,9 @@ internal sealed class Checkpoint : IWeightSource, IDisposable
     /// <exception cref="NotSupportedException">The model or its format is recognised, but not read.</exception>
     public static Checkpoint Open(string folder, ILogger? logger = null)
     {
-        if (!Directory.Exists(folder)) throw new DirectoryNotFoundException($"{folder}: no such folder.");
+        if (File.Exists(folder)) throw new InvalidDataException($"{folder} is a file. Name the checkpoint's folder.");
+        if (!Directory.Exists(folder)) throw new DirectoryNotFoundException($"There is no folder {folder}. Name a checkpoint's folder.");
+        if (File.Exists(Path.Combine(folder, "ernie.json"))) throw new InvalidDataException($"{folder} is an exported model already. Name the checkpoint that it was made from.");
         var path = Path.Combine(folder, "config.json");
         if (!File.Exists(path)) throw new FileNotFoundException($"{folder}: there is no config.json. Name the folder that holds config.json and the safetensors files.", path);
         var json = CheckpointFiles.ReadSmall(path, JsonKeys.MaxBytes);

@@ -11,7 +11,8 @@ internal static class ExportCache
     public static async Task<string> ResolveAsync(string path, ErnieModelOptions options, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
     {
         var folder = System.IO.Path.GetFullPath(path);
-        if (!Directory.Exists(folder)) throw new InvalidDataException($"{folder} is no folder. Name an exported model or a checkpoint.");
+        if (File.Exists(folder)) throw new InvalidDataException($"{folder} is a file. Name the folder that it lies in: an exported model or a checkpoint.");
+        if (!Directory.Exists(folder)) throw new DirectoryNotFoundException($"There is no folder {folder}. Name an exported model or a checkpoint.");
         if (File.Exists(System.IO.Path.Combine(folder, ModelManifest.FileName))) return folder;
         if (!File.Exists(System.IO.Path.Combine(folder, "config.json")))
             throw new InvalidDataException($"{folder} holds neither an exported model ({ModelManifest.FileName}) nor a checkpoint (config.json).");
