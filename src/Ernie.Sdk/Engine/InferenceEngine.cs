@@ -28,6 +28,7 @@ internal sealed class InferenceEngine : IDisposable
         _logger = logger;
         _thread = new Thread(Loop) { IsBackground = true, Name = "ernie-engine" };
         _thread.Start();
+        AppDomain.CurrentDomain.ProcessExit += OnProcessExit;
     }
 
     /// <exception cref="ObjectDisposedException">The engine has been stopped.</exception>
@@ -55,13 +56,29 @@ internal sealed class InferenceEngine : IDisposable
     /// <summary>Breaks off what is running, fails what is waiting, and ends the thread.</summary>
     public void Dispose()
     {
+        AppDomain.CurrentDomain.ProcessExit -= OnProcessExit;
+        Stop();
+        _thread.Join();
+    }
+
+    /// <summary>
+    /// A host that never disposes its model: after this event the native library tears down what a running step still uses, which would end the process by a signal. A step ends at its next
+    /// kernel boundary; the limit is for the largest kernels.
+    /// </summary>
+    private void OnProcessExit(object? sender, EventArgs e)
+    {
+        Stop();
+        if (Thread.CurrentThread != _thread) _thread.Join(TimeSpan.FromSeconds(10));
+    }
+
+    private void Stop()
+    {
         lock (_gate)
         {
             _stopping = true;
             _termination?.Request();
             Monitor.Pulse(_gate);
         }
-        _thread.Join();
     }
 
     private void Loop()

@@ -64,7 +64,7 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
         }
         Assert.False(Directory.Exists(target));
         Assert.True(Directory.Exists($"{target}.exporting"));
-        await Assert.ThrowsAsync<InvalidDataException>(() => ErnieModel.LoadAsync(target, cancellationToken: Token));
+        await Assert.ThrowsAsync<DirectoryNotFoundException>(() => ErnieModel.LoadAsync(target, cancellationToken: Token));
         await Assert.ThrowsAsync<InvalidDataException>(() => ErnieModel.LoadAsync($"{target}.exporting", cancellationToken: Token));
 
         await ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, cancellationToken: Token);

@@ -296,7 +296,7 @@ public sealed class HostileModelTests
     public async Task AFolderThatIsNone_IsRefused()
     {
         using var folder = new TemporaryFolder();
-        await Assert.ThrowsAsync<InvalidDataException>(() => ErnieModel.LoadAsync(folder.File("absent"), cancellationToken: Token));
+        await Assert.ThrowsAsync<DirectoryNotFoundException>(() => ErnieModel.LoadAsync(folder.File("absent"), cancellationToken: Token));
         await Assert.ThrowsAsync<InvalidDataException>(() => ErnieModel.LoadAsync(folder.Path, cancellationToken: Token));
         await Assert.ThrowsAsync<InvalidDataException>(() => ErnieExporter.VerifyAsync(folder.File("absent"), cancellationToken: Token));
         File.WriteAllText(folder.File("file"), "");
