@@ -65,7 +65,7 @@ internal static class ErnieCommandLine
         {
             await streams.Error.WriteLineAsync(line).ConfigureAwait(false);
         }
-        catch (IOException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ObjectDisposedException)
         {
             // Standard error is closed or full; the exit code still tells.
         }
