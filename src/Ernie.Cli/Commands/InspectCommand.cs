@@ -33,15 +33,8 @@ internal static class InspectCommand
     [
         $"Exported model  {folder}",
         $"Name            {manifest.Name}, by {manifest.Producer}, format {manifest.FormatVersion}{(manifest.DebugOutputs ? ", with debug outputs" : "")}",
-        $"Precision       experts {Text(manifest.Experts)}, everything else {Text(manifest.Dense)}; norms and routers fp32",
+        $"Precision       experts {manifest.Experts}, everything else {manifest.Dense}; norms and routers fp32",
         $"Weights         {manifest.Tensors.Count} tensors, {Size.Text(manifest.WeightBytes)} in {ModelManifest.WeightFile}",
         .. CheckpointReport.Lines(manifest.Config),
     ];
-
-    private static string Text(Sdk.Quantization.WeightFormat format) => format switch
-    {
-        Sdk.Quantization.WeightFormat.Float32 => "fp32",
-        Sdk.Quantization.WeightFormat.BFloat16 => "bf16",
-        _ => format.ToString(),
-    };
 }

@@ -76,7 +76,7 @@ internal sealed record MemoryPlan
 
     private static long Mlp(WeightFormat format, long hidden, long width) => width == 0 ? 0 : checked(Matrix(format, 2 * width, hidden) + Matrix(format, hidden, width));
 
-    private static long Matrix(WeightFormat format, long rows, long columns) => checked(rows * format.RowBytes(columns));
+    private static long Matrix(WeightFormat format, long rows, long columns) => format.Bytes(1, rows, columns);
 
     private static long Workspace(ErnieConfig config, long tokens, long chunk, int sequences)
     {

@@ -12,12 +12,12 @@ internal sealed record ExportedWeight(string Name, WeightFormat Format, IReadOnl
 {
     public long Columns => Shape[^1];
     public long Rows => Shape.Take(Shape.Count - 1).Aggregate(1L, static (product, size) => checked(product * size));
-    public long Bytes => checked(Rows * Format.RowBytes(Columns));
+    public long Bytes => Format.Bytes(1, Rows, Columns);
 
-    public TensorElementKind ElementKind => Format switch
+    public TensorElementKind ElementKind => Format.Kind switch
     {
-        WeightFormat.Float32 => TensorElementKind.Float,
-        WeightFormat.BFloat16 => TensorElementKind.BFloat16,
+        WeightKind.Float32 => TensorElementKind.Float,
+        WeightKind.BFloat16 => TensorElementKind.BFloat16,
         _ => TensorElementKind.UInt8,
     };
 }

@@ -77,8 +77,8 @@ internal sealed record ModelManifest
             && (c.MoeLayerCount == 0 || (c.ExpertCount is > 0 and <= ErnieConfigLimits.Experts && c.ExpertsPerToken > 0 && c.ExpertsPerToken <= c.ExpertCount
                 && c.ExpertIntermediateSize is > 0 and <= ErnieConfigLimits.Width && c.SharedExpertCount is >= 0 and <= ErnieConfigLimits.Experts
                 && (long)c.ExpertIntermediateSize * c.SharedExpertCount <= ErnieConfigLimits.Width && (long)c.ExpertCount * c.MoeLayerCount <= MaxExperts))
-            && c.MoeLayers.Count <= c.LayerCount && WeightBytes >= 0 && Enum.IsDefined(Experts) && Enum.IsDefined(Dense)
-            && Tensors.All(static t => t?.Shape is not null && Enum.IsDefined(t.Format)) && Files.All(static f => f is not null);
+            && c.MoeLayers.Count <= c.LayerCount && WeightBytes >= 0 && Experts.IsValid && Dense.IsValid
+            && Tensors.All(static t => t?.Shape is not null && t.Format.IsValid) && Files.All(static f => f is not null);
         if (!sane) throw new InvalidDataException($"{path} describes an impossible model. Export the checkpoint again.");
         foreach (var tensor in Tensors)
         {

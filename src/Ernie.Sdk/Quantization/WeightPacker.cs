@@ -9,12 +9,12 @@ internal static class WeightPacker
     /// <summary>Packs whole rows; <paramref name="destination"/> gets <c>source.Length / columns · RowBytes(columns)</c> bytes.</summary>
     public static void Pack(WeightFormat format, ReadOnlySpan<float> source, Span<byte> destination)
     {
-        switch (format)
+        switch (format.Kind)
         {
-            case WeightFormat.Float32:
+            case WeightKind.Float32:
                 MemoryMarshal.AsBytes(source).CopyTo(destination);
                 break;
-            case WeightFormat.BFloat16:
+            case WeightKind.BFloat16:
                 ToBFloat16(source, MemoryMarshal.Cast<byte, ushort>(destination));
                 break;
             default:

@@ -15,12 +15,14 @@ public sealed class KernelBitsTests
     /// <summary>All families that this machine runs and that promise equal bits; the first is the one to compare with.</summary>
     private static CpuKernels[] Vector { get; } = [.. KernelRegistry.All.Where(kernels => kernels.IsSupported && kernels is not ReferenceKernels)];
 
+    private static WeightFormat[] RowMajor { get; } = [WeightFormat.Float32, WeightFormat.BFloat16];
+
     [Theory]
     [MemberData(nameof(Families))]
     public void Linear_OfTokensAlone_EqualsBatch(string family)
     {
         var kernels = KernelFamilies.Supported(family);
-        foreach (var format in Enum.GetValues<WeightFormat>())
+        foreach (var format in RowMajor)
         {
             foreach (var swiGlu in new[] { false, true })
             {
@@ -45,7 +47,7 @@ public sealed class KernelBitsTests
     public void Experts_OfTokensAlone_EqualBatch(string family)
     {
         var kernels = KernelFamilies.Supported(family);
-        foreach (var format in Enum.GetValues<WeightFormat>())
+        foreach (var format in RowMajor)
         {
             const int tokens = 45, hidden = 68;
             using var test = new ExpertsCase(2, tokens, hidden, 37, 16, 3, format);
@@ -134,7 +136,7 @@ public sealed class KernelBitsTests
     public void InstructionSets_DoNotChangeBits()
     {
         Assert.SkipWhen(Vector.Length < 2, "This machine runs one family of vector kernels only.");
-        foreach (var format in Enum.GetValues<WeightFormat>())
+        foreach (var format in RowMajor)
         {
             using var linear = new LinearCase(1, 9, 134, 203, format, swiGlu: false);
             using var swiGlu = new LinearCase(2, 9, 134, 203, format, swiGlu: true);

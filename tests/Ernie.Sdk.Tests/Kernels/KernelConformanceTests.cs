@@ -19,12 +19,14 @@ public sealed class KernelConformanceTests
 
     public static TheoryData<string> Families => [.. KernelRegistry.All.Where(kernels => kernels is not ReferenceKernels).Select(kernels => kernels.Name)];
 
+    private static WeightFormat[] RowMajor { get; } = [WeightFormat.Float32, WeightFormat.BFloat16];
+
     [Theory]
     [MemberData(nameof(Families))]
     public void Linear_EqualsReference(string family)
     {
         var kernels = Supported(family);
-        foreach (var format in Enum.GetValues<WeightFormat>())
+        foreach (var format in RowMajor)
         {
             var seed = 0;
             foreach (var (tokens, rows, columns) in new[]
@@ -145,7 +147,7 @@ public sealed class KernelConformanceTests
     public void Experts_EqualReference(string family)
     {
         var kernels = Supported(family);
-        foreach (var format in Enum.GetValues<WeightFormat>())
+        foreach (var format in RowMajor)
         {
             var seed = 0;
             foreach (var (tokens, hidden, intermediate, experts, perToken) in new[]

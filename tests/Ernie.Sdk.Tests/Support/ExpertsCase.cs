@@ -17,8 +17,8 @@ internal sealed unsafe class ExpertsCase : IDisposable
         Input = NativeArray<float>.From(RandomTensor.Floats(random, tokens * hidden, 2));
         Router = NativeArray<float>.From(RandomTensor.Floats(random, experts * hidden, 8 / Math.Sqrt(hidden)));
         Bias = NativeArray<float>.From(RandomTensor.Floats(random, experts, 0.5));
-        _gateUp = RandomTensor.Weight(random, (nint)experts * 2 * intermediate * hidden, format, 4 / Math.Sqrt(hidden));
-        _down = RandomTensor.Weight(random, (nint)experts * hidden * intermediate, format, 4 / Math.Sqrt(intermediate));
+        _gateUp = RandomTensor.Weight(random, 2 * experts, intermediate, hidden, format, 4 / Math.Sqrt(hidden));
+        _down = RandomTensor.Weight(random, experts, hidden, intermediate, format, 4 / Math.Sqrt(intermediate));
     }
 
     public int Tokens { get; }
@@ -44,8 +44,8 @@ internal sealed unsafe class ExpertsCase : IDisposable
         using var selected = new NativeArray<int>(count * PerToken);
         using var weights = new NativeArray<float>(count * PerToken);
         output.Span.Fill(float.NaN);
-        var gateUp = new PackedMatrix(_format, _gateUp.Pointer, (nint)Experts * 2 * Intermediate, Hidden);
-        var down = new PackedMatrix(_format, _down.Pointer, (nint)Experts * Hidden, Intermediate);
+        var gateUp = new PackedMatrix(_format, _gateUp.Pointer, (nint)Experts * 2 * Intermediate, Hidden, Intermediate);
+        var down = new PackedMatrix(_format, _down.Pointer, (nint)Experts * Hidden, Intermediate, Hidden);
         var arguments = new ExpertsArguments
         {
             Input = Input.Pointer + (nint)begin * Hidden,

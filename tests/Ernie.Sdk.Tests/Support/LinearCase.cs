@@ -16,9 +16,10 @@ internal sealed unsafe class LinearCase : IDisposable
     {
         var random = new Random(seed);
         (_tokens, _columns, _swiGlu) = (tokens, columns, swiGlu);
+        var sections = swiGlu ? 2 : 1;
         _input = NativeArray<float>.From(RandomTensor.Floats(random, tokens * columns, 2));
-        _weight = RandomTensor.Weight(random, (nint)rows * columns, format, scale / Math.Sqrt(columns));
-        _matrix = new PackedMatrix(format, _weight.Pointer, rows, columns);
+        _weight = RandomTensor.Weight(random, sections, rows / sections, columns, format, scale / Math.Sqrt(columns));
+        _matrix = new PackedMatrix(format, _weight.Pointer, rows, columns, rows / sections);
     }
 
     public float[] Run(CpuKernels kernels, IParallelRunner runner) => Run(kernels, runner, 0, _tokens);

@@ -3,13 +3,14 @@ namespace Ernie.Sdk.Kernels;
 //  Router and experts
 //      x        [tokens, hidden]                                    float
 //      router   [experts, hidden], bias [experts]                   float
-//      gateUp   [range · 2 · intermediate, hidden]                  float32 or bfloat16   per expert: gate rows, then up rows
-//      down     [range · hidden, intermediate]                      float32 or bfloat16
+//      gateUp   [range · 2 · intermediate, hidden]                  any format   per expert: gate rows, then up rows
+//      down     [range · hidden, intermediate]                      any format
 //      y        [tokens, hidden]                                    float
 //  Math       p = softmax(x · routerᵀ) over all experts;  S = top-k of p + bias, ties to the lower index, NaN counts as -∞
 //             w = p[S] / max(Σ p[S], normMin), without the bias;  y = Σ over S in rank order, inside the range, of w · down(silu(gate(x)) · up(x))
 //  Source     ERNIE 4.5 in transformers (Ernie4_5_MoeTopKRouter, Ernie4_5_MoeExperts); capacity and token dropping are training only
 //  Reference  this file
+//             With packed weights the inputs of both products are replaced by their quantised form (QuantizedActivations).
 //  Tolerance  the definition: sums in double; logits, probabilities and weights are rounded to float, as the router is float everywhere
 internal static unsafe class ReferenceExperts
 {
@@ -84,19 +85,25 @@ internal static unsafe class ReferenceExperts
     /// <summary>One expert of the stack, counted from the range's begin: [hidden].</summary>
     private static double[] Expert(in ExpertsArguments a, int expert, float* x)
     {
+        var input = ReferenceLinear.Activations(a.GateUp.Format, new ReadOnlySpan<float>(x, a.HiddenSize));
+        var row = new float[a.HiddenSize];
         // The activation is rounded to float, as it is stored between the two products everywhere.
         var activation = new float[a.IntermediateSize];
         var firstGate = (nint)expert * 2 * a.IntermediateSize;
         for (var i = 0; i < a.IntermediateSize; i++)
         {
-            var gate = ReferenceLinear.Dot(a.GateUp, firstGate + i, x);
-            var up = ReferenceLinear.Dot(a.GateUp, firstGate + a.IntermediateSize + i, x);
-            activation[i] = (float)(ReferenceLinear.Silu(gate) * up);
+            ReferenceLinear.Weights(a.GateUp, firstGate + i, row);
+            var gate = ReferenceLinear.Dot(row, input);
+            ReferenceLinear.Weights(a.GateUp, firstGate + a.IntermediateSize + i, row);
+            activation[i] = (float)(ReferenceLinear.Silu(gate) * ReferenceLinear.Dot(row, input));
         }
+        activation = ReferenceLinear.Activations(a.Down.Format, activation);
+        row = new float[a.IntermediateSize];
         var output = new double[a.HiddenSize];
-        fixed (float* pointer = activation)
+        for (var n = 0; n < a.HiddenSize; n++)
         {
-            for (var n = 0; n < a.HiddenSize; n++) output[n] = ReferenceLinear.Dot(a.Down, (nint)expert * a.HiddenSize + n, pointer);
+            ReferenceLinear.Weights(a.Down, (nint)expert * a.HiddenSize + n, row);
+            output[n] = ReferenceLinear.Dot(row, activation);
         }
         return output;
     }
