@@ -48,11 +48,12 @@ public static class ErnieExporter
     /// <summary>Exports weights from anywhere; <paramref name="checkpoint"/> is the folder that tokenizer and template files are copied from, or null.</summary>
     internal static void Export(IWeightSource source, string? checkpoint, string output, ErnieExportOptions options, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
     {
-        var graph = ErnieGraph.Build(source.Config, FormatOf(options.Experts), FormatOf(options.Dense), options.DebugOutputs);
+        var formats = ExportFormats.Of(source, options);
+        var graph = ErnieGraph.Build(source.Config, formats, options.DebugOutputs);
         using var folder = ExportFolder.Create(output);
         var weights = WeightFileWriter.Plan(graph.Weights);
         folder.RequireSpace(weights.TotalBytes);
-        var tensors = weights.Write(folder.Path(ModelManifest.WeightFile), source, progress, cancellationToken);
+        var tensors = weights.Write(folder.Path(ModelManifest.WeightFile), source, new MatrixQuantizer(), progress, cancellationToken);
         folder.Write(ModelManifest.ModelFile, graph.Build(ModelManifest.WeightFile, weights.Offsets, Producer));
         if (checkpoint is not null) folder.CopySideFiles(checkpoint);
         var manifest = new ModelManifest
@@ -60,8 +61,7 @@ public static class ErnieExporter
             FormatVersion = ModelManifest.CurrentVersion,
             Name = options.ModelName ?? Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(checkpoint ?? output))),
             Producer = $"Ernie.Sdk {Producer}",
-            Experts = FormatOf(options.Experts),
-            Dense = FormatOf(options.Dense),
+            Formats = formats,
             DebugOutputs = options.DebugOutputs,
             Config = source.Config,
             WeightBytes = weights.TotalBytes,
@@ -71,13 +71,6 @@ public static class ErnieExporter
         cancellationToken.ThrowIfCancellationRequested();
         folder.Complete(manifest.ToJson());
     }
-
-    internal static WeightFormat FormatOf(ErniePrecision precision) => precision switch
-    {
-        ErniePrecision.BFloat16 => WeightFormat.BFloat16,
-        ErniePrecision.Float32 => WeightFormat.Float32,
-        _ => throw new ArgumentOutOfRangeException(nameof(precision), precision, "Use BFloat16 or Float32."),
-    };
 
     private static string Producer { get; } = typeof(ErnieExporter).Assembly.GetName().Version?.ToString(3) ?? "0";
 }

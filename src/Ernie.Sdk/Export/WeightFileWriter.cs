@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Numerics.Tensors;
 using System.Security.Cryptography;
 using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Quantization;
@@ -7,7 +6,7 @@ using Microsoft.Win32.SafeHandles;
 
 namespace Ernie.Sdk.Export;
 
-/// <summary>Streams weights into one file, a few megabytes at a time whatever the model's size. Every tensor starts on a page.</summary>
+/// <summary>Streams weights into one file, a few megabytes at a time on every processor whatever the model's size. Every tensor starts on a page.</summary>
 internal sealed class WeightFileWriter
 {
     /// <summary>Alignment of tensors in the file, so that kernels see aligned rows in the mapping.</summary>
@@ -35,66 +34,76 @@ internal sealed class WeightFileWriter
     public IReadOnlyDictionary<string, long> Offsets => _offsets;
     public long TotalBytes { get; }
 
-    public IReadOnlyList<ManifestTensor> Write(string path, IWeightSource source, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
+    public IReadOnlyList<ManifestTensor> Write(string path, IWeightSource source, MatrixQuantizer quantizer, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
     {
         var clock = Stopwatch.StartNew();
         var tensors = new List<ManifestTensor>(_weights.Count);
         using var file = Create(path, TotalBytes);
-        var floats = new float[ChunkFloats];
-        // One buffer is written while the next one is filled: reading, packing and checksums cost as much as a fast disk's writing.
-        var (filling, inFlight) = (new byte[ChunkFloats * sizeof(float)], new byte[ChunkFloats * sizeof(float)]);
-        var writing = Task.CompletedTask;
         using var checksum = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        // Chunks are read and packed in parallel, a few ahead of the one that is written; their number bounds the memory, their order is that of the file.
+        var slots = new ChunkPacker[Environment.ProcessorCount + 1];
+        for (var i = 0; i < slots.Length; i++) slots[i] = new ChunkPacker(quantizer);
+        var (started, finished) = (0L, 0L);
         try
         {
             foreach (var weight in _weights)
             {
-                var offset = _offsets[weight.Name];
-                var position = offset;
-                foreach (var name in weight.Sources)
+                var rows = new SourceRows(weight, source);
+                foreach (var chunk in Chunks(weight, rows))
                 {
-                    position = WriteSource(weight, source.Tensor(name), position);
+                    cancellationToken.ThrowIfCancellationRequested();
+                    if (started - finished == slots.Length) Finish();
+                    slots[started++ % slots.Length].Start(chunk, cancellationToken);
                 }
-                if (position - offset != weight.Bytes)
-                    throw new InvalidDataException($"{weight.Name}: its source tensors hold {position - offset} bytes, the configuration asks for {weight.Bytes}.");
-                tensors.Add(new ManifestTensor(weight.Name, weight.Format, weight.Shape, offset, weight.Bytes, Convert.ToHexStringLower(checksum.GetHashAndReset())));
             }
+            while (finished < started) Finish();
         }
         finally
         {
-            // The file must stay open until the last write has ended, whatever ends the loop.
-            ((IAsyncResult)writing).AsyncWaitHandle.WaitOne();
+            // The source must stay open until nobody reads it, whatever ends the loop.
+            foreach (var slot in slots) slot.Wait();
         }
-        writing.GetAwaiter().GetResult();
         RandomAccess.FlushToDisk(file);
         progress?.Report(new ErnieProgress("weights", TotalBytes, TotalBytes, clock.Elapsed));
         return tensors;
 
-        long WriteSource(ExportedWeight weight, CheckpointTensor tensor, long position)
+        void Finish()
         {
-            if (tensor.Columns != weight.Columns)
-                throw new InvalidDataException($"{tensor.File}: tensor {tensor.Name} has {tensor.Columns} inputs, expected {weight.Columns}.");
-            // A buffer holds at least one row: a row is at most the vocabulary or a feed-forward width.
-            var rowsAtOnce = Math.Max(1, ChunkFloats / tensor.Columns);
-            if (tensor.Columns > ChunkFloats) throw new InvalidDataException($"{tensor.File}: tensor {tensor.Name} has rows of {tensor.Columns} values; at most {ChunkFloats} are supported.");
-            for (long row = 0; row < tensor.Rows; row += rowsAtOnce)
+            var (chunk, bytes) = slots[finished++ % slots.Length].Result();
+            var weight = chunk.Rows.Weight;
+            var offset = _offsets[weight.Name];
+            checksum.AppendData(bytes.Span);
+            Write(file, bytes.Span, offset + chunk.Position, path);
+            progress?.Report(new ErnieProgress(weight.Name, offset + chunk.Position, TotalBytes, clock.Elapsed));
+            if (chunk.Position + bytes.Length == weight.Bytes)
+                tensors.Add(new ManifestTensor(weight.Name, weight.Format, weight.Shape, offset, weight.Bytes, Convert.ToHexStringLower(checksum.GetHashAndReset())));
+        }
+    }
+
+    /// <summary>A weight in runs of rows that are read and packed at once.</summary>
+    private static IEnumerable<WeightChunk> Chunks(ExportedWeight weight, SourceRows rows)
+    {
+        var columns = weight.Columns;
+        if (columns > ChunkFloats) throw new InvalidDataException($"{weight.Name} has rows of {columns} values; at most {ChunkFloats} are supported.");
+        var rowsAtOnce = Math.Max(1, ChunkFloats / columns);
+        if (!weight.Format.IsPacked)
+        {
+            for (long row = 0; row < weight.Rows; row += rowsAtOnce)
+                yield return new WeightChunk(rows, row, Math.Min(rowsAtOnce, weight.Rows - row), row * weight.Format.RowBytes(columns));
+            yield break;
+        }
+        var layout = new PanelLayout(weight.Format, columns);
+        // The encoder of int2 wants to see the whole matrix.
+        rowsAtOnce = weight.Format.Kind == WeightKind.Int2 ? weight.SectionRows : Math.Max(1, rowsAtOnce / PanelLayout.Rows) * PanelLayout.Rows;
+        long position = 0;
+        for (long section = 0; section < weight.Rows; section += weight.SectionRows)
+        {
+            for (long row = 0; row < weight.SectionRows; row += rowsAtOnce)
             {
-                cancellationToken.ThrowIfCancellationRequested();
-                var rows = Math.Min(rowsAtOnce, tensor.Rows - row);
-                var values = floats.AsSpan(0, (int)(rows * tensor.Columns));
-                tensor.Read(row, values);
-                if (!TensorPrimitives.IsFiniteAll<float>(values)) ThrowNonFinite(tensor, row, values);
-                var packed = filling.AsMemory(0, (int)(rows * weight.Format.RowBytes(tensor.Columns)));
-                WeightPacker.Pack(weight.Format, values, packed.Span);
-                checksum.AppendData(packed.Span);
-                writing.GetAwaiter().GetResult();
-                (filling, inFlight) = (inFlight, filling);
-                var start = position;
-                writing = Task.Run(() => Write(file, packed.Span, start, path), CancellationToken.None);
-                position += packed.Length;
-                progress?.Report(new ErnieProgress(weight.Name, start, TotalBytes, clock.Elapsed));
+                var count = Math.Min(rowsAtOnce, weight.SectionRows - row);
+                yield return new WeightChunk(rows, section + row, count, position);
+                position += PanelLayout.PanelCount(count) * layout.PanelBytes;
             }
-            return position;
         }
     }
 
@@ -131,13 +140,5 @@ internal sealed class WeightFileWriter
         {
             throw ExportFolder.WritingFailed(path, e);
         }
-    }
-
-    private static void ThrowNonFinite(CheckpointTensor tensor, long firstRow, ReadOnlySpan<float> values)
-    {
-        var index = 0;
-        while (float.IsFinite(values[index])) index++;
-        throw new InvalidDataException(
-            $"{tensor.File}: tensor {tensor.Name} holds {values[index]} at row {firstRow + index / tensor.Columns}, column {index % tensor.Columns}; weights must be finite. Download the file again.");
     }
 }
