@@ -8,7 +8,8 @@ namespace Ernie.Sdk;
 /// <summary>Writes a checkpoint as an ONNX model that ONNX Runtime loads, and checks what was written.</summary>
 /// <remarks>
 /// The output folder holds <c>model.onnx</c>, its weights in <c>model.weights</c>, the manifest <c>ernie.json</c>, and the checkpoint's tokenizer and template files.
-/// It appears under its name only when complete; an export that is killed leaves at most <c>NAME.exporting</c> and <c>NAME.exporting.lock</c>, which nothing loads and the next export replaces.
+/// It appears under its name only when complete; an export that is killed leaves at most <c>NAME.exporting</c> and <c>NAME.exporting.lock</c>, which nothing loads. The next export to
+/// that name goes on from there if checkpoint, options and library are the same, and replaces them if not.
 /// </remarks>
 public static class ErnieExporter
 {
@@ -50,11 +51,14 @@ public static class ErnieExporter
     {
         var formats = ExportFormats.Of(source, options);
         var graph = ErnieGraph.Build(source.Config, formats, options.DebugOutputs);
-        using var folder = ExportFolder.Create(output);
         var weights = WeightFileWriter.Plan(graph.Weights);
+        var model = graph.Build(ModelManifest.WeightFile, weights.Offsets, Producer);
+        var quantizer = new MatrixQuantizer();
+        using var folder = ExportFolder.Create(output, checkpoint is null ? null : ExportIdentity.Of(checkpoint, model, quantizer.Identity));
         folder.RequireSpace(weights.TotalBytes);
-        var tensors = weights.Write(folder.Path(ModelManifest.WeightFile), source, new MatrixQuantizer(), progress, cancellationToken);
-        folder.Write(ModelManifest.ModelFile, graph.Build(ModelManifest.WeightFile, weights.Offsets, Producer));
+        if (folder.Journal is { Finished.Count: > 0 and var finished }) options.Logger?.LogInformation("{Output}: goes on with an export that was interrupted after {Finished} of {Tensors} tensors.", output, finished, graph.Weights.Count);
+        var tensors = weights.Write(folder.Path(ModelManifest.WeightFile), source, quantizer, folder.Journal, progress, cancellationToken);
+        folder.Write(ModelManifest.ModelFile, model);
         if (checkpoint is not null) folder.CopySideFiles(checkpoint);
         var manifest = new ModelManifest
         {

@@ -13,6 +13,8 @@ internal sealed class WeightFileWriter
     private const long PageBytes = 4096;
     /// <summary>Floats converted at a time: 16 MB, beyond which nothing gets faster (measured on an NVMe disk).</summary>
     private const long ChunkFloats = 4 << 20;
+    /// <summary>Bytes of finished tensors read at a time.</summary>
+    private const int CheckedBytes = 8 << 20;
 
     private readonly IReadOnlyList<ExportedWeight> _weights;
     private readonly Dictionary<string, long> _offsets = [];
@@ -34,11 +36,19 @@ internal sealed class WeightFileWriter
     public IReadOnlyDictionary<string, long> Offsets => _offsets;
     public long TotalBytes { get; }
 
-    public IReadOnlyList<ManifestTensor> Write(string path, IWeightSource source, MatrixQuantizer quantizer, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
+    /// <param name="path">The weight file: created, or continued if <paramref name="journal"/> knows finished tensors.</param>
+    /// <param name="source">Where the weights come from.</param>
+    /// <param name="quantizer">Rounds weights of packed formats.</param>
+    /// <param name="journal">Told every tensor that is complete, or null.</param>
+    /// <param name="progress">Told about every chunk.</param>
+    /// <param name="cancellationToken">Stops.</param>
+    public IReadOnlyList<ManifestTensor> Write(string path, IWeightSource source, MatrixQuantizer quantizer, ExportJournal? journal, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
     {
+        using var file = Open(path, journal);
+        var checksums = Finished(file, journal, progress, cancellationToken);
+        var missing = _weights.Where(weight => !checksums.ContainsKey(weight.Name)).ToList();
+        var (bytesDone, bytesTotal) = (0L, missing.Sum(static weight => weight.Bytes));
         var clock = Stopwatch.StartNew();
-        var tensors = new List<ManifestTensor>(_weights.Count);
-        using var file = Create(path, TotalBytes);
         using var checksum = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         // Chunks are read and packed in parallel, a few ahead of the one that is written; their number bounds the memory, their order is that of the file.
         var slots = new ChunkPacker[Environment.ProcessorCount + 1];
@@ -46,10 +56,9 @@ internal sealed class WeightFileWriter
         var (started, finished) = (0L, 0L);
         try
         {
-            foreach (var weight in _weights)
+            foreach (var weight in missing)
             {
-                var rows = new SourceRows(weight, source);
-                foreach (var chunk in Chunks(weight, rows))
+                foreach (var chunk in Chunks(weight, new SourceRows(weight, source)))
                 {
                     cancellationToken.ThrowIfCancellationRequested();
                     if (started - finished == slots.Length) Finish();
@@ -64,20 +73,49 @@ internal sealed class WeightFileWriter
             foreach (var slot in slots) slot.Wait();
         }
         RandomAccess.FlushToDisk(file);
-        progress?.Report(new ErnieProgress("weights", TotalBytes, TotalBytes, clock.Elapsed));
-        return tensors;
+        progress?.Report(new ErnieProgress("weights", bytesTotal, bytesTotal, clock.Elapsed));
+        return [.. _weights.Select(weight => new ManifestTensor(weight.Name, weight.Format, weight.Shape, _offsets[weight.Name], weight.Bytes, checksums[weight.Name]))];
 
         void Finish()
         {
             var (chunk, bytes) = slots[finished++ % slots.Length].Result();
             var weight = chunk.Rows.Weight;
-            var offset = _offsets[weight.Name];
             checksum.AppendData(bytes.Span);
-            Write(file, bytes.Span, offset + chunk.Position, path);
-            progress?.Report(new ErnieProgress(weight.Name, offset + chunk.Position, TotalBytes, clock.Elapsed));
-            if (chunk.Position + bytes.Length == weight.Bytes)
-                tensors.Add(new ManifestTensor(weight.Name, weight.Format, weight.Shape, offset, weight.Bytes, Convert.ToHexStringLower(checksum.GetHashAndReset())));
+            Write(file, bytes.Span, _offsets[weight.Name] + chunk.Position, path);
+            progress?.Report(new ErnieProgress(weight.Name, bytesDone, bytesTotal, clock.Elapsed));
+            bytesDone += bytes.Length;
+            if (chunk.Position + bytes.Length != weight.Bytes) return;
+            var sha256 = Convert.ToHexStringLower(checksum.GetHashAndReset());
+            checksums.Add(weight.Name, sha256);
+            journal?.Add(weight.Name, sha256);
         }
+    }
+
+    /// <summary>Checksums of the tensors that lie in the file as the journal says.</summary>
+    private Dictionary<string, string> Finished(SafeFileHandle file, ExportJournal? journal, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
+    {
+        var found = new Dictionary<string, string>(StringComparer.Ordinal);
+        if (journal is null) return found;
+        var claimed = _weights.Where(weight => journal.Finished.ContainsKey(weight.Name)).ToList();
+        var (clock, done, total) = (Stopwatch.StartNew(), 0L, claimed.Sum(static weight => weight.Bytes));
+        var buffer = new byte[Math.Min(total, CheckedBytes)];
+        using var checksum = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        foreach (var weight in claimed)
+        {
+            for (long at = 0; at < weight.Bytes;)
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+                var read = RandomAccess.Read(file, buffer.AsSpan(0, (int)Math.Min(buffer.Length, weight.Bytes - at)), _offsets[weight.Name] + at);
+                if (read == 0) break;
+                checksum.AppendData(buffer, 0, read);
+                at += read;
+                done += read;
+                progress?.Report(new ErnieProgress(weight.Name, done, total, clock.Elapsed));
+            }
+            var sha256 = Convert.ToHexStringLower(checksum.GetHashAndReset());
+            if (sha256 == journal.Finished[weight.Name]) found.Add(weight.Name, sha256);
+        }
+        return found;
     }
 
     /// <summary>A weight in runs of rows that are read and packed at once.</summary>
@@ -108,14 +146,15 @@ internal sealed class WeightFileWriter
     }
 
     /// <summary>Takes the disk space at once, so that a full disk is found now and not after hours.</summary>
-    private static SafeFileHandle Create(string path, long bytes)
+    private SafeFileHandle Open(string path, ExportJournal? journal)
     {
         try
         {
-            var file = File.OpenHandle(path, FileMode.CreateNew, FileAccess.Write, FileShare.None, FileOptions.None, bytes);
+            var continues = journal is { Finished.Count: > 0 } && File.Exists(path);
+            var file = File.OpenHandle(path, continues ? FileMode.Open : FileMode.Create, FileAccess.ReadWrite, FileShare.None, FileOptions.None, continues ? 0 : TotalBytes);
             try
             {
-                RandomAccess.SetLength(file, bytes);
+                RandomAccess.SetLength(file, TotalBytes);
                 return file;
             }
             catch

@@ -3,6 +3,9 @@ namespace Ernie.Sdk.Quantization;
 /// <summary>Turns float weights into panels. Thread-safe; the same weights give the same bytes on every machine.</summary>
 internal class MatrixQuantizer
 {
+    /// <summary>What the bytes depend on besides the weights: an interrupted export goes on only under the same.</summary>
+    public virtual string Identity => "";
+
     /// <summary>Quantises rows that begin a panel.</summary>
     /// <param name="format">A packed format.</param>
     /// <param name="name">Canonical name of the checkpoint's weight that the first row belongs to; all rows have the same inputs as it.</param>
