@@ -133,6 +133,7 @@ internal sealed unsafe class LayerForward : IDisposable
     private void Experts(int layer, TokenMatrix x, TokenMatrix h, LayerWeights weights, Action<string, TokenMatrix>? inputs)
     {
         var perToken = _config.ExpertsPerToken;
+        inputs?.Invoke(TensorNames.Router(layer), h);
         var logits = Linear(h, weights(TensorNames.Router(layer)));
         var bias = new ReadOnlySpan<float>(weights(TensorNames.CorrectionBias(layer)).Data, _config.ExpertCount);
         var chosen = new int[x.Tokens * perToken];
@@ -142,6 +143,7 @@ internal sealed unsafe class LayerForward : IDisposable
             for (var t = 0; t < x.Tokens; t++)
                 VectorRouter<Lanes128>.Route(logits.Data + (nint)t * _config.ExpertCount, _config.ExpertCount, addend, _config.RouterNormMin, chosen.AsSpan(t * perToken, perToken), shares.AsSpan(t * perToken, perToken));
         }
+        // Experts without a token are asked for all the same: whoever gives the weights may have more to do with them.
         var tokens = new List<int>();
         var share = new List<float>();
         for (var e = 0; e < _config.ExpertCount; e++)
@@ -155,12 +157,6 @@ internal sealed unsafe class LayerForward : IDisposable
                 share.Add(shares[i]);
             }
             var rows = h.Gather(System.Runtime.InteropServices.CollectionsMarshal.AsSpan(tokens));
-            inputs?.Invoke(TensorNames.ExpertGate(layer, e), rows);
-            if (tokens.Count == 0)
-            {
-                inputs?.Invoke(TensorNames.ExpertDown(layer, e), new TokenMatrix(0, _config.ExpertIntermediateSize));
-                continue;
-            }
             var a = Linear(rows, weights(TensorNames.ExpertGate(layer, e), TensorNames.ExpertUp(layer, e)), swiGlu: true);
             inputs?.Invoke(TensorNames.ExpertDown(layer, e), a);
             var y = Linear(a, weights(TensorNames.ExpertDown(layer, e)));

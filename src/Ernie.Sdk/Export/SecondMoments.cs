@@ -1,5 +1,7 @@
+using System.Numerics.Tensors;
 using System.Runtime.Intrinsics;
 using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Quantization;
 
 namespace Ernie.Sdk.Export;
 
@@ -16,6 +18,24 @@ internal static unsafe class SecondMoments
             for (var k = 0; k < row.Length; k++) sums[k] += (double)row[k] * row[k];
         }
         return [.. sums.Select(sum => (float)(sum / Math.Max(1, x.Tokens)))];
+    }
+
+    /// <summary>What rounding errors of a matrix with these inputs cost, correlations included as far as the tokens tell them.</summary>
+    /// <param name="x">[tokens, columns]</param>
+    /// <param name="prior">[columns] second moments that count as much as <paramref name="priorTokens"/> tokens, or null.</param>
+    /// <param name="priorTokens">See there.</param>
+    /// <param name="parallel">Threads.</param>
+    public static ErrorMetric Metric(TokenMatrix x, float[]? prior, double priorTokens, IParallelRunner parallel)
+    {
+        var moments = Matrix(x, parallel);
+        if (prior is not null)
+        {
+            var share = x.Tokens / (x.Tokens + priorTokens);
+            TensorPrimitives.Multiply<double>(moments, share, moments);
+            for (var k = 0; k < prior.Length; k++) moments[(long)k * x.Columns + k] += (1 - share) * prior[k];
+        }
+        // Of few tokens correlations are chance.
+        return ErrorMetric.FromMoments(moments, x.Columns, x.Columns / (x.Columns + 2.0 * x.Tokens), parallel);
     }
 
     /// <summary>Lower triangle of [columns, columns] E[xᵀ x].</summary>

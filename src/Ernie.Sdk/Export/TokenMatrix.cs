@@ -21,6 +21,13 @@ internal sealed unsafe class TokenMatrix
 
     public Span<float> Row(int token) => _values.AsSpan(token * Columns, Columns);
 
+    public TokenMatrix Copy()
+    {
+        var copy = new TokenMatrix(Tokens, Columns);
+        Values.CopyTo(copy.Values);
+        return copy;
+    }
+
     /// <summary>The rows of some tokens, one after another.</summary>
     public TokenMatrix Gather(ReadOnlySpan<int> tokens)
     {

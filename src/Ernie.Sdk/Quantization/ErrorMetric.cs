@@ -17,9 +17,12 @@ internal sealed class ErrorMetric
     /// <summary>Rows of the factor that are eliminated together: the trailing matrix is read once for all of them.</summary>
     private const int PanelRows = 16;
 
-    private ErrorMetric(float[] importance, float[]? factor) => (Importance, Factor) = (importance, factor);
+    private ErrorMetric(float[] moments, float[] importance, float[]? factor) => (Moments, Importance, Factor) = (moments, importance, factor);
 
     public int Columns => Importance.Length;
+
+    /// <summary>[inputs] E[x²], the diagonal of H.</summary>
+    public float[] Moments { get; }
 
     /// <summary>[inputs] m, every value positive. With a factor: the squares of its diagonal, which is what an error costs that later inputs make up for.</summary>
     public float[] Importance { get; }
@@ -34,7 +37,7 @@ internal sealed class ErrorMetric
     {
         var importance = new float[columns];
         importance.AsSpan().Fill(1);
-        return new ErrorMetric(importance, null);
+        return new ErrorMetric(importance, importance, null);
     }
 
     /// <param name="moments">[inputs] E[x²]. Inputs that never fired keep a little weight, so that their weights are still rounded to something near.</param>
@@ -43,7 +46,7 @@ internal sealed class ErrorMetric
         var importance = moments.ToArray();
         var floor = Floor(importance);
         for (var k = 0; k < importance.Length; k++) importance[k] = Math.Max(importance[k], floor);
-        return new ErrorMetric(importance, null);
+        return new ErrorMetric(importance, importance, null);
     }
 
     /// <param name="moments">[inputs, inputs] H, of which the lower triangle is read; overwritten.</param>
@@ -55,6 +58,7 @@ internal sealed class ErrorMetric
         var diagonal = new float[columns];
         for (var k = 0; k < columns; k++) diagonal[k] = (float)moments[(long)k * columns + k];
         var floor = Floor(diagonal);
+        var original = (float[])diagonal.Clone();
         for (var j = 0; j < columns; j++)
         {
             var row = moments.AsSpan(j * columns, j + 1);
@@ -69,20 +73,7 @@ internal sealed class ErrorMetric
             for (var i = 0; i <= j; i++) factor[j * columns + i] = (float)moments[j * columns + i];
             diagonal[j] = factor[j * columns + j] * factor[j * columns + j];
         }
-        return new ErrorMetric(diagonal, factor);
-    }
-
-    /// <summary>This metric for weights whose input k is multiplied by <paramref name="scales"/>[k], the input itself being divided by it.</summary>
-    public ErrorMetric Rescaled(ReadOnlySpan<float> scales)
-    {
-        var importance = new float[Columns];
-        for (var k = 0; k < importance.Length; k++) importance[k] = Importance[k] / (scales[k] * scales[k]);
-        if (Factor is null) return new ErrorMetric(importance, null);
-        var factor = new float[Factor.Length];
-        var inverse = new float[Columns];
-        TensorPrimitives.Divide(1f, scales, inverse);
-        for (var j = 0; j < Columns; j++) TensorPrimitives.Multiply(Factor.AsSpan(j * Columns, j + 1), inverse.AsSpan(0, j + 1), factor.AsSpan(j * Columns, j + 1));
-        return new ErrorMetric(importance, factor);
+        return new ErrorMetric(original, diagonal, factor);
     }
 
     private static float Floor(ReadOnlySpan<float> moments)
