@@ -144,6 +144,22 @@ internal sealed record QualityFile
     public required IReadOnlyList<TensorQuality> Tensors { get; init; }
 
     public byte[] ToJson() => JsonSerializer.SerializeToUtf8Bytes(this, QualityJson.Default.QualityFile);
+
+    /// <summary>The report of an exported model, or null if it has none.</summary>
+    /// <exception cref="InvalidDataException">The file is damaged.</exception>
+    public static QualityFile? Find(string folder)
+    {
+        var path = Path.Combine(folder, QualityReport.FileName);
+        if (!File.Exists(path)) return null;
+        try
+        {
+            return JsonSerializer.Deserialize(File.ReadAllBytes(path), QualityJson.Default.QualityFile);
+        }
+        catch (JsonException e)
+        {
+            throw new InvalidDataException($"{path} cannot be read: {e.Message} Export the checkpoint again.", e);
+        }
+    }
 }
 
 /// <summary>Squared error of a weight over its squares; weighted: each input by its mean square in the calibration.</summary>
