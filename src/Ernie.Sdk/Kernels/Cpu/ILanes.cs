@@ -12,6 +12,8 @@ internal unsafe interface ILanes<TSelf> where TSelf : unmanaged, ILanes<TSelf>
     static abstract bool IsSupported { get; }
     /// <summary>Whether 16 accumulators and their operands fit the registers. Tiles differ by it; the order of additions does not.</summary>
     static abstract bool HasManyRegisters { get; }
+    /// <summary>Tokens of the largest tile of panel kernels: 2, 4 or 8, as many as the registers hold.</summary>
+    static abstract int PanelTokens { get; }
 
     static abstract TSelf Zero { get; }
     static abstract TSelf Broadcast(float value);
@@ -61,9 +63,9 @@ internal unsafe interface ILanes<TSelf> where TSelf : unmanaged, ILanes<TSelf>
     static abstract TSelf LoadHalf(ushort* source);
     /// <summary>Sixteen bytes as unsigned 32-bit integers.</summary>
     static abstract TSelf WidenBytes(byte* source);
-    /// <summary>Low 16 bits of the product of 32-bit integers below 65536, whose upper halves are zero.</summary>
-    static abstract TSelf MultiplyUInt16(TSelf a, TSelf b);
-    static abstract TSelf BroadcastInt32(int value);
+    static abstract TSelf BroadcastInt16(short value);
+    /// <summary>WINT2 values plus 32 of sixteen bytes, four a byte, under one code whose words are whole numbers below 32768: word = byte · scale + zeroPoint, both as 16-bit integers.</summary>
+    static abstract TSelf Wint2Values(byte* line, TSelf scale, TSelf zeroPoint);
     /// <summary>Largest integers not above a, as 32-bit integers.</summary>
     static abstract TSelf FloorToInt32(TSelf a);
     /// <summary>Of each 32-bit word the six bits from 9, 6, 3 and 0 on, as four bytes: WINT2 values plus 32.</summary>

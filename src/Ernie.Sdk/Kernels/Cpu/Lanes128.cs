@@ -16,6 +16,7 @@ internal readonly unsafe struct Lanes128(Vector128<float> a, Vector128<float> b,
     public static string Name => "vector128";
     public static bool IsSupported => true;
     public static bool HasManyRegisters => false;
+    public static int PanelTokens => AdvSimd.IsSupported ? 4 : 2;
 
     public static Lanes128 Zero => new(Vector128<float>.Zero, Vector128<float>.Zero, Vector128<float>.Zero, Vector128<float>.Zero);
 
@@ -142,13 +143,19 @@ internal readonly unsafe struct Lanes128(Vector128<float> a, Vector128<float> b,
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Lanes128 MultiplyUInt16(Lanes128 a, Lanes128 b) => new((a._a.AsUInt16() * b._a.AsUInt16()).AsSingle(), (a._b.AsUInt16() * b._b.AsUInt16()).AsSingle(), (a._c.AsUInt16() * b._c.AsUInt16()).AsSingle(), (a._d.AsUInt16() * b._d.AsUInt16()).AsSingle());
-
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Lanes128 BroadcastInt32(int value)
+    public static Lanes128 BroadcastInt16(short value)
     {
         var all = Vector128.Create(value).AsSingle();
         return new(all, all, all, all);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 Wint2Values(byte* line, Lanes128 scale, Lanes128 zeroPoint)
+    {
+        var (low, high) = Vector128.Widen(Vector128.Load(line));
+        var (a, b) = Wint2Values(low.AsInt16() * scale._a.AsInt16() + zeroPoint._a.AsInt16());
+        var (c, d) = Wint2Values(high.AsInt16() * scale._a.AsInt16() + zeroPoint._a.AsInt16());
+        return new(a, b, c, d);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -202,6 +209,16 @@ internal readonly unsafe struct Lanes128(Vector128<float> a, Vector128<float> b,
     private static Vector128<float> SpreadWord(Vector128<int> w) =>
         (((w >> 9) & Vector128.Create(0x3F)) | ((w << 2) & Vector128.Create(0x3F00)) | ((w << 13) & Vector128.Create(0x3F0000)) | ((w << 24) & Vector128.Create(0x3F000000))).AsSingle();
 
+    /// <summary>Eight words to rows 0-3 and 4-7 of four bytes.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static (Vector128<float> Low, Vector128<float> High) Wint2Values(Vector128<short> word)
+    {
+        var first = ((word >>> 9) | ((word << 2) & Vector128.Create((short)0x3F00))).AsUInt16();
+        var second = (((word >>> 3) & Vector128.Create((short)0x3F)) | ((word << 8) & Vector128.Create((short)0x3F00))).AsUInt16();
+        var (firstLow, firstHigh) = Vector128.Widen(first);
+        var (secondLow, secondHigh) = Vector128.Widen(second);
+        return ((firstLow | (secondLow << 16)).AsSingle(), (firstHigh | (secondHigh << 16)).AsSingle());
+    }
+
     private static Vector128<float> Nibble(Vector128<int> a, bool high) => ((high ? a >>> 4 : a) & Vector128.Create(15)).AsSingle();
 }

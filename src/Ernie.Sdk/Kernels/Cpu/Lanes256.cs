@@ -13,6 +13,7 @@ internal readonly unsafe struct Lanes256(Vector256<float> low, Vector256<float> 
     public static string Name => "avx2";
     public static bool IsSupported => Avx2.IsSupported && Fma.IsSupported;
     public static bool HasManyRegisters => false;
+    public static int PanelTokens => 4;
 
     public static Lanes256 Zero => new(Vector256<float>.Zero, Vector256<float>.Zero);
 
@@ -132,13 +133,21 @@ internal readonly unsafe struct Lanes256(Vector256<float> low, Vector256<float> 
     public static Lanes256 WidenBytes(byte* source) => new(Avx2.ConvertToVector256Int32(source).AsSingle(), Avx2.ConvertToVector256Int32(source + 8).AsSingle());
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Lanes256 MultiplyUInt16(Lanes256 a, Lanes256 b) => new((a._low.AsUInt16() * b._low.AsUInt16()).AsSingle(), (a._high.AsUInt16() * b._high.AsUInt16()).AsSingle());
-
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Lanes256 BroadcastInt32(int value)
+    public static Lanes256 BroadcastInt16(short value)
     {
         var all = Vector256.Create(value).AsSingle();
         return new(all, all);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes256 Wint2Values(byte* line, Lanes256 scale, Lanes256 zeroPoint)
+    {
+        // Rows 0-3, 8-11 | 4-7, 12-15, so that interleaving inside 128 bits gives rows 0-7 and 8-15.
+        var bytes = Avx2.ConvertToVector256Int16(Sse2.Shuffle(Vector128.Load((int*)line), 0b11_01_10_00).AsByte());
+        var word = bytes * scale._low.AsInt16() + zeroPoint._low.AsInt16();
+        var first = (word >>> 9) | ((word << 2) & Vector256.Create((short)0x3F00));
+        var second = ((word >>> 3) & Vector256.Create((short)0x3F)) | ((word << 8) & Vector256.Create((short)0x3F00));
+        return new(Avx2.UnpackLow(first, second).AsSingle(), Avx2.UnpackHigh(first, second).AsSingle());
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -12,6 +12,7 @@ internal readonly unsafe struct Lanes512(Vector512<float> value) : ILanes<Lanes5
     public static string Name => "avx512";
     public static bool IsSupported => Vector512.IsHardwareAccelerated && Avx512F.IsSupported && Avx512BW.IsSupported;
     public static bool HasManyRegisters => true;
+    public static int PanelTokens => 8;
 
     public static Lanes512 Zero => new(Vector512<float>.Zero);
 
@@ -108,10 +109,15 @@ internal readonly unsafe struct Lanes512(Vector512<float> value) : ILanes<Lanes5
     public static Lanes512 WidenBytes(byte* source) => new(Avx512F.ConvertToVector512Int32(Vector128.Load(source)).AsSingle());
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Lanes512 MultiplyUInt16(Lanes512 a, Lanes512 b) => new((a._value.AsUInt16() * b._value.AsUInt16()).AsSingle());
+    public static Lanes512 BroadcastInt16(short value) => new(Vector512.Create(value).AsSingle());
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static Lanes512 BroadcastInt32(int value) => new(Vector512.Create(value).AsSingle());
+    public static Lanes512 Wint2Values(byte* line, Lanes512 scale, Lanes512 zeroPoint)
+    {
+        // A word in the low half of every 32 bits; what the addition leaves in the high half is not looked at.
+        var bytes = Avx512F.ConvertToVector512Int32(Vector128.Load(line)).AsInt16();
+        return SpreadWord(new((bytes * scale._value.AsInt16() + zeroPoint._value.AsInt16()).AsSingle()));
+    }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes512 FloorToInt32(Lanes512 a) => new(Vector512.ConvertToInt32Native(Vector512.Floor(a._value)).AsSingle());

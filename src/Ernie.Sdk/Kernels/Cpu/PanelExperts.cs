@@ -13,7 +13,7 @@ namespace Ernie.Sdk.Kernels;
 //  Tolerance  2e-5 + 2e-5 · |y| at hidden 2560; equal bits for any tokens, threads and instruction set
 internal static unsafe class PanelExperts<TLanes> where TLanes : unmanaged, ILanes<TLanes>
 {
-    private const int TokenTile = 8;
+    private const int TokenTile = 32;
     private const int Lanes = PanelLayout.Rows;
     private const int PanelsPerBlock = PanelLayout.BlockColumns / Lanes;
     private const int MaxPanels = 16;

@@ -17,12 +17,14 @@ internal unsafe interface IPanelFormat
     static abstract int Passes { get; }
     /// <summary>Whether 16-bit sums overflow after more than one step.</summary>
     static abstract bool SumsEveryStep { get; }
+    /// <summary>Whether the bytes lie in a cache already.</summary>
+    static virtual bool IsUnpacked => false;
     /// <summary>The panel's code_scale, then code_zp, as the planes want them; zero for formats without.</summary>
     static abstract (TLanes Scale, TLanes ZeroPoint) Codes<TLanes>(byte* panel, in PanelLayout layout) where TLanes : unmanaged, ILanes<TLanes>;
     /// <summary>Bytes [16 rows, inputs 8·step .. +3] of a block.</summary>
-    static abstract TLanes Even<TLanes>(byte* block, int step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes>;
+    static abstract TLanes Even<TLanes>(byte* block, nint step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes>;
     /// <summary>Bytes [16 rows, inputs 8·step+4 .. +7].</summary>
-    static abstract TLanes Odd<TLanes>(byte* block, int step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes>;
+    static abstract TLanes Odd<TLanes>(byte* block, nint step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes>;
 }
 
 /// <summary>Nibbles: at most 8 · 2 · 15 · 127 = 30480 in a 16-bit sum of a block.</summary>
@@ -37,11 +39,11 @@ internal readonly unsafe struct Int4Panels : IPanelFormat
     public static (TLanes Scale, TLanes ZeroPoint) Codes<TLanes>(byte* panel, in PanelLayout layout) where TLanes : unmanaged, ILanes<TLanes> => default;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static TLanes Even<TLanes>(byte* block, int step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> =>
+    public static TLanes Even<TLanes>(byte* block, nint step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> =>
         TLanes.LowNibbles(TLanes.LoadBytes(block + step * 64));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static TLanes Odd<TLanes>(byte* block, int step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> =>
+    public static TLanes Odd<TLanes>(byte* block, nint step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> =>
         TLanes.HighNibbles(TLanes.LoadBytes(block + step * 64));
 }
 
@@ -57,17 +59,17 @@ internal readonly unsafe struct Int8Panels : IPanelFormat
     public static (TLanes Scale, TLanes ZeroPoint) Codes<TLanes>(byte* panel, in PanelLayout layout) where TLanes : unmanaged, ILanes<TLanes> => default;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static TLanes Even<TLanes>(byte* block, int step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> => Nibbles<TLanes>(block + step * 128, pass);
+    public static TLanes Even<TLanes>(byte* block, nint step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> => Nibbles<TLanes>(block + step * 128, pass);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static TLanes Odd<TLanes>(byte* block, int step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> => Nibbles<TLanes>(block + step * 128 + 64, pass);
+    public static TLanes Odd<TLanes>(byte* block, nint step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> => Nibbles<TLanes>(block + step * 128 + 64, pass);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static TLanes Nibbles<TLanes>(byte* line, int pass) where TLanes : unmanaged, ILanes<TLanes> =>
         pass == 0 ? TLanes.HighNibbles(TLanes.LoadBytes(line)) : TLanes.LowNibbles(TLanes.LoadBytes(line));
 }
 
-/// <summary>WINT2 whose 16 columns share one code of small whole numbers, as our encoder writes it: words in integer arithmetic.</summary>
+/// <summary>WINT2 whose 16 columns share one code of small whole numbers, as our encoder writes it: words in integer arithmetic, exact in the float arithmetic of the definition, whose 0.5 changes no floor of theirs.</summary>
 internal readonly unsafe struct Int2CommonPanels : IPanelFormat
 {
     public static int Offset => 32;
@@ -79,34 +81,26 @@ internal readonly unsafe struct Int2CommonPanels : IPanelFormat
     public static (TLanes Scale, TLanes ZeroPoint) Codes<TLanes>(byte* panel, in PanelLayout layout) where TLanes : unmanaged, ILanes<TLanes>
     {
         var codes = (float*)(panel + layout.CodeScaleOffset);
-        return (TLanes.BroadcastInt32((int)codes[0]), TLanes.BroadcastInt32((int)codes[PanelLayout.Rows]));
+        return (TLanes.BroadcastInt16((short)codes[0]), TLanes.BroadcastInt16((short)codes[PanelLayout.Rows]));
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static TLanes Even<TLanes>(byte* block, int step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> => Values(block + step * 32, codeScale, codeZeroPoint);
+    public static TLanes Even<TLanes>(byte* block, nint step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> => TLanes.Wint2Values(block + step * 32, codeScale, codeZeroPoint);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static TLanes Odd<TLanes>(byte* block, int step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> => Values(block + step * 32 + 16, codeScale, codeZeroPoint);
+    public static TLanes Odd<TLanes>(byte* block, nint step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> => TLanes.Wint2Values(block + step * 32 + 16, codeScale, codeZeroPoint);
 
-    /// <summary>Whether the panel's code is one: 255 · code_scale must stay below 2^16.</summary>
+    /// <summary>Whether the panel has such a code, with words that fit 15 bits.</summary>
     public static bool Reads(byte* codes)
     {
         var scale = (float*)codes;
         var zeroPoint = scale + PanelLayout.Rows;
-        if (!(scale[0] is >= 0 and <= 256 && zeroPoint[0] is >= -65536 and <= 65536) || scale[0] != (int)scale[0] || zeroPoint[0] != (int)zeroPoint[0]) return false;
+        if (!(scale[0] >= 0 && zeroPoint[0] >= 0 && 255 * scale[0] + zeroPoint[0] <= short.MaxValue) || scale[0] != (int)scale[0] || zeroPoint[0] != (int)zeroPoint[0]) return false;
         for (var row = 1; row < PanelLayout.Rows; row++)
         {
             if (scale[row] != scale[0] || zeroPoint[row] != zeroPoint[0]) return false;
         }
         return true;
-    }
-
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static TLanes Values<TLanes>(byte* line, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes>
-    {
-        // Whole numbers this small are exact in the float arithmetic of the definition, and its 0.5 changes no floor.
-        var product = TLanes.MultiplyUInt16(TLanes.WidenBytes(line), codeScale);
-        return TLanes.SpreadWord(TLanes.AddInt32(product, codeZeroPoint));
     }
 }
 
@@ -126,10 +120,10 @@ internal readonly unsafe struct Int2ColumnPanels : IPanelFormat
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static TLanes Even<TLanes>(byte* block, int step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> => Values(block + step * 32, codeScale, codeZeroPoint);
+    public static TLanes Even<TLanes>(byte* block, nint step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> => Values(block + step * 32, codeScale, codeZeroPoint);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static TLanes Odd<TLanes>(byte* block, int step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> => Values(block + step * 32 + 16, codeScale, codeZeroPoint);
+    public static TLanes Odd<TLanes>(byte* block, nint step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> => Values(block + step * 32 + 16, codeScale, codeZeroPoint);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static TLanes Values<TLanes>(byte* line, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes>
@@ -138,4 +132,23 @@ internal readonly unsafe struct Int2ColumnPanels : IPanelFormat
         var sum = TLanes.Add(TLanes.Add(product, codeZeroPoint), TLanes.Broadcast(0.5f));
         return TLanes.SpreadWord(TLanes.FloorToInt32(sum));
     }
+}
+
+/// <summary>The planes of another format, written out once for many tokens.</summary>
+internal readonly unsafe struct UnpackedPanels<TFormat> : IPanelFormat where TFormat : unmanaged, IPanelFormat
+{
+    public static int Offset => TFormat.Offset;
+    public static nint BlockBytes => 512;
+    public static int Passes => 1;
+    public static bool SumsEveryStep => TFormat.SumsEveryStep;
+    public static bool IsUnpacked => true;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (TLanes Scale, TLanes ZeroPoint) Codes<TLanes>(byte* panel, in PanelLayout layout) where TLanes : unmanaged, ILanes<TLanes> => default;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static TLanes Even<TLanes>(byte* block, nint step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> => TLanes.LoadBytes(block + step * 128);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static TLanes Odd<TLanes>(byte* block, nint step, int pass, TLanes codeScale, TLanes codeZeroPoint) where TLanes : unmanaged, ILanes<TLanes> => TLanes.LoadBytes(block + step * 128 + 64);
 }

@@ -7,12 +7,12 @@ namespace Ernie.Sdk.Kernels;
 //      W    [N, K]                               panels of int8, int4 or int2; SwiGLU: gate panels, then up panels
 //      y    [tokens, N], SwiGLU [tokens, N / 2]  float
 //  Math       PanelTiles; SwiGLU: silu(gate) · up per element
-//  Source     work items are ranges of panels; an item passes over its panels once for every 8 tokens, whose rows stay in the first cache
+//  Source     work items are ranges of panels; an item passes over its panels once for every 32 tokens
 //  Reference  Kernels/Reference/ReferenceLinear.cs
 //  Tolerance  1e-5 + 1e-5 · |y| at K = 4096 and |W · x| of order 1; equal bits for any tokens, threads and instruction set
 internal static unsafe class PanelLinear<TLanes> where TLanes : unmanaged, ILanes<TLanes>
 {
-    private const int TokenTile = 8;
+    private const int TokenTile = 32;
     private const int Lanes = PanelLayout.Rows;
 
     public static void Run(LinearArguments a, in KernelContext context)
@@ -73,7 +73,7 @@ internal static unsafe class PanelLinear<TLanes> where TLanes : unmanaged, ILane
         }
     }
 
-    /// <summary>One panel of at most 8 tokens: output[t, 0 .. width-1], <paramref name="stride"/> apart.</summary>
+    /// <summary>One panel of at most 32 tokens: output[t, 0 .. width-1], <paramref name="stride"/> apart.</summary>
     public static void Plain(in PackedMatrix weight, nint row, byte** rows, int tokenCount, float* output, nint stride, int width)
     {
         var y = stackalloc float[TokenTile * Lanes];

@@ -18,20 +18,54 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
     where TLanes : unmanaged, ILanes<TLanes>
     where TFormat : unmanaged, IPanelFormat
 {
-    /// <summary>Tokens of the largest tile.</summary>
-    public const int MaxTokens = 8;
+    /// <summary>Tokens of one call: their activations stay in the second cache while a work item's panels pass over them.</summary>
+    public const int MaxTokens = 32;
+    /// <summary>From so many tokens on, unpacking a panel once pays for writing the bytes.</summary>
+    private static int UnpackTokens => TFormat.SumsEveryStep ? 3 : 17;
+    /// <summary>Bytes of an unpacked panel that threads of any host have room for on their stacks: 8192 inputs.</summary>
+    private const int MaxUnpackedBytes = 128 << 10;
     /// <summary>How far ahead lines are asked for: measured best on one thread and two; half of it is worth half as much.</summary>
     private const int PrefetchBytes = 4608;
 
     /// <summary>y [tokens, 16] of at most <see cref="MaxTokens"/> tokens.</summary>
     public static void Products(byte* panel, in PanelLayout layout, byte** rows, int tokenCount, float* y)
     {
-        var padded = stackalloc byte*[MaxTokens];
+        if (TFormat.Passes == 1 && tokenCount >= UnpackTokens && layout.BlockCount * UnpackedPanels<TFormat>.BlockBytes <= MaxUnpackedBytes) Unpacked(panel, layout, rows, tokenCount, y);
+        else Tiles(panel, panel, layout, rows, tokenCount, y);
+        if (layout.Format.Kind != WeightKind.Int2) return;
+        var super = TLanes.Load((float*)(panel + layout.SuperScaleOffset));
+        for (var t = 0; t < tokenCount; t++) TLanes.Store(TLanes.Multiply(TLanes.Load(y + t * PanelLayout.Rows), super), y + t * PanelLayout.Rows);
+    }
+
+    [SkipLocalsInit]
+    private static void Unpacked(byte* panel, in PanelLayout layout, byte** rows, int tokenCount, float* y)
+    {
+        var room = stackalloc byte[(int)layout.BlockCount * (int)UnpackedPanels<TFormat>.BlockBytes + 63];
+        var planes = (byte*)(((nint)room + 63) & ~63);
+        var (codeScale, codeZero) = TFormat.Codes<TLanes>(panel, layout);
+        var target = planes;
+        for (nint b = 0; b < (nint)layout.BlockCount; b++)
+        {
+            var block = panel + b * TFormat.BlockBytes;
+            for (nint step = 0; step < 4; step++, target += 128)
+            {
+                Prefetch(block, step);
+                TLanes.Store(TFormat.Even(block, step, 0, codeScale, codeZero), (float*)target);
+                TLanes.Store(TFormat.Odd(block, step, 0, codeScale, codeZero), (float*)(target + 64));
+            }
+        }
+        PanelTiles<TLanes, UnpackedPanels<TFormat>>.Tiles(planes, panel, layout, rows, tokenCount, y);
+    }
+
+    /// <summary>y without the last factor of int2; <paramref name="blocks"/> are the panel's codes or what they unpack to.</summary>
+    internal static void Tiles(byte* blocks, byte* panel, in PanelLayout layout, byte** rows, int tokenCount, float* y)
+    {
+        var padded = stackalloc byte*[8];
         for (var t = 0; t < tokenCount;)
         {
             // Where a tile has fewer tokens than its name, the last one is repeated; what it gives lies behind the others and is not read.
             var left = tokenCount - t;
-            var size = TLanes.HasManyRegisters && left >= 7 ? 8 : TLanes.HasManyRegisters && left >= 3 ? 4 : left >= 2 ? 2 : 1;
+            var size = TLanes.PanelTokens == 8 && left >= 7 ? 8 : TLanes.PanelTokens >= 4 && left >= 3 ? 4 : Math.Min(left, 2);
             var tile = rows + t;
             if (left < size)
             {
@@ -39,27 +73,23 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                 tile = padded;
             }
             var target = y + t * PanelLayout.Rows;
-            if (size == 8) Tile8(panel, layout, tile, target);
-            else if (size == 4) Tile4(panel, layout, tile, target);
-            else if (size == 2) Tile2(panel, layout, tile, target);
-            else Tile1(panel, layout, tile, target);
+            if (size == 8) Tile8(blocks, panel, layout, tile, target);
+            else if (size == 4) Tile4(blocks, panel, layout, tile, target);
+            else if (size == 2) Tile2(blocks, panel, layout, tile, target);
+            else Tile1(blocks, panel, layout, tile, target);
             t += size;
         }
-        if (layout.Format.Kind != WeightKind.Int2) return;
-        var super = TLanes.Load((float*)(panel + layout.SuperScaleOffset));
-        for (var t = 0; t < tokenCount; t++) TLanes.Store(TLanes.Multiply(TLanes.Load(y + t * PanelLayout.Rows), super), y + t * PanelLayout.Rows);
     }
 
     /// <summary>1 token: y [1, 16].</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Tile1(byte* panel, in PanelLayout layout, byte** rows, float* y)
+    private static void Tile1(byte* block, byte* panel, in PanelLayout layout, byte** rows, float* y)
     {
         byte* x0 = rows[0];
         var (codeScale, codeZero) = TFormat.Codes<TLanes>(panel, layout);
         nint blocks = (nint)layout.BlockCount, perGroup = (nint)layout.GroupColumns / PanelLayout.BlockColumns;
-        var block = panel;
         nint x = 0;
-        TLanes.Store(TLanes.Zero, y + 0);
+        TLanes.Store(TLanes.Zero, y);
         for (nint group = 0; blocks > 0; group++, blocks -= perGroup)
         {
             var s0 = TLanes.Broadcast(*(float*)(x0 + x + ActivationRow.CorrectionOffset));
@@ -69,12 +99,13 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                 for (var pass = 0; pass < TFormat.Passes; pass++)
                 {
                     TLanes a0 = TLanes.Zero;
-                    for (var step = 0; step < 4; step++)
+                    for (nint step = 0; step < 4; step++)
                     {
-                        Prefetch(block, step, pass);
-                        var even = TFormat.Even(block, step, pass, codeScale, codeZero);
-                        var odd = TFormat.Odd(block, step, pass, codeScale, codeZero);
-                        a0 = Add(a0, even, odd, x0 + x + 8 * step);
+                        if (pass == 0) Prefetch(block, step);
+                        var w = TFormat.Even(block, step, pass, codeScale, codeZero);
+                        a0 = TFormat.SumsEveryStep ? First(w, x0 + x + 8 * step) : Add(a0, w, x0 + x + 8 * step);
+                        w = TFormat.Odd(block, step, pass, codeScale, codeZero);
+                        a0 = Add(a0, w, x0 + x + 8 * step + 4);
                         if (!TFormat.SumsEveryStep) continue;
                         i0 = TLanes.AddInt32(i0, TLanes.PairSums(a0));
                     }
@@ -84,20 +115,19 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                 s0 = TLanes.MultiplyAdd(TLanes.ToSingle(i0), TLanes.Broadcast(*(float*)(x0 + x + ActivationRow.ScaleOffset)), s0);
             }
             var scale = Scale(panel, layout, group);
-            TLanes.Store(TLanes.MultiplyAdd(s0, scale, TLanes.Load(y + 0)), y + 0);
+            Accumulate(s0, scale, y);
         }
     }
 
     /// <summary>2 tokens: y [2, 16].</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Tile2(byte* panel, in PanelLayout layout, byte** rows, float* y)
+    private static void Tile2(byte* block, byte* panel, in PanelLayout layout, byte** rows, float* y)
     {
         byte* x0 = rows[0], x1 = rows[1];
         var (codeScale, codeZero) = TFormat.Codes<TLanes>(panel, layout);
         nint blocks = (nint)layout.BlockCount, perGroup = (nint)layout.GroupColumns / PanelLayout.BlockColumns;
-        var block = panel;
         nint x = 0;
-        TLanes.Store(TLanes.Zero, y + 0);
+        TLanes.Store(TLanes.Zero, y);
         TLanes.Store(TLanes.Zero, y + 16);
         for (nint group = 0; blocks > 0; group++, blocks -= perGroup)
         {
@@ -109,13 +139,15 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                 for (var pass = 0; pass < TFormat.Passes; pass++)
                 {
                     TLanes a0 = TLanes.Zero, a1 = TLanes.Zero;
-                    for (var step = 0; step < 4; step++)
+                    for (nint step = 0; step < 4; step++)
                     {
-                        Prefetch(block, step, pass);
-                        var even = TFormat.Even(block, step, pass, codeScale, codeZero);
-                        var odd = TFormat.Odd(block, step, pass, codeScale, codeZero);
-                        a0 = Add(a0, even, odd, x0 + x + 8 * step);
-                        a1 = Add(a1, even, odd, x1 + x + 8 * step);
+                        if (pass == 0) Prefetch(block, step);
+                        var w = TFormat.Even(block, step, pass, codeScale, codeZero);
+                        a0 = TFormat.SumsEveryStep ? First(w, x0 + x + 8 * step) : Add(a0, w, x0 + x + 8 * step);
+                        a1 = TFormat.SumsEveryStep ? First(w, x1 + x + 8 * step) : Add(a1, w, x1 + x + 8 * step);
+                        w = TFormat.Odd(block, step, pass, codeScale, codeZero);
+                        a0 = Add(a0, w, x0 + x + 8 * step + 4);
+                        a1 = Add(a1, w, x1 + x + 8 * step + 4);
                         if (!TFormat.SumsEveryStep) continue;
                         i0 = TLanes.AddInt32(i0, TLanes.PairSums(a0));
                         i1 = TLanes.AddInt32(i1, TLanes.PairSums(a1));
@@ -128,21 +160,20 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                 s1 = TLanes.MultiplyAdd(TLanes.ToSingle(i1), TLanes.Broadcast(*(float*)(x1 + x + ActivationRow.ScaleOffset)), s1);
             }
             var scale = Scale(panel, layout, group);
-            TLanes.Store(TLanes.MultiplyAdd(s0, scale, TLanes.Load(y + 0)), y + 0);
-            TLanes.Store(TLanes.MultiplyAdd(s1, scale, TLanes.Load(y + 16)), y + 16);
+            Accumulate(s0, scale, y);
+            Accumulate(s1, scale, y + 16);
         }
     }
 
     /// <summary>4 tokens: y [4, 16].</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Tile4(byte* panel, in PanelLayout layout, byte** rows, float* y)
+    private static void Tile4(byte* block, byte* panel, in PanelLayout layout, byte** rows, float* y)
     {
         byte* x0 = rows[0], x1 = rows[1], x2 = rows[2], x3 = rows[3];
         var (codeScale, codeZero) = TFormat.Codes<TLanes>(panel, layout);
         nint blocks = (nint)layout.BlockCount, perGroup = (nint)layout.GroupColumns / PanelLayout.BlockColumns;
-        var block = panel;
         nint x = 0;
-        TLanes.Store(TLanes.Zero, y + 0);
+        TLanes.Store(TLanes.Zero, y);
         TLanes.Store(TLanes.Zero, y + 16);
         TLanes.Store(TLanes.Zero, y + 32);
         TLanes.Store(TLanes.Zero, y + 48);
@@ -158,15 +189,19 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                 for (var pass = 0; pass < TFormat.Passes; pass++)
                 {
                     TLanes a0 = TLanes.Zero, a1 = TLanes.Zero, a2 = TLanes.Zero, a3 = TLanes.Zero;
-                    for (var step = 0; step < 4; step++)
+                    for (nint step = 0; step < 4; step++)
                     {
-                        Prefetch(block, step, pass);
-                        var even = TFormat.Even(block, step, pass, codeScale, codeZero);
-                        var odd = TFormat.Odd(block, step, pass, codeScale, codeZero);
-                        a0 = Add(a0, even, odd, x0 + x + 8 * step);
-                        a1 = Add(a1, even, odd, x1 + x + 8 * step);
-                        a2 = Add(a2, even, odd, x2 + x + 8 * step);
-                        a3 = Add(a3, even, odd, x3 + x + 8 * step);
+                        if (pass == 0) Prefetch(block, step);
+                        var w = TFormat.Even(block, step, pass, codeScale, codeZero);
+                        a0 = TFormat.SumsEveryStep ? First(w, x0 + x + 8 * step) : Add(a0, w, x0 + x + 8 * step);
+                        a1 = TFormat.SumsEveryStep ? First(w, x1 + x + 8 * step) : Add(a1, w, x1 + x + 8 * step);
+                        a2 = TFormat.SumsEveryStep ? First(w, x2 + x + 8 * step) : Add(a2, w, x2 + x + 8 * step);
+                        a3 = TFormat.SumsEveryStep ? First(w, x3 + x + 8 * step) : Add(a3, w, x3 + x + 8 * step);
+                        w = TFormat.Odd(block, step, pass, codeScale, codeZero);
+                        a0 = Add(a0, w, x0 + x + 8 * step + 4);
+                        a1 = Add(a1, w, x1 + x + 8 * step + 4);
+                        a2 = Add(a2, w, x2 + x + 8 * step + 4);
+                        a3 = Add(a3, w, x3 + x + 8 * step + 4);
                         if (!TFormat.SumsEveryStep) continue;
                         i0 = TLanes.AddInt32(i0, TLanes.PairSums(a0));
                         i1 = TLanes.AddInt32(i1, TLanes.PairSums(a1));
@@ -185,23 +220,22 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                 s3 = TLanes.MultiplyAdd(TLanes.ToSingle(i3), TLanes.Broadcast(*(float*)(x3 + x + ActivationRow.ScaleOffset)), s3);
             }
             var scale = Scale(panel, layout, group);
-            TLanes.Store(TLanes.MultiplyAdd(s0, scale, TLanes.Load(y + 0)), y + 0);
-            TLanes.Store(TLanes.MultiplyAdd(s1, scale, TLanes.Load(y + 16)), y + 16);
-            TLanes.Store(TLanes.MultiplyAdd(s2, scale, TLanes.Load(y + 32)), y + 32);
-            TLanes.Store(TLanes.MultiplyAdd(s3, scale, TLanes.Load(y + 48)), y + 48);
+            Accumulate(s0, scale, y);
+            Accumulate(s1, scale, y + 16);
+            Accumulate(s2, scale, y + 32);
+            Accumulate(s3, scale, y + 48);
         }
     }
 
     /// <summary>8 tokens: y [8, 16].</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Tile8(byte* panel, in PanelLayout layout, byte** rows, float* y)
+    private static void Tile8(byte* block, byte* panel, in PanelLayout layout, byte** rows, float* y)
     {
         byte* x0 = rows[0], x1 = rows[1], x2 = rows[2], x3 = rows[3], x4 = rows[4], x5 = rows[5], x6 = rows[6], x7 = rows[7];
         var (codeScale, codeZero) = TFormat.Codes<TLanes>(panel, layout);
         nint blocks = (nint)layout.BlockCount, perGroup = (nint)layout.GroupColumns / PanelLayout.BlockColumns;
-        var block = panel;
         nint x = 0;
-        TLanes.Store(TLanes.Zero, y + 0);
+        TLanes.Store(TLanes.Zero, y);
         TLanes.Store(TLanes.Zero, y + 16);
         TLanes.Store(TLanes.Zero, y + 32);
         TLanes.Store(TLanes.Zero, y + 48);
@@ -225,19 +259,27 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                 for (var pass = 0; pass < TFormat.Passes; pass++)
                 {
                     TLanes a0 = TLanes.Zero, a1 = TLanes.Zero, a2 = TLanes.Zero, a3 = TLanes.Zero, a4 = TLanes.Zero, a5 = TLanes.Zero, a6 = TLanes.Zero, a7 = TLanes.Zero;
-                    for (var step = 0; step < 4; step++)
+                    for (nint step = 0; step < 4; step++)
                     {
-                        Prefetch(block, step, pass);
-                        var even = TFormat.Even(block, step, pass, codeScale, codeZero);
-                        var odd = TFormat.Odd(block, step, pass, codeScale, codeZero);
-                        a0 = Add(a0, even, odd, x0 + x + 8 * step);
-                        a1 = Add(a1, even, odd, x1 + x + 8 * step);
-                        a2 = Add(a2, even, odd, x2 + x + 8 * step);
-                        a3 = Add(a3, even, odd, x3 + x + 8 * step);
-                        a4 = Add(a4, even, odd, x4 + x + 8 * step);
-                        a5 = Add(a5, even, odd, x5 + x + 8 * step);
-                        a6 = Add(a6, even, odd, x6 + x + 8 * step);
-                        a7 = Add(a7, even, odd, x7 + x + 8 * step);
+                        if (pass == 0) Prefetch(block, step);
+                        var w = TFormat.Even(block, step, pass, codeScale, codeZero);
+                        a0 = TFormat.SumsEveryStep ? First(w, x0 + x + 8 * step) : Add(a0, w, x0 + x + 8 * step);
+                        a1 = TFormat.SumsEveryStep ? First(w, x1 + x + 8 * step) : Add(a1, w, x1 + x + 8 * step);
+                        a2 = TFormat.SumsEveryStep ? First(w, x2 + x + 8 * step) : Add(a2, w, x2 + x + 8 * step);
+                        a3 = TFormat.SumsEveryStep ? First(w, x3 + x + 8 * step) : Add(a3, w, x3 + x + 8 * step);
+                        a4 = TFormat.SumsEveryStep ? First(w, x4 + x + 8 * step) : Add(a4, w, x4 + x + 8 * step);
+                        a5 = TFormat.SumsEveryStep ? First(w, x5 + x + 8 * step) : Add(a5, w, x5 + x + 8 * step);
+                        a6 = TFormat.SumsEveryStep ? First(w, x6 + x + 8 * step) : Add(a6, w, x6 + x + 8 * step);
+                        a7 = TFormat.SumsEveryStep ? First(w, x7 + x + 8 * step) : Add(a7, w, x7 + x + 8 * step);
+                        w = TFormat.Odd(block, step, pass, codeScale, codeZero);
+                        a0 = Add(a0, w, x0 + x + 8 * step + 4);
+                        a1 = Add(a1, w, x1 + x + 8 * step + 4);
+                        a2 = Add(a2, w, x2 + x + 8 * step + 4);
+                        a3 = Add(a3, w, x3 + x + 8 * step + 4);
+                        a4 = Add(a4, w, x4 + x + 8 * step + 4);
+                        a5 = Add(a5, w, x5 + x + 8 * step + 4);
+                        a6 = Add(a6, w, x6 + x + 8 * step + 4);
+                        a7 = Add(a7, w, x7 + x + 8 * step + 4);
                         if (!TFormat.SumsEveryStep) continue;
                         i0 = TLanes.AddInt32(i0, TLanes.PairSums(a0));
                         i1 = TLanes.AddInt32(i1, TLanes.PairSums(a1));
@@ -268,25 +310,28 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                 s7 = TLanes.MultiplyAdd(TLanes.ToSingle(i7), TLanes.Broadcast(*(float*)(x7 + x + ActivationRow.ScaleOffset)), s7);
             }
             var scale = Scale(panel, layout, group);
-            TLanes.Store(TLanes.MultiplyAdd(s0, scale, TLanes.Load(y + 0)), y + 0);
-            TLanes.Store(TLanes.MultiplyAdd(s1, scale, TLanes.Load(y + 16)), y + 16);
-            TLanes.Store(TLanes.MultiplyAdd(s2, scale, TLanes.Load(y + 32)), y + 32);
-            TLanes.Store(TLanes.MultiplyAdd(s3, scale, TLanes.Load(y + 48)), y + 48);
-            TLanes.Store(TLanes.MultiplyAdd(s4, scale, TLanes.Load(y + 64)), y + 64);
-            TLanes.Store(TLanes.MultiplyAdd(s5, scale, TLanes.Load(y + 80)), y + 80);
-            TLanes.Store(TLanes.MultiplyAdd(s6, scale, TLanes.Load(y + 96)), y + 96);
-            TLanes.Store(TLanes.MultiplyAdd(s7, scale, TLanes.Load(y + 112)), y + 112);
+            Accumulate(s0, scale, y);
+            Accumulate(s1, scale, y + 16);
+            Accumulate(s2, scale, y + 32);
+            Accumulate(s3, scale, y + 48);
+            Accumulate(s4, scale, y + 64);
+            Accumulate(s5, scale, y + 80);
+            Accumulate(s6, scale, y + 96);
+            Accumulate(s7, scale, y + 112);
         }
     }
 
-    /// <summary>a + even · x[0..3] + odd · x[4..7] in 16 bits; without a where its sums leave every step.</summary>
+    /// <summary>w · x[0..3] in 16 bits.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static TLanes Add(TLanes a, TLanes even, TLanes odd, byte* x)
-    {
-        var first = TLanes.MultiplyBytes(even, TLanes.BroadcastBytes((sbyte*)x));
-        var second = TLanes.MultiplyBytes(odd, TLanes.BroadcastBytes((sbyte*)x + 4));
-        return TFormat.SumsEveryStep ? TLanes.AddInt16(first, second) : TLanes.AddInt16(TLanes.AddInt16(a, first), second);
-    }
+    private static TLanes First(TLanes w, byte* x) => TLanes.MultiplyBytes(w, TLanes.BroadcastBytes((sbyte*)x));
+
+    /// <summary>a + w · x[0..3] in 16 bits.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static TLanes Add(TLanes a, TLanes w, byte* x) => TLanes.AddInt16(a, First(w, x));
+
+    /// <summary>y += s · scale.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Accumulate(TLanes s, TLanes scale, float* y) => TLanes.Store(TLanes.MultiplyAdd(s, scale, TLanes.Load(y)), y);
 
     /// <summary>The 16-bit sums of a pass as 32-bit ones; the upper nibbles of pass 0 count sixteenfold.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -308,9 +353,9 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
 
     /// <summary>Asks for the lines that the same step will read some blocks later. Past the last panel the hint has no effect.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void Prefetch(byte* block, int step, int pass)
+    private static void Prefetch(byte* block, nint step)
     {
-        if (!Sse.IsSupported || pass != 0) return;
+        if (!Sse.IsSupported || TFormat.IsUnpacked) return;
         var bytes = (int)TFormat.BlockBytes / 4;
         if (bytes >= 64) Sse.Prefetch0(block + step * bytes + PrefetchBytes);
         else if ((step & 1) == 0) Sse.Prefetch0(block + step * bytes + PrefetchBytes);
