@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Quantization;
 
 namespace Ernie.Sdk.Benchmarks;
 
@@ -21,6 +22,32 @@ internal sealed unsafe class NativeMemoryBlock(nint bytes) : IDisposable
     {
         Fill(runner, bytes / 4, seed, (i, value) => Floats[i] = value * scale);
         return this;
+    }
+
+    /// <summary>A stack of weights of about uniform distribution in [-scale, scale); packed ones have random codes.</summary>
+    public static NativeMemoryBlock Weights(WeightFormat format, int sections, int sectionRows, int columns, float scale, IParallelRunner runner)
+    {
+        var block = new NativeMemoryBlock((nint)format.Bytes(sections, sectionRows, columns));
+        if (!format.IsPacked) return format == WeightFormat.Float32 ? block.FillFloat(4, scale, runner) : block.FillBFloat16(4, scale, runner);
+        var layout = new PanelLayout(format, columns);
+        runner.For((int)(block.Bytes / layout.PanelBytes), item =>
+        {
+            var panel = new Span<byte>(block.Pointer + item * (nint)layout.PanelBytes, (int)layout.PanelBytes);
+            new Random(item).NextBytes(panel);
+            if (format.Kind == WeightKind.Int2)
+            {
+                var codes = MemoryMarshal.Cast<byte, float>(panel[(int)layout.CodeScaleOffset..]);
+                codes[..PanelLayout.Rows].Fill(121);
+                codes.Slice(PanelLayout.Rows, PanelLayout.Rows).Fill(800);
+                codes.Slice(2 * PanelLayout.Rows, PanelLayout.Rows).Fill(scale / 200);
+                return;
+            }
+            var step = scale / (format.Kind == WeightKind.Int4 ? 8 : 128);
+            var scales = panel[(int)layout.ScaleOffset..];
+            if (format.Group == 0) MemoryMarshal.Cast<byte, float>(scales)[..PanelLayout.Rows].Fill(step);
+            else MemoryMarshal.Cast<byte, Half>(scales).Fill((Half)step);
+        });
+        return block;
     }
 
     public void Dispose() => NativeMemory.AlignedFree(Pointer);
