@@ -153,24 +153,22 @@ internal sealed unsafe class CalibratedLayers : IDisposable
         return new PackedMatrix(WeightFormat.Float32, (byte*)data, (nint)count, columns);
     }
 
-    /// <summary>Written rows, widened: the kernels of packed formats would round the activations too, and in their place stands a slow reference on some machines.</summary>
+    /// <summary>Written rows that begin and end on panels, as the exported model's kernels read them.</summary>
     private PackedMatrix Panels(ExportedWeight weight, long first, long count)
     {
-        var layout = new PanelLayout(weight.Format, weight.Columns);
-        var columns = (nint)weight.Columns;
-        var data = (float*)_matrix.Rent(checked((nint)count * columns * sizeof(float)));
-        foreach (var (row, rows) in Runs(weight, first, count))
+        var panelBytes = new PanelLayout(weight.Format, weight.Columns).PanelBytes;
+        var panel = PanelAt(weight, first);
+        var bytes = (PanelAt(weight, first + count - 1) + 1 - panel) * panelBytes;
+        var data = _matrix.Rent(checked((nint)bytes));
+        // Spans are shorter than matrices may be.
+        for (long at = 0; at < bytes;)
         {
-            var target = data + (nint)(row - first) * columns;
-            _parallel.For((int)PanelLayout.PanelCount(rows), panel =>
-            {
-                var bytes = new byte[layout.PanelBytes];
-                _file.Read(weight, PanelAt(weight, row) + panel, bytes);
-                for (var r = 0; r < Math.Min(PanelLayout.Rows, rows - panel * (long)PanelLayout.Rows); r++)
-                    PanelPacker.Unpack(layout, bytes, r, new Span<float>(target + (panel * (nint)PanelLayout.Rows + r) * columns, (int)columns));
-            });
+            var panels = Math.Min(bytes - at, (64L << 20) / panelBytes * panelBytes + panelBytes) / panelBytes;
+            _file.Read(weight, panel, (int)panelBytes, new Span<byte>(data + at, (int)(panels * panelBytes)));
+            panel += panels;
+            at += panels * panelBytes;
         }
-        return new PackedMatrix(WeightFormat.Float32, (byte*)data, (nint)count, columns);
+        return new PackedMatrix(weight.Format, data, (nint)count, (nint)weight.Columns, (nint)Math.Min(count, weight.SectionRows));
     }
 
     /// <summary>Quantises rows unless they are in the file.</summary>

@@ -29,10 +29,10 @@ internal sealed class PanelFile(SafeFileHandle file, string path, IReadOnlyDicti
         }
     }
 
-    /// <summary>Thread-safe.</summary>
-    public void Read(ExportedWeight weight, long panel, Span<byte> bytes)
+    /// <summary>Reads panels from <paramref name="panel"/> on.</summary>
+    public void Read(ExportedWeight weight, long panel, int panelBytes, Span<byte> bytes)
     {
-        var position = offsets[weight.Name] + panel * bytes.Length;
+        var position = offsets[weight.Name] + panel * panelBytes;
         while (bytes.Length > 0)
         {
             var read = RandomAccess.Read(file, bytes, position);

@@ -202,6 +202,17 @@ internal sealed unsafe class Wint2Encoder
     {
         if (super == 0) return 1;
         var first = FirstScale(source, row, begin, super, moments);
+        var best = BestScale(source, row, begin, super, norms, moments, points, first, out var cost);
+        // A window whose best scale lies on its edge moves on, once: unequal importance makes unequal groups.
+        var next = best == first ? Math.Max(1, first - Window + 1) : best == first + Window - 1 ? Math.Min(16 - Window, first + Window - 1) : first;
+        if (next == first) return best;
+        var other = BestScale(source, row, begin, super, norms, moments, points, next, out var otherCost);
+        return otherCost < cost ? other : best;
+    }
+
+    /// <summary>The best of seven scales from <paramref name="first"/> on, and its cost less a constant of the group.</summary>
+    private static int BestScale(float* source, int row, int begin, float super, float* norms, float* moments, float* points, int first, out float cost)
+    {
         var totals = stackalloc float[Window];
         new Span<float>(totals, Window).Clear();
         Vector512<float> t0 = default, t1 = default, t2 = default, t3 = default, t4 = default, t5 = default, t6 = default;
@@ -240,6 +251,7 @@ internal sealed unsafe class Wint2Encoder
         {
             if ((first + i) * totals[i] < (first + best) * totals[best]) best = i;
         }
+        cost = (first + best) * totals[best];
         return first + best;
 
         Vector512<float> Step(int i) => Vector512.Create((first + i) * super);
