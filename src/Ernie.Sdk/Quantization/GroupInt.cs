@@ -98,7 +98,7 @@ internal static class GroupInt
         var (inverse, low, high) = (Vector256.Create(1 / scale), Vector256.Create(least), Vector256.Create(most));
         for (var k = 0; k < weights.Length; k += Vector256<float>.Count)
         {
-            var q = Vector256.ConvertToInt32(Integer(Vector256.Create(weights[k..]), inverse, low, high));
+            var q = Vector256.ConvertToInt32Native(Integer(Vector256.Create(weights[k..]), inverse, low, high));
             var words = Vector128.Narrow(q.GetLower(), q.GetUpper());
             Vector128.Narrow(words, words).GetLower().CopyTo(codes[k..]);
         }
