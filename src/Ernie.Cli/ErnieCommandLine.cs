@@ -83,6 +83,7 @@ internal static class ErnieCommandLine
             LogitsCommand.Create(streams),
             PerplexityCommand.Create(streams),
             SynthCommand.Create(streams),
+            BenchCommand.Create(streams),
         };
         foreach (var option in root.Options.OfType<HelpOption>())
         {

@@ -1,3 +1,4 @@
+using Ernie.Cli.Measuring;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Quantization;
 

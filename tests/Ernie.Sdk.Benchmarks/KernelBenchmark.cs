@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using Ernie.Cli.Measuring;
 using Ernie.Sdk.Kernels;
 
 namespace Ernie.Sdk.Benchmarks;
@@ -9,12 +10,12 @@ internal sealed class KernelBenchmark : IDisposable
 {
     private const double SecondsPerRow = 1.5;
     private readonly TaskRunner _runner = new(Environment.ProcessorCount);
-    private readonly BandwidthProbe _probe;
+    private readonly ReadBandwidthProbe _probe;
     private readonly CpuKernels[] _families;
 
     private KernelBenchmark(string[] families)
     {
-        _probe = new BandwidthProbe(_runner);
+        _probe = new ReadBandwidthProbe(_runner);
         _families = [.. KernelRegistry.All.Where(kernels => kernels is not ReferenceKernels && kernels.IsSupported && (families.Length == 0 || families.Contains(kernels.Name)))];
     }
 
