@@ -1,4 +1,5 @@
 using System.Globalization;
+using Ernie.Cli.Measuring.Layers;
 using ScottPlot;
 using SkiaSharp;
 
@@ -7,7 +8,7 @@ namespace Ernie.Cli.Measuring;
 /// <summary>Pictures of measurements, as SVG or PNG by the file's name.</summary>
 internal static class BenchmarkPlot
 {
-    private const int Width = 1000, Height = 480;
+    private const int Width = 1200, Height = 500;
 
     /// <summary>Refuses a name before anything is measured.</summary>
     public static bool IsPicture(string path) => Path.GetExtension(path).ToUpperInvariant() is ".SVG" or ".PNG";
@@ -32,6 +33,27 @@ internal static class BenchmarkPlot
         Line(prefill, "bound by arithmetic", [.. result.Prefill.Select(static p => ((double)p.Tokens, p.TokensPerSecond / p.OfProbe))], Colors.C1, isBound: true);
         Axes(prefill, result.Prefill.Select(static p => p.Tokens));
         Save([decode, prefill], path);
+    }
+
+    /// <summary>For each layer the work rate of every contestant against the number of tokens.</summary>
+    public static void Save(LayerBenchmarkResult result, string path)
+    {
+        var plots = new List<Plot>();
+        foreach (var layer in result.Rows.GroupBy(static r => r.Layer))
+        {
+            var plot = new Plot();
+            plot.Title($"{layer.Key}, {result.Threads} threads", 15);
+            plot.XLabel("tokens at once");
+            plot.YLabel("GOP/s");
+            var colour = 0;
+            foreach (var line in layer.GroupBy(static r => $"{r.Name} {r.Format}"))
+                Line(plot, line.Key, [.. line.Select(static r => ((double)r.Tokens, r.OperationsPerSecond / 1e9))], plot.Add.Palette.GetColor(colour++));
+            var tokens = layer.Select(static r => r.Tokens).Distinct().ToArray();
+            Line(plot, "bound", [.. tokens.Select(t => ((double)t, layer.Where(r => r.Tokens == t && r.IsOurs).Max(static r => Math.Min(r.ArithmeticProbe, r.OperationsPerSecond * r.ReadProbe / r.BytesPerSecond)) / 1e9))], Colors.Gray, isBound: true);
+            Axes(plot, tokens);
+            plots.Add(plot);
+        }
+        Save(plots, path);
     }
 
     /// <summary>A line with points through (x, y), on logarithmic axes.</summary>
