@@ -15,9 +15,32 @@ internal static class CommonOptions
         DefaultValueFactory = static _ => Microsoft.Extensions.Logging.LogLevel.Warning,
     };
 
-    public static Option<string> Precision(string name, string what) => new Option<string>(name) { Description = $"Precision of {what}.", DefaultValueFactory = static _ => "bf16" }.AcceptOnlyFromAmong("bf16", "fp32");
+    /// <summary>Precision of the routed experts.</summary>
+    public static Option<string?> Experts(string otherwise) => Precision("--experts", $"Precision of the routed experts. {otherwise}", "bf16", "fp32", "int8", "int4", "int2");
 
-    public static ErniePrecision PrecisionOf(string text) => text == "fp32" ? ErniePrecision.Float32 : ErniePrecision.BFloat16;
+    /// <summary>Precision of everything else.</summary>
+    public static Option<string?> Dense(string otherwise) =>
+        Precision("--dense", $"Precision of every other matrix. Norms and routers are fp32; the embedding is bf16 where this is an integer precision. {otherwise}", "bf16", "fp32", "int8", "int4");
+
+    public static Option<string> Group() => new Option<string>("--group")
+    {
+        Description = "Neighbouring inputs that share a scale in int8 and int4; 'channel': all of an output's, as in FastDeploy's wint8 and wint4.",
+        DefaultValueFactory = static _ => "128",
+    }.AcceptOnlyFromAmong("32", "64", "128", "channel");
+
+    public static ErniePrecision? PrecisionOf(string? text) => text switch
+    {
+        null => null,
+        "fp32" => ErniePrecision.Float32,
+        "int8" => ErniePrecision.Int8,
+        "int4" => ErniePrecision.Int4,
+        "int2" => ErniePrecision.Int2,
+        _ => ErniePrecision.BFloat16,
+    };
+
+    public static int GroupOf(string text) => text == "channel" ? ErnieExportOptions.PerChannel : int.Parse(text, CultureInfo.InvariantCulture);
+
+    private static Option<string?> Precision(string name, string description, params string[] values) => new Option<string?>(name) { Description = description }.AcceptOnlyFromAmong(values);
 
     /// <summary>Refuses values outside a range as wrong usage.</summary>
     public static Option<int> InRange(this Option<int> option, int least, int most)

@@ -5,13 +5,23 @@ namespace Ernie.Sdk;
 /// <summary>How <see cref="ErnieExporter"/> writes a model.</summary>
 public sealed class ErnieExportOptions
 {
-    /// <summary>Gets or sets the precision of the routed experts.</summary>
-    /// <value>The default is <see cref="ErniePrecision.BFloat16"/>.</value>
-    public ErniePrecision Experts { get; set; } = ErniePrecision.BFloat16;
+    /// <summary>A <see cref="GroupSize"/>: one scale for a whole row, an output channel, as in FastDeploy's <c>wint8</c> and <c>wint4</c>.</summary>
+    public const int PerChannel = 0;
 
-    /// <summary>Gets or sets the precision of every other matrix: attention, dense and shared feed-forward layers, embedding and head. Norms and routers are always float32.</summary>
-    /// <value>The default is <see cref="ErniePrecision.BFloat16"/>.</value>
-    public ErniePrecision Dense { get; set; } = ErniePrecision.BFloat16;
+    /// <summary>Gets or sets the precision of the routed experts.</summary>
+    /// <value>The default, <see langword="null"/>, keeps what a quantised checkpoint holds, layer by layer and bit for bit; others become <see cref="ErniePrecision.BFloat16"/>.</value>
+    public ErniePrecision? Experts { get; set; }
+
+    /// <summary>
+    /// Gets or sets the precision of every other matrix: attention, dense and shared feed-forward layers, and head. Norms and routers are always float32; the embedding, of which a token reads one row,
+    /// is bfloat16 where this is an integer precision, and a head that shares its weights is then stored beside it.
+    /// </summary>
+    /// <value>The default, <see langword="null"/>, keeps what a quantised checkpoint holds, bit for bit; others become <see cref="ErniePrecision.BFloat16"/>.</value>
+    public ErniePrecision? Dense { get; set; }
+
+    /// <summary>Gets or sets how many neighbouring inputs share a scale in <see cref="ErniePrecision.Int8"/> and <see cref="ErniePrecision.Int4"/>: 32, 64, 128 or <see cref="PerChannel"/>.</summary>
+    /// <value>The default is 128.</value>
+    public int GroupSize { get; set; } = 128;
 
     /// <summary>Gets or sets the name the model reports, for example in <c>ChatResponse.ModelId</c>.</summary>
     /// <value>The default, <see langword="null"/>, takes the name of the checkpoint's folder.</value>

@@ -8,7 +8,8 @@ namespace Ernie.Sdk;
 /// <summary>Writes a checkpoint as an ONNX model that ONNX Runtime loads, and checks what was written.</summary>
 /// <remarks>
 /// The output folder holds <c>model.onnx</c>, its weights in <c>model.weights</c>, the manifest <c>ernie.json</c>, and the checkpoint's tokenizer and template files.
-/// It appears under its name only when complete; an export that is killed leaves at most <c>NAME.exporting</c> and <c>NAME.exporting.lock</c>, which nothing loads and the next export replaces.
+/// It appears under its name only when complete; an export that is killed leaves at most <c>NAME.exporting</c> and <c>NAME.exporting.lock</c>, which nothing loads. The next export to
+/// that name goes on from there if checkpoint, options and library are the same, and replaces them if not.
 /// </remarks>
 public static class ErnieExporter
 {
@@ -48,20 +49,23 @@ public static class ErnieExporter
     /// <summary>Exports weights from anywhere; <paramref name="checkpoint"/> is the folder that tokenizer and template files are copied from, or null.</summary>
     internal static void Export(IWeightSource source, string? checkpoint, string output, ErnieExportOptions options, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
     {
-        var graph = ErnieGraph.Build(source.Config, FormatOf(options.Experts), FormatOf(options.Dense), options.DebugOutputs);
-        using var folder = ExportFolder.Create(output);
+        var formats = ExportFormats.Of(source, options);
+        var graph = ErnieGraph.Build(source.Config, formats, options.DebugOutputs);
         var weights = WeightFileWriter.Plan(graph.Weights);
+        var model = graph.Build(ModelManifest.WeightFile, weights.Offsets, Producer);
+        var quantizer = new MatrixQuantizer();
+        using var folder = ExportFolder.Create(output, checkpoint is null ? null : ExportIdentity.Of(checkpoint, model, quantizer.Identity));
         folder.RequireSpace(weights.TotalBytes);
-        var tensors = weights.Write(folder.Path(ModelManifest.WeightFile), source, progress, cancellationToken);
-        folder.Write(ModelManifest.ModelFile, graph.Build(ModelManifest.WeightFile, weights.Offsets, Producer));
+        if (folder.Journal is { Finished.Count: > 0 and var finished }) options.Logger?.LogInformation("{Output}: goes on with an export that was interrupted after {Finished} of {Tensors} tensors.", output, finished, graph.Weights.Count);
+        var tensors = weights.Write(folder.Path(ModelManifest.WeightFile), source, quantizer, folder.Journal, progress, cancellationToken);
+        folder.Write(ModelManifest.ModelFile, model);
         if (checkpoint is not null) folder.CopySideFiles(checkpoint);
         var manifest = new ModelManifest
         {
             FormatVersion = ModelManifest.CurrentVersion,
             Name = options.ModelName ?? Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(checkpoint ?? output))),
             Producer = $"Ernie.Sdk {Producer}",
-            Experts = FormatOf(options.Experts),
-            Dense = FormatOf(options.Dense),
+            Formats = formats,
             DebugOutputs = options.DebugOutputs,
             Config = source.Config,
             WeightBytes = weights.TotalBytes,
@@ -71,13 +75,6 @@ public static class ErnieExporter
         cancellationToken.ThrowIfCancellationRequested();
         folder.Complete(manifest.ToJson());
     }
-
-    internal static WeightFormat FormatOf(ErniePrecision precision) => precision switch
-    {
-        ErniePrecision.BFloat16 => WeightFormat.BFloat16,
-        ErniePrecision.Float32 => WeightFormat.Float32,
-        _ => throw new ArgumentOutOfRangeException(nameof(precision), precision, "Use BFloat16 or Float32."),
-    };
 
     private static string Producer { get; } = typeof(ErnieExporter).Assembly.GetName().Version?.ToString(3) ?? "0";
 }

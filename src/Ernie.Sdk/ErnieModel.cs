@@ -43,10 +43,10 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         {
             _engine = new InferenceEngine(_runner, VocabularySize, UndefinedRows(Tokenizer, VocabularySize), options.MaxConcurrentRequests, options.PrefillChunkTokens, logger);
             if (logger is null) return;
-            var plan = MemoryPlan.For(manifest.Config, manifest.Experts, manifest.Dense, kvType, (long)blocks * KvBlockLayout.BlockSize, chunk: options.PrefillChunkTokens);
+            var plan = MemoryPlan.For(manifest.Config, manifest.Formats, kvType, (long)blocks * KvBlockLayout.BlockSize, chunk: options.PrefillChunkTokens);
             logger.LogInformation(
-                "Loaded {Model}: {Weights:N0} bytes of weights (experts {Experts}, dense {Dense}), up to {Cache:N0} bytes of {KvType} KV cache for {Tokens} tokens, {Threads} threads, kernels {Kernels}, ONNX Runtime {Version}.",
-                ModelId, plan.WeightBytes, manifest.Experts, manifest.Dense, plan.CacheBytes, kvType, plan.CacheBlocks * KvBlockLayout.BlockSize, threads, kernels.Name, OrtRuntime.Version);
+                "Loaded {Model}: {Weights:N0} bytes of weights ({Formats}), up to {Cache:N0} bytes of {KvType} KV cache for {Tokens} tokens, {Threads} threads, kernels {Kernels}, ONNX Runtime {Version}.",
+                ModelId, plan.WeightBytes, manifest.Formats.Describe(manifest.Config), plan.CacheBytes, kvType, plan.CacheBlocks * KvBlockLayout.BlockSize, threads, kernels.Name, OrtRuntime.Version);
         }
         catch
         {

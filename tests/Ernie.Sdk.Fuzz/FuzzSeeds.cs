@@ -160,15 +160,15 @@ internal static class FuzzSeeds
     private static byte[] Manifest()
     {
         var config = ErnieConfigReader.Parse(TinyConfig, "config.json", []);
-        var graph = ErnieGraph.Build(config, WeightFormat.BFloat16, WeightFormat.Float32);
+        var formats = ModelFormats.Of(WeightFormat.BFloat16, WeightFormat.Int4(64)) with { Exceptions = new Dictionary<string, WeightFormat> { [ErnieGraph.ExpertDown(1)] = WeightFormat.Int8(0) } };
+        var graph = ErnieGraph.Build(config, formats);
         var plan = WeightFileWriter.Plan(graph.Weights);
         return new ModelManifest
         {
             FormatVersion = ModelManifest.CurrentVersion,
             Name = "tiny",
             Producer = "Ernie.Sdk 0.1.0",
-            Experts = WeightFormat.BFloat16,
-            Dense = WeightFormat.Float32,
+            Formats = formats,
             DebugOutputs = false,
             Config = config,
             WeightBytes = plan.TotalBytes,

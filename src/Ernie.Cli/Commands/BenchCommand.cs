@@ -53,7 +53,7 @@ internal static class BenchCommand
     internal static string Table(ModelBenchmarkResult r)
     {
         var text = new StringWriter(CultureInfo.InvariantCulture) { NewLine = "\n" };
-        text.WriteLine($"model    {r.Model}, experts {r.Experts}, dense {r.Dense}, {Size.Text(r.WeightBytes)} of weights");
+        text.WriteLine($"model    {r.Model}: {r.Formats}; {Size.Text(r.WeightBytes)} of weights");
         text.WriteLine($"runs on  {r.Machine.Processor}, {r.Threads} threads, kernels {r.Kernels}, .NET {r.Machine.DotNet}, ONNX Runtime {r.Machine.OnnxRuntime}");
         text.WriteLine($"probes   {Probes(r.Before, r.After, r.Threads)}");
         var warm = r.Loads.Skip(1).ToArray();

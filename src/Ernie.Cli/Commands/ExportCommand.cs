@@ -14,19 +14,21 @@ internal static class ExportCommand
     {
         var checkpoint = new Argument<string>("CHECKPOINT") { Description = "Folder with config.json and safetensors files." };
         var output = new Argument<string>("OUT") { Description = "Folder to create." };
-        var experts = CommonOptions.Precision("--experts", "the routed experts");
-        var dense = CommonOptions.Precision("--dense", "every other matrix (norms and routers are fp32)");
+        var experts = CommonOptions.Experts("[default: as a quantised checkpoint holds them, else bf16]");
+        var dense = CommonOptions.Dense("[default: as a quantised checkpoint holds them, else bf16]");
+        var group = CommonOptions.Group();
         var logLevel = CommonOptions.LogLevel();
         var command = new DocumentedCommand("export", "Writes a checkpoint as an ONNX model.",
             "The folder holds model.onnx, model.weights, ernie.json with checksums, and the checkpoint's tokenizer files. It appears when it is complete; Ctrl+C removes what was written.",
-            "ernie export samples/ernie-tiny-moe tiny", "ernie export ERNIE-4.5-21B-A3B-PT model --experts bf16 --dense fp32")
-        { checkpoint, output, experts, dense, logLevel };
+            "ernie export samples/ernie-tiny-moe tiny", "ernie export ERNIE-4.5-21B-A3B-PT model --experts int4 --dense int8 --group 64")
+        { checkpoint, output, experts, dense, group, logLevel };
         command.SetAction(async (result, cancellationToken) =>
         {
             var options = new ErnieExportOptions
             {
-                Experts = CommonOptions.PrecisionOf(result.GetValue(experts)!),
-                Dense = CommonOptions.PrecisionOf(result.GetValue(dense)!),
+                Experts = CommonOptions.PrecisionOf(result.GetValue(experts)),
+                Dense = CommonOptions.PrecisionOf(result.GetValue(dense)),
+                GroupSize = CommonOptions.GroupOf(result.GetValue(group)!),
                 Logger = new StandardErrorLogger(streams.Error, result.GetValue(logLevel)),
             };
             var clock = Stopwatch.StartNew();

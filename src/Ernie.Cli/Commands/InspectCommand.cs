@@ -33,7 +33,7 @@ internal static class InspectCommand
     [
         $"Exported model  {folder}",
         $"Name            {manifest.Name}, by {manifest.Producer}, format {manifest.FormatVersion}{(manifest.DebugOutputs ? ", with debug outputs" : "")}",
-        $"Precision       experts {manifest.Experts}, everything else {manifest.Dense}; norms and routers fp32",
+        $"Precision       {manifest.Formats.Describe(manifest.Config)}; norms and routers fp32",
         $"Weights         {manifest.Tensors.Count} tensors, {Size.Text(manifest.WeightBytes)} in {ModelManifest.WeightFile}",
         .. CheckpointReport.Lines(manifest.Config),
     ];

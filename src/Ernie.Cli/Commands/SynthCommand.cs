@@ -19,12 +19,13 @@ internal static class SynthCommand
         };
         var output = new Option<string>("--out") { Description = "Folder to create.", Required = true, HelpName = "DIR" };
         var seed = new Option<int>("--seed") { Description = "Seed of the weights.", DefaultValueFactory = static _ => 0, HelpName = "N" };
-        var experts = CommonOptions.Precision("--experts", "the routed experts");
-        var dense = CommonOptions.Precision("--dense", "every other matrix");
+        var experts = CommonOptions.Experts("[default: bf16]");
+        var dense = CommonOptions.Dense("[default: bf16]");
+        var group = CommonOptions.Group();
         var command = new DocumentedCommand("synth", "Writes a model with random weights.",
             "An exported model of a released shape without a tokenizer, for trying sizes and speeds. The same seed gives the same bytes.",
             "ernie synth --shape 0.3b --layers 2 --out synthetic", """echo '{"ids": [1, 2, 3]}' | ernie generate synthetic --max-tokens 16 --ignore-eos""")
-        { shape, layers, output, seed, experts, dense };
+        { shape, layers, output, seed, experts, dense, group };
         command.Validators.Add(result =>
         {
             if (result.GetValue(layers) is { } count && result.GetValue(shape) is { } name && SyntheticShape.Names.Contains(name) && SyntheticShape.Of(name, null).LayerCount is var most && (count < 1 || count > most))
@@ -37,8 +38,9 @@ internal static class SynthCommand
             var folder = result.GetValue(output)!;
             var options = new ErnieExportOptions
             {
-                Experts = CommonOptions.PrecisionOf(result.GetValue(experts)!),
-                Dense = CommonOptions.PrecisionOf(result.GetValue(dense)!),
+                Experts = CommonOptions.PrecisionOf(result.GetValue(experts)),
+                Dense = CommonOptions.PrecisionOf(result.GetValue(dense)),
+                GroupSize = CommonOptions.GroupOf(result.GetValue(group)!),
                 ModelName = string.Create(CultureInfo.InvariantCulture, $"random-{name}-{config.LayerCount}-layers"),
             };
             var source = new SyntheticWeights(config, result.GetValue(seed));

@@ -17,7 +17,7 @@ internal static class BenchmarkPlot
     public static void Save(ModelBenchmarkResult result, string path)
     {
         var decode = new Plot();
-        decode.Title($"Decode, {result.Experts} experts, {result.Dense} dense", 15);
+        decode.Title($"Decode, {result.Model}", 15);
         decode.XLabel("sequences at once");
         decode.YLabel("tokens/s, all together");
         Line(decode, "measured", [.. result.Decode.Select(static d => ((double)d.Sequences, d.TokensPerSecond))], Colors.C0);

@@ -79,13 +79,12 @@ internal sealed class ModelBenchmark(ModelBenchmarkPlan plan, Func<Func<CpuKerne
         say("probes");
         var after = MachineReading.Take(bandwidth, _runner);
 
-        var isPacked = manifest.Dense.IsPacked || manifest.Experts.IsPacked;
+        var isPacked = manifest.Formats.Dense.IsPacked || manifest.Formats.Experts.IsPacked;
         var arithmetic = isPacked && before.Int8 is not null ? (before.Int8.Value + after.Int8!.Value) / 2 : (before.Float + after.Float) / 2;
         return new ModelBenchmarkResult
         {
             Model = model.ModelId,
-            Experts = manifest.Experts.ToString(),
-            Dense = manifest.Dense.ToString(),
+            Formats = manifest.Formats.Describe(manifest.Config),
             ExpertCount = manifest.Config.ExpertCount,
             Kernels = meter.Name,
             Threads = plan.Threads,

@@ -7,8 +7,7 @@ namespace Ernie.Cli.Measuring;
 internal sealed record ModelBenchmarkResult
 {
     public required string Model { get; init; }
-    public required string Experts { get; init; }
-    public required string Dense { get; init; }
+    public required string Formats { get; init; }
     public required int ExpertCount { get; init; }
     public required string Kernels { get; init; }
     public required int Threads { get; init; }

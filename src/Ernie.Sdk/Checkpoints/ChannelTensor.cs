@@ -14,9 +14,33 @@ internal sealed class ChannelTensor : CheckpointTensor
     /// <summary>Stored output that is this weight's row 0.</summary>
     public required long FirstOutput { get; init; }
 
-    public override unsafe void Read(long firstRow, Span<float> destination)
+    public override WeightFormat? StoredFormat => Format == FastDeployFormat.Wint8 ? WeightFormat.Int8(0) : WeightFormat.Int4(0);
+
+    public override void Read(long firstRow, Span<float> destination)
     {
-        var rows = CheckRange(firstRow, destination);
+        var columns = (int)Columns;
+        Visit(firstRow, (int)CheckRange(firstRow, destination), destination, (r, integers, scale, target) => ChannelInt.Dequantise(integers, scale, target.Slice(r * columns, columns)));
+    }
+
+    public override void ReadPanels(in PanelLayout layout, long firstRow, int rows, int at, Span<byte> panels)
+    {
+        if (!Holds(layout.Format)) base.ReadPanels(layout, firstRow, rows, at, panels);
+        var panelLayout = layout;
+        Visit(firstRow, rows, panels, (r, integers, scale, target) =>
+        {
+            var panel = target.Slice((int)((at + r) / PanelLayout.Rows * panelLayout.PanelBytes), (int)panelLayout.PanelBytes);
+            var row = (at + r) % PanelLayout.Rows;
+            if (row == 0) PanelPacker.Clear(panelLayout, panel);
+            if (!float.IsFinite(scale)) throw new InvalidDataException($"{Scales.File}: tensor {Scales.Name} holds {scale} at {FirstOutput + firstRow + r}; weights must be finite. Download the file again.");
+            PanelPacker.PackRow(panelLayout, integers, [scale], row, panel);
+        });
+    }
+
+    private delegate void RowVisitor<T>(int row, ReadOnlySpan<sbyte> integers, float scale, Span<T> target);
+
+    /// <summary>Unpacks the integers of each row.</summary>
+    private unsafe void Visit<T>(long firstRow, int rows, Span<T> target, RowVisitor<T> visit)
+    {
         if (rows == 0) return;
         var columns = checked((int)Columns);
         var stripeBytes = checked(2 * columns);
@@ -33,7 +57,7 @@ internal sealed class ChannelTensor : CheckpointTensor
             var member = (int)(output % perStripe);
             if (Format == FastDeployFormat.Wint8) GpuByteOrder.Unpack8(stripe, member, integers);
             else GpuByteOrder.Unpack4(stripe, member, integers);
-            ChannelInt.Dequantise(integers, scales[r], destination.Slice(r * columns, columns));
+            visit(r, integers, scales[r], target);
         }
     }
 }

@@ -1,5 +1,6 @@
 using System.Globalization;
 using Ernie.Sdk.Engine;
+using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Quantization;
 
@@ -8,7 +9,12 @@ namespace Ernie.Sdk.Checkpoints;
 /// <summary>What <c>ernie inspect</c> says about a checkpoint, as lines of plain text.</summary>
 internal static class CheckpointReport
 {
-    private static readonly (string Name, WeightFormat Format)[] Precisions = [("bf16", WeightFormat.BFloat16), ("fp32", WeightFormat.Float32)];
+    /// <summary>Exports whose sizes are told: experts and everything else.</summary>
+    private static readonly (WeightFormat Experts, WeightFormat Dense)[] Exports =
+    [
+        (WeightFormat.Float32, WeightFormat.Float32), (WeightFormat.BFloat16, WeightFormat.BFloat16), (WeightFormat.Int8(128), WeightFormat.Int8(128)), (WeightFormat.Int4(128), WeightFormat.Int4(128)),
+        (WeightFormat.Int4(0), WeightFormat.Int8(0)), (WeightFormat.Int2, WeightFormat.Int4(128)),
+    ];
 
     public static IReadOnlyList<string> Lines(Checkpoint checkpoint)
     {
@@ -53,14 +59,17 @@ internal static class CheckpointReport
     private static void AddSizes(List<string> lines, ErnieConfig config)
     {
         var shortContext = Math.Min(4096, config.ContextLength);
-        lines.Add($"{"Export",-10}{"on disk",12}{$"memory at {shortContext}",20}{$"memory at {config.ContextLength}",20}");
-        foreach (var (name, format) in Precisions)
+        lines.Add($"{"Export",-34}{"on disk",12}{$"memory at {shortContext}",20}{$"memory at {config.ContextLength}",20}");
+        foreach (var (experts, dense) in Exports)
         {
-            var near = MemoryPlan.For(config, format, format, KvElementType.BFloat16, shortContext);
-            var far = MemoryPlan.For(config, format, format, KvElementType.BFloat16, config.ContextLength);
-            lines.Add($"{name,-10}{Bytes(near.WeightBytes),12}{Bytes(near.TotalBytes),20}{Bytes(far.TotalBytes),20}");
+            var formats = ModelFormats.Of(experts, dense);
+            if ((config.MoeLayerCount == 0 && experts != dense) || formats.Problem(config) is not null) continue;
+            var near = MemoryPlan.For(config, formats, KvElementType.BFloat16, shortContext);
+            var far = MemoryPlan.For(config, formats, KvElementType.BFloat16, config.ContextLength);
+            var name = experts == dense ? dense.ToString() : $"{experts}, dense {dense}";
+            lines.Add($"{name,-34}{Bytes(near.WeightBytes),12}{Bytes(near.TotalBytes),20}{Bytes(far.TotalBytes),20}");
         }
-        var cache = MemoryPlan.For(config, WeightFormat.BFloat16, WeightFormat.BFloat16, KvElementType.BFloat16, KvBlockLayout.BlockSize);
+        var cache = MemoryPlan.For(config, ModelFormats.Of(WeightFormat.BFloat16, WeightFormat.BFloat16), KvElementType.BFloat16, KvBlockLayout.BlockSize);
         lines.Add($"Memory is for one sequence with a bf16 cache ({Bytes(cache.CacheBytes)} for {KvBlockLayout.BlockSize} tokens); weights are mapped from the file and shared by processes.");
     }
 

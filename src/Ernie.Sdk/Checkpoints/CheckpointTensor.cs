@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
+using Ernie.Sdk.Quantization;
 
 namespace Ernie.Sdk.Checkpoints;
 
@@ -23,6 +24,20 @@ internal abstract class CheckpointTensor
     /// Values are passed on as they are: <see cref="ContainsNonFinite"/> tells whether NaN or infinity is among them.
     /// </summary>
     public abstract void Read(long firstRow, Span<float> destination);
+
+    /// <summary>Packed format whose integers and scales the file holds, or null: then there are values only.</summary>
+    public virtual WeightFormat? StoredFormat => null;
+
+    /// <summary>Whether <see cref="ReadPanels"/> gives this packed format.</summary>
+    public virtual bool Holds(WeightFormat format) => StoredFormat == format;
+
+    /// <summary>Puts rows into panels with the integers and scales that the file holds. Thread-safe.</summary>
+    /// <param name="layout">Of a format that <see cref="Holds"/> affirms.</param>
+    /// <param name="firstRow">First row of this weight.</param>
+    /// <param name="rows">Rows to put.</param>
+    /// <param name="at">Row of the panels, counted from the first one, that it becomes.</param>
+    /// <param name="panels">Panels of which the rows before <paramref name="at"/> have been written, and the rest has not.</param>
+    public virtual void ReadPanels(in PanelLayout layout, long firstRow, int rows, int at, Span<byte> panels) => throw new InvalidOperationException($"{Name} is not stored as {layout.Format}.");
 
     /// <summary>Whether NaN or an infinity is among <paramref name="values"/>.</summary>
     public static bool ContainsNonFinite(ReadOnlySpan<float> values)

@@ -1,4 +1,5 @@
 using Ernie.Sdk.Engine;
+using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Quantization;
 
@@ -66,7 +67,7 @@ internal sealed class ErnieConfigReader
     {
         try
         {
-            MemoryPlan.For(config, WeightFormat.Float32, WeightFormat.Float32, KvElementType.Float32, config.ContextLength);
+            MemoryPlan.For(config, ModelFormats.Of(WeightFormat.Float32, WeightFormat.Float32), KvElementType.Float32, config.ContextLength);
         }
         catch (OverflowException e)
         {

@@ -25,6 +25,29 @@ internal sealed class Wint2Tensor : CheckpointTensor
     /// <summary>Stored output that is this weight's row 0.</summary>
     public required long FirstOutput { get; init; }
 
+    public override WeightFormat? StoredFormat => WeightFormat.Int2;
+
+    public override unsafe void ReadPanels(in PanelLayout layout, long firstRow, int rows, int at, Span<byte> panels)
+    {
+        if (!Holds(layout.Format) || at % PanelLayout.Rows != 0) base.ReadPanels(layout, firstRow, rows, at, panels);
+        using var codes = Codes.Source!.Map(Codes.Entry);
+        using var groups = GroupScales.Source!.Map(GroupScales.Entry);
+        var (codeBytes, groupBytes) = (Columns / Wint2.InputsPerByte * Stride, Columns / Wint2.InputsPerScaleByte * Stride);
+        if (FirstOutput + firstRow + rows > Stride || codeBytes > codes.Length || groupBytes > groups.Length) throw new InvalidOperationException($"{Name} leaves its stored tensor.");
+        Span<float> codeScale = stackalloc float[PanelLayout.Rows], codeZeroPoint = stackalloc float[PanelLayout.Rows], superScale = stackalloc float[PanelLayout.Rows];
+        for (var r = 0; r < rows; r += PanelLayout.Rows)
+        {
+            var width = Math.Min(PanelLayout.Rows, rows - r);
+            var output = FirstOutput + firstRow + r;
+            ReadFinite(CodeScales, output, codeScale[..width]);
+            ReadFinite(CodeZeroPoints, output, codeZeroPoint[..width]);
+            ReadFinite(SuperScales, output, superScale[..width]);
+            PanelPacker.PackWint2(layout, checked((int)Stride), new ReadOnlySpan<byte>(codes.Pointer + output, checked((int)(codeBytes - output))),
+                new ReadOnlySpan<byte>(groups.Pointer + output, checked((int)(groupBytes - output))), codeScale[..width], codeZeroPoint[..width], superScale[..width],
+                panels.Slice((int)((at + r) / PanelLayout.Rows * layout.PanelBytes), (int)layout.PanelBytes));
+        }
+    }
+
     public override unsafe void Read(long firstRow, Span<float> destination)
     {
         var rows = CheckRange(firstRow, destination);
@@ -41,8 +64,8 @@ internal sealed class Wint2Tensor : CheckpointTensor
             {
                 var width = (int)Math.Min(TileWidth, rows - r);
                 var output = FirstOutput + firstRow + r;
-                ReadCodes(CodeScales, output, codeScale[..width]);
-                ReadCodes(CodeZeroPoints, output, codeZeroPoint[..width]);
+                ReadFinite(CodeScales, output, codeScale[..width]);
+                ReadFinite(CodeZeroPoints, output, codeZeroPoint[..width]);
                 SuperScales.Read(output, superScale[..width]);
                 for (long k = 0; k < Columns; k += TileDepth)
                 {
@@ -63,7 +86,7 @@ internal sealed class Wint2Tensor : CheckpointTensor
     }
 
     // NaN would become a word like any other, so that the damage would not show in the weights.
-    private static void ReadCodes(StoredTensor tensor, long output, Span<float> values)
+    private static void ReadFinite(StoredTensor tensor, long output, Span<float> values)
     {
         tensor.Read(output, values);
         if (ContainsNonFinite(values)) throw new InvalidDataException($"{tensor.File}: tensor {tensor.Name} holds NaN or infinity among values {output} to {output + values.Length - 1}. Download the file again.");

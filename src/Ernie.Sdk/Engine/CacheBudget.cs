@@ -12,7 +12,7 @@ internal static class CacheBudget
     public static int BlockCount(ModelManifest manifest, KvElementType kvType, ErnieModelOptions options)
     {
         var config = manifest.Config;
-        var blockBytes = MemoryPlan.For(config, manifest.Experts, manifest.Dense, kvType, KvBlockLayout.BlockSize).CacheBytes;
+        var blockBytes = MemoryPlan.For(config, manifest.Formats, kvType, KvBlockLayout.BlockSize).CacheBytes;
         var context = Math.Min(options.ContextLength ?? config.ContextLength, config.ContextLength);
         var wanted = (long)KvCache.BlocksFor(context) * DefaultContexts;
         var budget = options.KvCacheBytes ?? Math.Max(blockBytes, GC.GetGCMemoryInfo().TotalAvailableMemoryBytes / 2);

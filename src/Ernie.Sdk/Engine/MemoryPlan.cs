@@ -1,4 +1,5 @@
 using Ernie.Sdk.Checkpoints;
+using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Quantization;
 
@@ -6,8 +7,8 @@ namespace Ernie.Sdk.Engine;
 
 /// <summary>What an exported model takes on disk and in memory. The one calculator: whoever tells a user a size asks here.</summary>
 /// <remarks>
-/// Weights and cache are exact; the workspace is an estimate from the shapes of the activations. Norms, router and correction bias are stored as float32; embedding and head use the dense format;
-/// a tied model stores one matrix for both. The graph itself (under a megabyte) and the alignment of tensors in the file are left out.
+/// Weights and cache are exact; the workspace is an estimate from the shapes of the activations. Norms, router and correction bias are stored as float32; a tied model
+/// stores one matrix for embedding and head where both have one format. The graph itself (under a megabyte) and the alignment of tensors in the file are left out.
 /// </remarks>
 internal sealed record MemoryPlan
 {
@@ -18,7 +19,7 @@ internal sealed record MemoryPlan
 
     public required ParameterCount Parameters { get; init; }
     public required long EmbeddingBytes { get; init; }
-    /// <summary>0 in a tied model.</summary>
+    /// <summary>0 where the embedding is the head.</summary>
     public required long HeadBytes { get; init; }
     public required long AttentionBytes { get; init; }
     public required long DenseMlpBytes { get; init; }
@@ -38,33 +39,36 @@ internal sealed record MemoryPlan
     public long TotalBytes => checked(WeightBytes + CacheBytes + WorkspaceBytes);
 
     /// <param name="config">The model.</param>
-    /// <param name="experts">Format of routed experts.</param>
-    /// <param name="dense">Format of every other matrix.</param>
+    /// <param name="formats">Formats of the matrices.</param>
     /// <param name="cache">Element type of cached keys and values.</param>
     /// <param name="tokens">Tokens of each sequence, prompt and answer together.</param>
     /// <param name="sequences">Sequences held at once.</param>
     /// <param name="chunk">Prompt tokens computed at once.</param>
     /// <exception cref="OverflowException">The sizes leave 63 bits.</exception>
-    public static MemoryPlan For(ErnieConfig config, WeightFormat experts, WeightFormat dense, KvElementType cache, long tokens, int sequences = 1, int chunk = DefaultChunk)
+    public static MemoryPlan For(ErnieConfig config, ModelFormats formats, KvElementType cache, long tokens, int sequences = 1, int chunk = DefaultChunk)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(tokens);
         ArgumentOutOfRangeException.ThrowIfNegative(sequences);
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(chunk);
         checked
         {
-            long hidden = config.HiddenSize, moeLayers = config.MoeLayerCount, denseLayers = config.LayerCount - moeLayers;
+            long hidden = config.HiddenSize;
+            var layers = Enumerable.Range(0, config.LayerCount);
             var queries = config.HeadCount * config.HeadDim;
             var parameters = ParameterCount.Of(config);
             var blocks = sequences * ((tokens + KvBlockLayout.BlockSize - 1) / KvBlockLayout.BlockSize);
             return new MemoryPlan
             {
                 Parameters = parameters,
-                EmbeddingBytes = Matrix(dense, config.VocabSize, hidden),
-                HeadBytes = config.TieWordEmbeddings ? 0 : Matrix(dense, config.VocabSize, hidden),
-                AttentionBytes = config.LayerCount * (Matrix(dense, config.QkvSize, hidden) + Matrix(dense, hidden, queries)),
-                DenseMlpBytes = denseLayers * Mlp(dense, hidden, config.IntermediateSize),
-                ExpertBytes = moeLayers * config.ExpertCount * Mlp(experts, hidden, config.ExpertIntermediateSize),
-                SharedExpertBytes = moeLayers * Mlp(dense, hidden, config.SharedIntermediateSize),
+                EmbeddingBytes = Matrix(formats.Embedding, config.VocabSize, hidden),
+                HeadBytes = formats.SharesEmbedding(config) ? 0 : Matrix(formats.Head, config.VocabSize, hidden),
+                AttentionBytes = layers.Sum(layer => Matrix(formats.OfDense(ErnieGraph.QueryKeyValue(layer)), config.QkvSize, hidden) + Matrix(formats.OfDense(ErnieGraph.AttentionOutput(layer)), hidden, queries)),
+                DenseMlpBytes = layers.Where(layer => !config.IsMoeLayer(layer)).Sum(layer =>
+                    Mlp(formats.OfDense(ErnieGraph.DenseGateUp(layer)), formats.OfDense(ErnieGraph.DenseDown(layer)), 1, hidden, config.IntermediateSize)),
+                ExpertBytes = layers.Where(config.IsMoeLayer).Sum(layer =>
+                    Mlp(formats.OfExperts(ErnieGraph.ExpertGateUp(layer)), formats.OfExperts(ErnieGraph.ExpertDown(layer)), config.ExpertCount, hidden, config.ExpertIntermediateSize)),
+                SharedExpertBytes = layers.Where(config.IsMoeLayer).Sum(layer =>
+                    Mlp(formats.OfDense(ErnieGraph.SharedGateUp(layer)), formats.OfDense(ErnieGraph.SharedDown(layer)), 1, hidden, config.SharedIntermediateSize)),
                 RouterBytes = parameters.Router * sizeof(float),
                 NormBytes = parameters.Norms * sizeof(float),
                 CacheBlocks = blocks,
@@ -74,7 +78,9 @@ internal sealed record MemoryPlan
         }
     }
 
-    private static long Mlp(WeightFormat format, long hidden, long width) => width == 0 ? 0 : checked(Matrix(format, 2 * width, hidden) + Matrix(format, hidden, width));
+    /// <summary>Gate|up and down of <paramref name="count"/> SwiGLUs; each half of gate|up is a section.</summary>
+    private static long Mlp(WeightFormat gateUp, WeightFormat down, long count, long hidden, long width) =>
+        width == 0 ? 0 : checked(gateUp.Bytes(2 * count, width, hidden) + down.Bytes(count, hidden, width));
 
     private static long Matrix(WeightFormat format, long rows, long columns) => format.Bytes(1, rows, columns);
 

@@ -28,13 +28,11 @@ internal sealed class ErnieGraph
     private const string Ernie = OperatorSchema.Domain;
     private const string Onnx = "";
     private readonly ErnieConfig _config;
-    private readonly WeightFormat _experts;
-    private readonly WeightFormat _dense;
+    private readonly ModelFormats _formats;
     private readonly bool _debugOutputs;
     private readonly GraphBuilder _graph = new("ernie-4.5");
 
-    private ErnieGraph(ErnieConfig config, WeightFormat experts, WeightFormat dense, bool debugOutputs) =>
-        (_config, _experts, _dense, _debugOutputs) = (config, experts, dense, debugOutputs);
+    private ErnieGraph(ErnieConfig config, ModelFormats formats, bool debugOutputs) => (_config, _formats, _debugOutputs) = (config, formats, debugOutputs);
 
     public static string KvCache(int layer) => $"kv_cache.{layer}";
 
@@ -45,13 +43,23 @@ internal sealed class ErnieGraph
     public static string RouterSelected(int layer) => $"debug.router.{layer}.selected";
     public static string RouterWeights(int layer) => $"debug.router.{layer}.weights";
 
+    public static string QueryKeyValue(int layer) => $"{TensorNames.Layer(layer)}.self_attn.qkv_proj.weight";
+    public static string AttentionOutput(int layer) => $"{TensorNames.Layer(layer)}.self_attn.o_proj.weight";
+    public static string DenseGateUp(int layer) => $"{TensorNames.Layer(layer)}.mlp.gate_up_proj.weight";
+    public static string DenseDown(int layer) => $"{TensorNames.Layer(layer)}.mlp.down_proj.weight";
+    public static string SharedGateUp(int layer) => $"{TensorNames.Layer(layer)}.mlp.shared_experts.gate_up_proj.weight";
+    public static string SharedDown(int layer) => $"{TensorNames.Layer(layer)}.mlp.shared_experts.down_proj.weight";
+    public static string ExpertGateUp(int layer) => $"{TensorNames.Layer(layer)}.mlp.experts.gate_up_proj.weight";
+    public static string ExpertDown(int layer) => $"{TensorNames.Layer(layer)}.mlp.experts.down_proj.weight";
+    /// <summary>Whether a weight of the graph holds routed experts.</summary>
+    public static bool IsExperts(string weight) => weight.Contains(".mlp.experts.", StringComparison.Ordinal);
+
     /// <param name="config">The architecture.</param>
-    /// <param name="experts">Format of the routed experts.</param>
-    /// <param name="dense">Format of every other matrix, embedding and head included. Norms, router and correction bias stay float32.</param>
+    /// <param name="formats">Formats of the matrices.</param>
     /// <param name="debugOutputs">Adds hidden states and router choices to the outputs.</param>
-    public static GraphBuilder Build(ErnieConfig config, WeightFormat experts, WeightFormat dense, bool debugOutputs = false)
+    public static GraphBuilder Build(ErnieConfig config, ModelFormats formats, bool debugOutputs = false)
     {
-        var graph = new ErnieGraph(config, experts, dense, debugOutputs);
+        var graph = new ErnieGraph(config, formats, debugOutputs);
         graph.Model();
         return graph._graph;
     }
@@ -80,9 +88,9 @@ internal sealed class ErnieGraph
     private string Embedding()
     {
         // [tokens] → [tokens, hidden]
-        var table = Matrix(TensorNames.Embedding, _dense, [_config.VocabSize, _config.HiddenSize], TensorNames.Embedding);
+        var table = Matrix(TensorNames.Embedding, _formats.Embedding, [_config.VocabSize, _config.HiddenSize], TensorNames.Embedding);
         var x = _graph.Node("Gather", Onnx, "model.embed_tokens", [table, InputIds], ("axis", 0));
-        if (_dense != WeightFormat.Float32) x = _graph.Node("Cast", Onnx, "model.embed_tokens.widen", [x], ("to", (int)TensorElementKind.Float));
+        if (_formats.Embedding != WeightFormat.Float32) x = _graph.Node("Cast", Onnx, "model.embed_tokens.widen", [x], ("to", (int)TensorElementKind.Float));
         DebugOutput(EmbeddingState, x, "tokens", _config.HiddenSize);
         return x;
     }
@@ -117,15 +125,16 @@ internal sealed class ErnieGraph
         var h = Norm($"{path}.post_attention_layernorm", x, TensorNames.PostAttentionNorm(layer));
         var (experts, hidden, width) = (_config.ExpertCount, _config.HiddenSize, _config.ExpertIntermediateSize);
         var all = Enumerable.Range(0, experts);
-        var gateUp = Matrix($"{path}.mlp.experts.gate_up_proj.weight", _experts, [experts, 2L * width, hidden],
-            [.. all.SelectMany(e => new[] { TensorNames.ExpertGate(layer, e), TensorNames.ExpertUp(layer, e) })]);
-        var down = Matrix($"{path}.mlp.experts.down_proj.weight", _experts, [experts, hidden, width], [.. all.Select(e => TensorNames.ExpertDown(layer, e))]);
+        var gateUp = Weight(new ExportedWeight(ExpertGateUp(layer), _formats.OfExperts(ExpertGateUp(layer)), [experts, 2L * width, hidden],
+            [.. all.SelectMany(e => new[] { TensorNames.ExpertGate(layer, e), TensorNames.ExpertUp(layer, e) })]) { SectionRows = width });
+        var down = Weight(new ExportedWeight(ExpertDown(layer), _formats.OfExperts(ExpertDown(layer)), [experts, hidden, width],
+            [.. all.Select(e => TensorNames.ExpertDown(layer, e))]) { SectionRows = hidden });
         var router = Matrix(TensorNames.Router(layer), WeightFormat.Float32, [experts, hidden], TensorNames.Router(layer));
         var bias = Matrix(TensorNames.CorrectionBias(layer), WeightFormat.Float32, [experts], TensorNames.CorrectionBias(layer));
 
         var y = $"{path}.mlp.experts.output";
         string[] outputs = _debugOutputs ? [y, RouterSelected(layer), RouterWeights(layer)] : [y];
-        _graph.Node(OperatorSchema.MoeExperts.Name, Ernie, $"{path}.mlp.experts", [h, router, bias, gateUp, down], outputs,
+        _graph.Node(OperatorSchema.MoeExperts.Name, Ernie, $"{path}.mlp.experts", [h, router, bias, gateUp.Name, down.Name], outputs,
         [
             (OperatorSchema.MoeExperts.ExpertCount, experts),
             (OperatorSchema.MoeExperts.ExpertsPerToken, _config.ExpertsPerToken),
@@ -133,6 +142,8 @@ internal sealed class ErnieGraph
             (OperatorSchema.MoeExperts.NormMin, _config.RouterNormMin),
             (OperatorSchema.MoeExperts.ExpertBegin, 0),
             (OperatorSchema.MoeExperts.ExpertEnd, experts),
+            .. Packing(gateUp.Format, OperatorSchema.Packed.GateUpBits, OperatorSchema.Packed.GateUpBlockSize),
+            .. Packing(down.Format, OperatorSchema.Packed.DownBits, OperatorSchema.Packed.DownBlockSize),
         ]);
         if (_debugOutputs)
         {
@@ -154,9 +165,9 @@ internal sealed class ErnieGraph
         var rows = _graph.Node("Gather", Onnx, "logit_rows.gather", [x, LogitRows], ("axis", 0));
         var h = Norm("model.norm", rows, TensorNames.FinalNorm);
         DebugOutput(FinalState, h, "rows", _config.HiddenSize);
-        var name = _config.TieWordEmbeddings ? TensorNames.Embedding : TensorNames.Head;
-        var weight = Matrix(name, _dense, [_config.VocabSize, _config.HiddenSize], name);
-        _graph.Node(OperatorSchema.Linear.Name, Ernie, "lm_head", [h, weight], [Logits], [(OperatorSchema.Linear.SwiGlu, 0)]);
+        var name = _formats.SharesEmbedding(_config) ? TensorNames.Embedding : TensorNames.Head;
+        var weight = Weight(new ExportedWeight(name, _formats.Head, [_config.VocabSize, _config.HiddenSize], [name]));
+        _graph.Node(OperatorSchema.Linear.Name, Ernie, "lm_head", [h, weight.Name], [Logits], LinearAttributes(weight, swiGlu: 0));
         _graph.Output(Logits, TensorElementKind.Float, "rows", _config.VocabSize);
     }
 
@@ -164,14 +175,31 @@ internal sealed class ErnieGraph
         _graph.Node("RMSNormalization", Onnx, name, [x, Matrix(weight, WeightFormat.Float32, [_config.HiddenSize], weight)],
             ("axis", -1), ("epsilon", _config.RmsNormEps), ("stash_type", 1));
 
-    private string Linear(string name, string x, long rows, long columns, params string[] sources) =>
-        _graph.Node(OperatorSchema.Linear.Name, Ernie, name, [x, Matrix($"{name}.weight", _dense, [rows, columns], sources)], (OperatorSchema.Linear.SwiGlu, 0));
+    private string Linear(string name, string x, long rows, long columns, params string[] sources)
+    {
+        var weight = Weight(new ExportedWeight($"{name}.weight", _formats.OfDense($"{name}.weight"), [rows, columns], sources));
+        return _graph.Node(OperatorSchema.Linear.Name, Ernie, name, [x, weight.Name], LinearAttributes(weight, swiGlu: 0));
+    }
 
     private string SwiGlu(string path, string x, int width, string gate, string up, string down)
     {
-        var weight = Matrix($"{path}.gate_up_proj.weight", _dense, [2L * width, _config.HiddenSize], gate, up);
-        var h = _graph.Node(OperatorSchema.Linear.Name, Ernie, $"{path}.gate_up_proj", [x, weight], (OperatorSchema.Linear.SwiGlu, 1));
+        var name = $"{path}.gate_up_proj";
+        var weight = Weight(new ExportedWeight($"{name}.weight", _formats.OfDense($"{name}.weight"), [2L * width, _config.HiddenSize], [gate, up]) { SectionRows = width });
+        var h = _graph.Node(OperatorSchema.Linear.Name, Ernie, name, [x, weight.Name], LinearAttributes(weight, swiGlu: 1));
         return Linear($"{path}.down_proj", h, _config.HiddenSize, width, down);
+    }
+
+    private static (string, object)[] LinearAttributes(ExportedWeight weight, int swiGlu) => weight.Format.IsPacked
+        ? [(OperatorSchema.Linear.SwiGlu, swiGlu), .. Packing(weight.Format, OperatorSchema.Packed.Bits, OperatorSchema.Packed.BlockSize), (OperatorSchema.Packed.Rows, weight.Rows), (OperatorSchema.Packed.Columns, weight.Columns)]
+        : [(OperatorSchema.Linear.SwiGlu, swiGlu)];
+
+    private static (string, object)[] Packing(WeightFormat format, string bits, string blockSize) =>
+        format.IsPacked ? [(bits, OperatorSchema.Packed.BitsOf(format)), (blockSize, format.Group)] : [];
+
+    private ExportedWeight Weight(ExportedWeight weight)
+    {
+        _graph.Weight(weight);
+        return weight;
     }
 
     private string Matrix(string name, WeightFormat format, IReadOnlyList<long> shape, params string[] sources) =>

@@ -1,6 +1,4 @@
 using System.Globalization;
-using System.Security.Cryptography;
-using System.Text;
 
 namespace Ernie.Sdk.Export;
 
@@ -72,9 +70,7 @@ internal static class ExportCache
     /// <summary>Names what the export depends on: the checkpoint's files with size and time, the precisions, the format.</summary>
     private static string Key(string folder, ErnieExportOptions options)
     {
-        var text = new StringBuilder(folder).Append('|').Append(ModelManifest.CurrentVersion).Append('|').Append(options.Experts).Append('|').Append(options.Dense).Append('|').Append(options.ModelName);
-        foreach (var file in new DirectoryInfo(folder).EnumerateFiles().OrderBy(static f => f.Name, StringComparer.Ordinal))
-            text.Append(CultureInfo.InvariantCulture, $"|{file.Name}:{file.Length}:{file.LastWriteTimeUtc.Ticks}");
-        return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text.ToString())))[..16];
+        return ExportIdentity.Hash(string.Create(CultureInfo.InvariantCulture,
+            $"{ModelManifest.CurrentVersion}|{options.Experts}|{options.Dense}|{options.GroupSize}|{options.ModelName}|{ExportIdentity.Files(folder)}"))[..16];
     }
 }

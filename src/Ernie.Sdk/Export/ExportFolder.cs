@@ -6,6 +6,7 @@ namespace Ernie.Sdk.Export;
 /// A model folder in the making: files are written to <c>NAME.exporting</c>, which is renamed when complete. Whatever happens before leaves nothing under NAME.
 /// </summary>
 /// <remarks>
+/// An export that is killed leaves that folder; the next export of the same goes on from its journal, any other replaces it. One that fails or is cancelled removes it.
 /// The lock lies beside that folder and is held until the folder has its name: inside, it would have to be given up before the renaming, and another export could take the finished files for leftovers.
 /// </remarks>
 internal sealed class ExportFolder : IDisposable
@@ -26,7 +27,9 @@ internal sealed class ExportFolder : IDisposable
 
     private ExportFolder(string target, string partial, FileStream @lock) => (_target, _partial, _lock) = (target, partial, @lock);
 
-    public static ExportFolder Create(string output)
+    /// <param name="output">The folder to create.</param>
+    /// <param name="identity">What is exported: leftovers of a killed export of the same are continued. Null: nothing is.</param>
+    public static ExportFolder Create(string output, string? identity)
     {
         var target = System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(output));
         if (File.Exists(target)) throw new IOException($"{target} is a file; name a folder to create.");
@@ -49,15 +52,32 @@ internal sealed class ExportFolder : IDisposable
         }
         try
         {
-            // Leftovers of an export that was killed.
-            if (Directory.Exists(partial)) Directory.Delete(partial, recursive: true);
+            RemoveLeftovers(partial, identity);
             Directory.CreateDirectory(partial);
-            return new ExportFolder(target, partial, @lock);
+            return new ExportFolder(target, partial, @lock) { Journal = identity is null ? null : ExportJournal.Open(partial, identity) };
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             @lock.Dispose();
             throw new IOException($"{partial} cannot be made anew: {e.Message} Delete it, or choose another folder.", e);
+        }
+    }
+
+    /// <summary>What an export of the same has finished; null where it cannot be continued.</summary>
+    public ExportJournal? Journal { get; private init; }
+
+    /// <summary>Of an export that was killed, only weights with a journal of the same export stay.</summary>
+    private static void RemoveLeftovers(string partial, string? identity)
+    {
+        if (!Directory.Exists(partial)) return;
+        if (identity is null || !ExportJournal.IsOf(partial, identity))
+        {
+            Directory.Delete(partial, recursive: true);
+            return;
+        }
+        foreach (var file in Directory.EnumerateFiles(partial))
+        {
+            if (System.IO.Path.GetFileName(file) is not (ModelManifest.WeightFile or ExportJournal.FileName)) File.Delete(file);
         }
     }
 
@@ -67,6 +87,9 @@ internal sealed class ExportFolder : IDisposable
     public void RequireSpace(long bytes)
     {
         const long Reserve = 64 << 20;
+        var weights = new FileInfo(Path(ModelManifest.WeightFile));
+        // Taken already by the export that is continued.
+        if (weights.Exists) bytes -= Math.Min(bytes, weights.Length);
         long free;
         try
         {
@@ -113,7 +136,7 @@ internal sealed class ExportFolder : IDisposable
     public IReadOnlyList<ManifestFile> Files() =>
     [
         .. Directory.EnumerateFiles(_partial)
-            .Where(path => System.IO.Path.GetFileName(path) is not (ModelManifest.WeightFile or ModelManifest.FileName))
+            .Where(path => System.IO.Path.GetFileName(path) is not (ModelManifest.WeightFile or ModelManifest.FileName or ExportJournal.FileName))
             .Order(StringComparer.Ordinal)
             .Select(path => new ManifestFile(System.IO.Path.GetFileName(path), new FileInfo(path).Length, Checksum(path))),
     ];
@@ -122,6 +145,8 @@ internal sealed class ExportFolder : IDisposable
     public void Complete(byte[] manifest)
     {
         Write(ModelManifest.FileName, manifest);
+        Journal?.Dispose();
+        File.Delete(Path(ExportJournal.FileName));
         if (Directory.Exists(_target)) Directory.Delete(_target);
         Directory.Move(_partial, _target);
         _complete = true;
@@ -129,6 +154,7 @@ internal sealed class ExportFolder : IDisposable
 
     public void Dispose()
     {
+        Journal?.Dispose();
         try
         {
             if (!_complete) Directory.Delete(_partial, recursive: true);

@@ -68,7 +68,7 @@ internal sealed class GraphBuilder
         foreach (var weight in Weights)
         {
             var tensor = new ProtobufWriter();
-            foreach (var size in weight.Shape) tensor.Int(1, size);
+            foreach (var size in weight.GraphShape) tensor.Int(1, size);
             tensor.Int(2, (long)weight.ElementKind).String(8, weight.Name);
             tensor.Message(13, Entry("location", weightFile)).Message(13, Entry("offset", Invariant(offsets[weight.Name]))).Message(13, Entry("length", Invariant(weight.Bytes)));
             tensor.Int(14, 1);

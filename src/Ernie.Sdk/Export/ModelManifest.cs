@@ -12,14 +12,13 @@ internal sealed record ModelManifest
     public const string ModelFile = "model.onnx";
     public const string WeightFile = "model.weights";
     /// <summary>Raised when kernels and older exports would no longer understand each other.</summary>
-    public const int CurrentVersion = 1;
+    public const int CurrentVersion = 2;
     private const int MaxBytes = 64 << 20;
 
     public required int FormatVersion { get; init; }
     public required string Name { get; init; }
     public required string Producer { get; init; }
-    public required WeightFormat Experts { get; init; }
-    public required WeightFormat Dense { get; init; }
+    public required ModelFormats Formats { get; init; }
     public required bool DebugOutputs { get; init; }
     public required ErnieConfig Config { get; init; }
     /// <summary>Length of the weight file in bytes.</summary>
@@ -77,9 +76,10 @@ internal sealed record ModelManifest
             && (c.MoeLayerCount == 0 || (c.ExpertCount is > 0 and <= ErnieConfigLimits.Experts && c.ExpertsPerToken > 0 && c.ExpertsPerToken <= c.ExpertCount
                 && c.ExpertIntermediateSize is > 0 and <= ErnieConfigLimits.Width && c.SharedExpertCount is >= 0 and <= ErnieConfigLimits.Experts
                 && (long)c.ExpertIntermediateSize * c.SharedExpertCount <= ErnieConfigLimits.Width && (long)c.ExpertCount * c.MoeLayerCount <= MaxExperts))
-            && c.MoeLayers.Count <= c.LayerCount && WeightBytes >= 0 && Experts.IsValid && Dense.IsValid
+            && c.MoeLayers.Count <= c.LayerCount && WeightBytes >= 0 && Formats.Exceptions is not null
             && Tensors.All(static t => t?.Shape is not null && t.Format.IsValid) && Files.All(static f => f is not null);
         if (!sane) throw new InvalidDataException($"{path} describes an impossible model. Export the checkpoint again.");
+        if (Formats.Problem(c) is { } problem) throw new InvalidDataException($"{path}: {problem}. Export the checkpoint again.");
         foreach (var tensor in Tensors)
         {
             if (tensor.Offset < 0 || tensor.Bytes < 0 || tensor.Offset > WeightBytes - tensor.Bytes)

@@ -62,7 +62,7 @@ internal static class ModelVerifier
             throw new InvalidDataException($"{folder}: {ModelManifest.ModelFile} is damaged: its SHA-256 is {actual}, the manifest says {expected}. Copy the model again or export the checkpoint again.");
         try
         {
-            var graph = ErnieGraph.Build(manifest.Config, manifest.Experts, manifest.Dense, manifest.DebugOutputs);
+            var graph = ErnieGraph.Build(manifest.Config, manifest.Formats, manifest.DebugOutputs);
             var plan = WeightFileWriter.Plan(graph.Weights);
             if (plan.TotalBytes != manifest.WeightBytes || !manifest.Tensors.Select(Layout).SequenceEqual(graph.Weights.Select(w => (w.Name, w.Format, plan.Offsets[w.Name], w.Bytes))))
                 throw new InvalidDataException($"{folder}: the tensors that {ModelManifest.FileName} lists are not those of its configuration. {ExportAgain}");

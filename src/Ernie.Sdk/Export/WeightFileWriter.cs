@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Numerics.Tensors;
 using System.Security.Cryptography;
 using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Quantization;
@@ -7,13 +6,15 @@ using Microsoft.Win32.SafeHandles;
 
 namespace Ernie.Sdk.Export;
 
-/// <summary>Streams weights into one file, a few megabytes at a time whatever the model's size. Every tensor starts on a page.</summary>
+/// <summary>Streams weights into one file, a few megabytes at a time on every processor whatever the model's size. Every tensor starts on a page.</summary>
 internal sealed class WeightFileWriter
 {
     /// <summary>Alignment of tensors in the file, so that kernels see aligned rows in the mapping.</summary>
     private const long PageBytes = 4096;
     /// <summary>Floats converted at a time: 16 MB, beyond which nothing gets faster (measured on an NVMe disk).</summary>
     private const long ChunkFloats = 4 << 20;
+    /// <summary>Bytes of finished tensors read at a time.</summary>
+    private const int CheckedBytes = 8 << 20;
 
     private readonly IReadOnlyList<ExportedWeight> _weights;
     private readonly Dictionary<string, long> _offsets = [];
@@ -35,78 +36,125 @@ internal sealed class WeightFileWriter
     public IReadOnlyDictionary<string, long> Offsets => _offsets;
     public long TotalBytes { get; }
 
-    public IReadOnlyList<ManifestTensor> Write(string path, IWeightSource source, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
+    /// <param name="path">The weight file: created, or continued if <paramref name="journal"/> knows finished tensors.</param>
+    /// <param name="source">Where the weights come from.</param>
+    /// <param name="quantizer">Rounds weights of packed formats.</param>
+    /// <param name="journal">Told every tensor that is complete, or null.</param>
+    /// <param name="progress">Told about every chunk.</param>
+    /// <param name="cancellationToken">Stops.</param>
+    public IReadOnlyList<ManifestTensor> Write(string path, IWeightSource source, MatrixQuantizer quantizer, ExportJournal? journal, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
     {
+        using var file = Open(path, journal);
+        var checksums = Finished(file, journal, progress, cancellationToken);
+        var missing = _weights.Where(weight => !checksums.ContainsKey(weight.Name)).ToList();
+        var (bytesDone, bytesTotal) = (0L, missing.Sum(static weight => weight.Bytes));
         var clock = Stopwatch.StartNew();
-        var tensors = new List<ManifestTensor>(_weights.Count);
-        using var file = Create(path, TotalBytes);
-        var floats = new float[ChunkFloats];
-        // One buffer is written while the next one is filled: reading, packing and checksums cost as much as a fast disk's writing.
-        var (filling, inFlight) = (new byte[ChunkFloats * sizeof(float)], new byte[ChunkFloats * sizeof(float)]);
-        var writing = Task.CompletedTask;
         using var checksum = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        // Chunks are read and packed in parallel, a few ahead of the one that is written; their number bounds the memory, their order is that of the file.
+        var slots = new ChunkPacker[Environment.ProcessorCount + 1];
+        for (var i = 0; i < slots.Length; i++) slots[i] = new ChunkPacker(quantizer);
+        var (started, finished) = (0L, 0L);
         try
         {
-            foreach (var weight in _weights)
+            foreach (var weight in missing)
             {
-                var offset = _offsets[weight.Name];
-                var position = offset;
-                foreach (var name in weight.Sources)
+                foreach (var chunk in Chunks(weight, new SourceRows(weight, source)))
                 {
-                    position = WriteSource(weight, source.Tensor(name), position);
+                    cancellationToken.ThrowIfCancellationRequested();
+                    if (started - finished == slots.Length) Finish();
+                    slots[started++ % slots.Length].Start(chunk, cancellationToken);
                 }
-                if (position - offset != weight.Bytes)
-                    throw new InvalidDataException($"{weight.Name}: its source tensors hold {position - offset} bytes, the configuration asks for {weight.Bytes}.");
-                tensors.Add(new ManifestTensor(weight.Name, weight.Format, weight.Shape, offset, weight.Bytes, Convert.ToHexStringLower(checksum.GetHashAndReset())));
             }
+            while (finished < started) Finish();
         }
         finally
         {
-            // The file must stay open until the last write has ended, whatever ends the loop.
-            ((IAsyncResult)writing).AsyncWaitHandle.WaitOne();
+            // The source must stay open until nobody reads it, whatever ends the loop.
+            foreach (var slot in slots) slot.Wait();
         }
-        writing.GetAwaiter().GetResult();
         RandomAccess.FlushToDisk(file);
-        progress?.Report(new ErnieProgress("weights", TotalBytes, TotalBytes, clock.Elapsed));
-        return tensors;
+        progress?.Report(new ErnieProgress("weights", bytesTotal, bytesTotal, clock.Elapsed));
+        return [.. _weights.Select(weight => new ManifestTensor(weight.Name, weight.Format, weight.Shape, _offsets[weight.Name], weight.Bytes, checksums[weight.Name]))];
 
-        long WriteSource(ExportedWeight weight, CheckpointTensor tensor, long position)
+        void Finish()
         {
-            if (tensor.Columns != weight.Columns)
-                throw new InvalidDataException($"{tensor.File}: tensor {tensor.Name} has {tensor.Columns} inputs, expected {weight.Columns}.");
-            // A buffer holds at least one row: a row is at most the vocabulary or a feed-forward width.
-            var rowsAtOnce = Math.Max(1, ChunkFloats / tensor.Columns);
-            if (tensor.Columns > ChunkFloats) throw new InvalidDataException($"{tensor.File}: tensor {tensor.Name} has rows of {tensor.Columns} values; at most {ChunkFloats} are supported.");
-            for (long row = 0; row < tensor.Rows; row += rowsAtOnce)
+            var (chunk, bytes) = slots[finished++ % slots.Length].Result();
+            var weight = chunk.Rows.Weight;
+            checksum.AppendData(bytes.Span);
+            Write(file, bytes.Span, _offsets[weight.Name] + chunk.Position, path);
+            progress?.Report(new ErnieProgress(weight.Name, bytesDone, bytesTotal, clock.Elapsed));
+            bytesDone += bytes.Length;
+            if (chunk.Position + bytes.Length != weight.Bytes) return;
+            var sha256 = Convert.ToHexStringLower(checksum.GetHashAndReset());
+            checksums.Add(weight.Name, sha256);
+            journal?.Add(weight.Name, sha256);
+        }
+    }
+
+    /// <summary>Checksums of the tensors that lie in the file as the journal says.</summary>
+    private Dictionary<string, string> Finished(SafeFileHandle file, ExportJournal? journal, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
+    {
+        var found = new Dictionary<string, string>(StringComparer.Ordinal);
+        if (journal is null) return found;
+        var claimed = _weights.Where(weight => journal.Finished.ContainsKey(weight.Name)).ToList();
+        var (clock, done, total) = (Stopwatch.StartNew(), 0L, claimed.Sum(static weight => weight.Bytes));
+        var buffer = new byte[Math.Min(total, CheckedBytes)];
+        using var checksum = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        foreach (var weight in claimed)
+        {
+            for (long at = 0; at < weight.Bytes;)
             {
                 cancellationToken.ThrowIfCancellationRequested();
-                var rows = Math.Min(rowsAtOnce, tensor.Rows - row);
-                var values = floats.AsSpan(0, (int)(rows * tensor.Columns));
-                tensor.Read(row, values);
-                if (!TensorPrimitives.IsFiniteAll<float>(values)) ThrowNonFinite(tensor, row, values);
-                var packed = filling.AsMemory(0, (int)(rows * weight.Format.RowBytes(tensor.Columns)));
-                WeightPacker.Pack(weight.Format, values, packed.Span);
-                checksum.AppendData(packed.Span);
-                writing.GetAwaiter().GetResult();
-                (filling, inFlight) = (inFlight, filling);
-                var start = position;
-                writing = Task.Run(() => Write(file, packed.Span, start, path), CancellationToken.None);
-                position += packed.Length;
-                progress?.Report(new ErnieProgress(weight.Name, start, TotalBytes, clock.Elapsed));
+                var read = RandomAccess.Read(file, buffer.AsSpan(0, (int)Math.Min(buffer.Length, weight.Bytes - at)), _offsets[weight.Name] + at);
+                if (read == 0) break;
+                checksum.AppendData(buffer, 0, read);
+                at += read;
+                done += read;
+                progress?.Report(new ErnieProgress(weight.Name, done, total, clock.Elapsed));
             }
-            return position;
+            var sha256 = Convert.ToHexStringLower(checksum.GetHashAndReset());
+            if (sha256 == journal.Finished[weight.Name]) found.Add(weight.Name, sha256);
+        }
+        return found;
+    }
+
+    /// <summary>A weight in runs of rows that are read and packed at once.</summary>
+    private static IEnumerable<WeightChunk> Chunks(ExportedWeight weight, SourceRows rows)
+    {
+        var columns = weight.Columns;
+        if (columns > ChunkFloats) throw new InvalidDataException($"{weight.Name} has rows of {columns} values; at most {ChunkFloats} are supported.");
+        var rowsAtOnce = Math.Max(1, ChunkFloats / columns);
+        if (!weight.Format.IsPacked)
+        {
+            for (long row = 0; row < weight.Rows; row += rowsAtOnce)
+                yield return new WeightChunk(rows, row, Math.Min(rowsAtOnce, weight.Rows - row), row * weight.Format.RowBytes(columns));
+            yield break;
+        }
+        var layout = new PanelLayout(weight.Format, columns);
+        // The encoder of int2 wants to see the whole matrix.
+        rowsAtOnce = weight.Format.Kind == WeightKind.Int2 ? weight.SectionRows : Math.Max(1, rowsAtOnce / PanelLayout.Rows) * PanelLayout.Rows;
+        long position = 0;
+        for (long section = 0; section < weight.Rows; section += weight.SectionRows)
+        {
+            for (long row = 0; row < weight.SectionRows; row += rowsAtOnce)
+            {
+                var count = Math.Min(rowsAtOnce, weight.SectionRows - row);
+                yield return new WeightChunk(rows, section + row, count, position);
+                position += PanelLayout.PanelCount(count) * layout.PanelBytes;
+            }
         }
     }
 
     /// <summary>Takes the disk space at once, so that a full disk is found now and not after hours.</summary>
-    private static SafeFileHandle Create(string path, long bytes)
+    private SafeFileHandle Open(string path, ExportJournal? journal)
     {
         try
         {
-            var file = File.OpenHandle(path, FileMode.CreateNew, FileAccess.Write, FileShare.None, FileOptions.None, bytes);
+            var continues = journal is { Finished.Count: > 0 } && File.Exists(path);
+            var file = File.OpenHandle(path, continues ? FileMode.Open : FileMode.Create, FileAccess.ReadWrite, FileShare.None, FileOptions.None, continues ? 0 : TotalBytes);
             try
             {
-                RandomAccess.SetLength(file, bytes);
+                RandomAccess.SetLength(file, TotalBytes);
                 return file;
             }
             catch
@@ -131,13 +179,5 @@ internal sealed class WeightFileWriter
         {
             throw ExportFolder.WritingFailed(path, e);
         }
-    }
-
-    private static void ThrowNonFinite(CheckpointTensor tensor, long firstRow, ReadOnlySpan<float> values)
-    {
-        var index = 0;
-        while (float.IsFinite(values[index])) index++;
-        throw new InvalidDataException(
-            $"{tensor.File}: tensor {tensor.Name} holds {values[index]} at row {firstRow + index / tensor.Columns}, column {index % tensor.Columns}; weights must be finite. Download the file again.");
     }
 }

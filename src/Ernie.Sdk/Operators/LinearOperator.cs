@@ -21,10 +21,12 @@ internal sealed class LinearOperator(OperatorEnvironment environment) : CustomOp
         {
             _environment = environment;
             _swiGlu = info.Int(OperatorSchema.Linear.SwiGlu) != 0;
-            var shape = info.Constant(1, "weight").Shape;
+            // The rows of panels are padded: their number stands in the attributes.
+            var weight = info.Constant(1, "weight");
+            var shape = weight.Kind == TensorElementKind.UInt8 ? [info.Int(OperatorSchema.Packed.Rows), info.Int(OperatorSchema.Packed.Columns)] : weight.Shape;
             if (shape.Length != 2 || (_swiGlu && shape[0] % 2 != 0))
                 throw new InvalidDataException($"Node {info.NodeName}: the weight must be a matrix{(_swiGlu ? " with an even number of rows" : "")}, it has shape [{string.Join(", ", shape.ToArray())}].");
-            _weight = Weights.Matrix(info, 1, "weight", shape);
+            _weight = Weights.Matrix(info, 1, "weight", shape, _swiGlu ? shape[0] / 2 : shape[0], OperatorSchema.Packed.Bits, OperatorSchema.Packed.BlockSize);
         }
 
         public override void Compute(OrtComputeContext context)

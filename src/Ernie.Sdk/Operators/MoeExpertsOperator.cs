@@ -37,8 +37,8 @@ internal sealed class MoeExpertsOperator(OperatorEnvironment environment) : Cust
             long here = template.ExpertEnd - template.ExpertBegin;
             template.Router = Weights.Floats(info, 1, "router", template.ExpertCount * hidden);
             template.CorrectionBias = Weights.Floats(info, 2, "correction_bias", template.ExpertCount);
-            template.GateUp = Weights.Matrix(info, 3, "gate_up", [here, 2L * template.IntermediateSize, hidden]);
-            template.Down = Weights.Matrix(info, 4, "down", [here, hidden, template.IntermediateSize]);
+            template.GateUp = Weights.Matrix(info, 3, "gate_up", [here, 2L * template.IntermediateSize, hidden], template.IntermediateSize, OperatorSchema.Packed.GateUpBits, OperatorSchema.Packed.GateUpBlockSize);
+            template.Down = Weights.Matrix(info, 4, "down", [here, hidden, template.IntermediateSize], hidden, OperatorSchema.Packed.DownBits, OperatorSchema.Packed.DownBlockSize);
             _template = template;
         }
 

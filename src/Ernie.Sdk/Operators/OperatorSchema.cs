@@ -1,4 +1,5 @@
 using Ernie.Sdk.Native;
+using Ernie.Sdk.Quantization;
 
 namespace Ernie.Sdk.Operators;
 
@@ -10,6 +11,42 @@ internal static class OperatorSchema
     public const string Domain = "ernie";
     public const int Version = 1;
 
+    /// <summary>
+    /// Attributes that describe a packed weight; a node over float or bfloat16 rows has none of them. Bits and block size are called as in ONNX Runtime's MatMulNBits and together give the
+    /// <see cref="WeightFormat"/>.
+    /// </summary>
+    public static class Packed
+    {
+        /// <summary>8, 4, or 2 for WINT2.</summary>
+        public const string Bits = "bits";
+        /// <summary>Inputs that share a scale; 0: all inputs of a row do.</summary>
+        public const string BlockSize = "block_size";
+        /// <summary>Rows of the matrix; a <see cref="Linear"/> node has it where the weight is packed.</summary>
+        public const string Rows = "N";
+        /// <summary>Columns of the matrix, likewise.</summary>
+        public const string Columns = "K";
+        public const string GateUpBits = "gate_up_bits";
+        public const string GateUpBlockSize = "gate_up_block_size";
+        public const string DownBits = "down_bits";
+        public const string DownBlockSize = "down_block_size";
+
+        public static int BitsOf(WeightFormat format) => format.Kind switch
+        {
+            WeightKind.Int8 => 8,
+            WeightKind.Int4 => 4,
+            WeightKind.Int2 => 2,
+            _ => throw new ArgumentException($"{format} is not packed.", nameof(format)),
+        };
+
+        /// <summary>Null if there is no such format.</summary>
+        public static WeightFormat? FormatOf(int bits, int blockSize)
+        {
+            var kind = bits switch { 8 => WeightKind.Int8, 4 => WeightKind.Int4, 2 => WeightKind.Int2, _ => WeightKind.Float32 };
+            var format = new WeightFormat(kind, blockSize);
+            return format is { IsPacked: true, IsValid: true } ? format : null;
+        }
+    }
+
     /// <summary>y = x · Wᵀ, or silu of its first half times its second half.</summary>
     public static class Linear
     {
@@ -20,7 +57,7 @@ internal static class OperatorSchema
         public static IReadOnlyList<Port> Inputs { get; } =
         [
             new("x", TensorElementKind.Float),        // [tokens, columns]
-            new("weight", TensorElementKind.Any),     // [rows, columns] float or bfloat16
+            new("weight", TensorElementKind.Any),     // [rows, columns] float or bfloat16, or uint8 [panels, panel bytes]
         ];
 
         public static IReadOnlyList<Port> Outputs { get; } = [new("y", TensorElementKind.Float)]; // [tokens, rows] or [tokens, rows / 2]
@@ -69,8 +106,8 @@ internal static class OperatorSchema
             new("x", TensorElementKind.Float),                // [tokens, hidden]
             new("router", TensorElementKind.Float),           // [experts, hidden]
             new("correction_bias", TensorElementKind.Float),  // [experts]
-            new("gate_up", TensorElementKind.Any),            // [experts of the range, 2 · intermediate, hidden]
-            new("down", TensorElementKind.Any),               // [experts of the range, hidden, intermediate]
+            new("gate_up", TensorElementKind.Any),            // [experts of the range, 2 · intermediate, hidden], or uint8 panels, a section for each half
+            new("down", TensorElementKind.Any),               // [experts of the range, hidden, intermediate], or uint8 panels, a section for each expert
         ];
 
         public static IReadOnlyList<Port> Outputs { get; } =

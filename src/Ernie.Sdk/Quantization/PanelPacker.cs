@@ -17,23 +17,33 @@ internal static class PanelPacker
         var rows = codes.Length / columns;
         if (rows is < 1 or > PanelLayout.Rows || codes.Length != rows * columns || scales.Length != rows * groups || panel.Length != layout.PanelBytes)
             throw new ArgumentException($"A panel of {layout.Format} takes 1 to {PanelLayout.Rows} rows of {columns} codes and {groups} scales, and {layout.PanelBytes} bytes.");
-        var isInt4 = layout.Format.Kind == WeightKind.Int4;
-        if (!isInt4 && layout.Format.Kind != WeightKind.Int8) throw new ArgumentException($"{layout.Format} has no integer codes.", nameof(layout));
+        Clear(layout, panel);
+        for (var row = 0; row < rows; row++) PackRow(layout, codes.Slice(row * columns, columns), scales.Slice(row * groups, groups), row, panel);
+    }
 
+    /// <summary>Makes every weight of an int8 or int4 panel zero, padding included.</summary>
+    public static void Clear(in PanelLayout layout, Span<byte> panel)
+    {
+        if (layout.Format.Kind is not (WeightKind.Int8 or WeightKind.Int4)) throw new ArgumentException($"{layout.Format} has no integer codes.", nameof(layout));
         panel.Clear();
-        panel[..(int)layout.CodeBytes].Fill(isInt4 ? (byte)0x88 : (byte)0x80);
-        for (var row = 0; row < rows; row++)
+        panel[..(int)layout.CodeBytes].Fill(layout.Format.Kind == WeightKind.Int4 ? (byte)0x88 : (byte)0x80);
+    }
+
+    /// <summary>Puts one row of int8 or int4 weights into a panel that has been cleared.</summary>
+    /// <param name="layout">The matrix' layout.</param>
+    /// <param name="codes">[columns]</param>
+    /// <param name="scales">[groups]</param>
+    /// <param name="row">Row of the panel.</param>
+    /// <param name="panel">The panel.</param>
+    public static void PackRow(in PanelLayout layout, ReadOnlySpan<sbyte> codes, ReadOnlySpan<float> scales, int row, Span<byte> panel)
+    {
+        if (layout.Format.Kind == WeightKind.Int4) PackRow4(codes, row, panel);
+        else PackRow8(codes, row, panel);
+        for (var group = 0; group < scales.Length; group++)
         {
-            var source = codes.Slice(row * columns, columns);
-            if (isInt4) PackRow4(source, row, panel);
-            else PackRow8(source, row, panel);
-            for (var group = 0; group < groups; group++)
-            {
-                var offset = (int)layout.Scale(row, group);
-                var scale = scales[row * groups + group];
-                if (layout.Format.Group == 0) MemoryMarshal.Write(panel[offset..], scale);
-                else MemoryMarshal.Write(panel[offset..], (Half)scale);
-            }
+            var offset = (int)layout.Scale(row, group);
+            if (layout.Format.Group == 0) MemoryMarshal.Write(panel[offset..], scales[group]);
+            else MemoryMarshal.Write(panel[offset..], (Half)scales[group]);
         }
     }
 
@@ -108,12 +118,23 @@ internal static class PanelPacker
 
     private static void PackRow8(ReadOnlySpan<sbyte> codes, int row, Span<byte> panel)
     {
-        for (var k = 0; k < codes.Length; k++) panel[(int)PanelLayout.Code8(row, k)] = (byte)(codes[k] + 128);
+        var k = 0;
+        // Four neighbours at a time: q + 128 is q with its top bit turned.
+        for (; k <= codes.Length - 4; k += 4)
+            MemoryMarshal.Write(panel[(int)PanelLayout.Code8(row, k)..], MemoryMarshal.Read<uint>(MemoryMarshal.AsBytes(codes[k..])) ^ 0x80808080u);
+        for (; k < codes.Length; k++) panel[(int)PanelLayout.Code8(row, k)] = (byte)(codes[k] + 128);
     }
 
     private static void PackRow4(ReadOnlySpan<sbyte> codes, int row, Span<byte> panel)
     {
-        for (var k = 0; k < codes.Length; k++)
+        var k = 0;
+        // Eight neighbours at a time: q + 8 is the low half of q with its top bit turned.
+        for (; k <= codes.Length - 8; k += 8)
+        {
+            var nibbles = (MemoryMarshal.Read<ulong>(MemoryMarshal.AsBytes(codes[k..])) & 0x0F0F0F0F0F0F0F0Ful) ^ 0x0808080808080808ul;
+            MemoryMarshal.Write(panel[(int)PanelLayout.Code4(row, k)..], (uint)nibbles | (uint)(nibbles >> 32) << 4);
+        }
+        for (; k < codes.Length; k++)
         {
             var nibble = codes[k] + 8;
             ref var pair = ref panel[(int)PanelLayout.Code4(row, k)];

@@ -1,5 +1,6 @@
 using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Engine;
+using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Quantization;
 
@@ -43,7 +44,7 @@ public class MemoryPlanTests
         var plan = Plan(config, 4096);
         Assert.InRange(plan.WeightBytes / 1e9, gigabytes * 0.995, gigabytes * 1.005);
         Assert.Equal(2 * (plan.Parameters.Total + plan.Parameters.Norms + plan.Parameters.Router), plan.WeightBytes);
-        Assert.Equal(4 * plan.Parameters.Total, MemoryPlan.For(config, WeightFormat.Float32, WeightFormat.Float32, KvElementType.BFloat16, 4096).WeightBytes);
+        Assert.Equal(4 * plan.Parameters.Total, MemoryPlan.For(config, ModelFormats.Of(WeightFormat.Float32, WeightFormat.Float32), KvElementType.BFloat16, 4096).WeightBytes);
     }
 
     [Fact]
@@ -56,10 +57,10 @@ public class MemoryPlanTests
 
     [Fact]
     public void AbsurdSizes_Overflow() =>
-        Assert.Throws<OverflowException>(() => MemoryPlan.For(ReleasedShapes.Large300B, WeightFormat.BFloat16, WeightFormat.BFloat16, KvElementType.Float32, long.MaxValue / 2, 1000));
+        Assert.Throws<OverflowException>(() => MemoryPlan.For(ReleasedShapes.Large300B, ModelFormats.Of(WeightFormat.BFloat16, WeightFormat.BFloat16), KvElementType.Float32, long.MaxValue / 2, 1000));
 
     private static double Billions(long count) => count / 1e9;
 
     private static MemoryPlan Plan(ErnieConfig config, long tokens, int sequences = 1) =>
-        MemoryPlan.For(config, WeightFormat.BFloat16, WeightFormat.BFloat16, KvElementType.BFloat16, tokens, sequences);
+        MemoryPlan.For(config, ModelFormats.Of(WeightFormat.BFloat16, WeightFormat.BFloat16), KvElementType.BFloat16, tokens, sequences);
 }

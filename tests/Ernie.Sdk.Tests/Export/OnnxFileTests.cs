@@ -116,7 +116,7 @@ public sealed partial class OnnxFileTests
     /// <summary>The model file and the length of the weight file; no weights are needed.</summary>
     private static (byte[] Bytes, long WeightBytes) Build(string name, bool debugOutputs)
     {
-        var graph = ErnieGraph.Build(Config(name), WeightFormat.BFloat16, WeightFormat.BFloat16, debugOutputs);
+        var graph = ErnieGraph.Build(Config(name), ModelFormats.Of(WeightFormat.BFloat16, WeightFormat.BFloat16), debugOutputs);
         var weights = WeightFileWriter.Plan(graph.Weights);
         return (graph.Build(ModelManifest.WeightFile, weights.Offsets, typeof(ErnieExporter).Assembly.GetName().Version!.ToString(3)), weights.TotalBytes);
     }
