@@ -45,6 +45,13 @@ internal sealed unsafe class ExpertsBenchmark : IDisposable
         for (var i = 0; i < PerToken; i++) _touched.Add(((int*)_selected.Pointer)[i]);
     }
 
+    /// <summary>Other tokens than the last call's, as far as there are.</summary>
+    public void Next(CpuKernels kernels, int tokens)
+    {
+        _next = (_next + tokens) % (MaxTokens - tokens + 1);
+        Run(kernels, _next, tokens, _output.Floats);
+    }
+
     public void Many(CpuKernels kernels, int tokens) => Run(kernels, 0, tokens, _output.Floats);
 
     public double Check(CpuKernels kernels) => CheckMany(kernels, 1);

@@ -31,10 +31,12 @@ internal sealed unsafe class LinearBenchmark : IDisposable
 
     public double FlopsOf(int tokens) => 2.0 * tokens * _rows * _columns;
 
-    public void Next(CpuKernels kernels)
+    public void Next(CpuKernels kernels) => Next(kernels, 1);
+
+    public void Next(CpuKernels kernels, int tokens)
     {
         _next = (_next + 1) % _copies;
-        Run(kernels, _next, 0, 1, _output.Floats);
+        Run(kernels, _next, 0, tokens, _output.Floats);
     }
 
     public void Many(CpuKernels kernels, int tokens) => Run(kernels, 0, 0, tokens, _output.Floats);

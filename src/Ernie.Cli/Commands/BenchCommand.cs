@@ -71,7 +71,7 @@ internal static class BenchCommand
             text.WriteLine();
             text.WriteLine($"{"prefill",-10} {"tok/s",9} {"ms",9} {"GB read",8} {"GOP/s",7} {"probe",7} {"%",4}{(r.ExpertCount > 0 ? "           experts a layer" : "")}");
             foreach (var p in r.Prefill)
-                text.WriteLine($"{p.Tokens,10} {p.TokensPerSecond,9:F1} {p.Seconds * 1e3,9:F1} {p.Bytes / 1e9,8:F3} {p.OperationsPerSecond / 1e9,7:F0} {r.ArithmeticProbe / 1e9,7:F0} {p.OfProbe * 100,4:F0}{(r.ExpertCount > 0 ? $"           {p.TouchedExperts:F1}" : "")}");
+                text.WriteLine($"{p.Tokens,10} {p.TokensPerSecond,9:F1} {p.Seconds * 1e3,9:F1} {p.Bytes / 1e9,8:F3} {p.OperationsPerSecond / 1e9,7:F0} {p.ArithmeticProbe / 1e9,7:F0} {p.OperationsPerSecond / p.ArithmeticProbe * 100,4:F0}{(r.ExpertCount > 0 ? $"           {p.TouchedExperts:F1}" : "")}");
         }
         return text.ToString();
     }

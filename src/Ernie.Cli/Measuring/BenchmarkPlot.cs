@@ -30,7 +30,7 @@ internal static class BenchmarkPlot
         prefill.XLabel("tokens of the prompt");
         prefill.YLabel("tokens/s");
         Line(prefill, "measured", [.. result.Prefill.Select(static p => ((double)p.Tokens, p.TokensPerSecond))], Colors.C0);
-        Line(prefill, "bound by arithmetic", [.. result.Prefill.Select(static p => ((double)p.Tokens, p.TokensPerSecond / p.OfProbe))], Colors.C1, isBound: true);
+        Line(prefill, "bound by arithmetic", [.. result.Prefill.Select(static p => ((double)p.Tokens, p.TokensPerSecond * p.ArithmeticProbe / p.OperationsPerSecond))], Colors.C1, isBound: true);
         Axes(prefill, result.Prefill.Select(static p => p.Tokens));
         Save([decode, prefill], path);
     }

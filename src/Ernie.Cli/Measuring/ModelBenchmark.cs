@@ -49,6 +49,9 @@ internal sealed class ModelBenchmark(ModelBenchmarkPlan plan, Func<Func<CpuKerne
         await Task.Delay(200, cancellationToken).ConfigureAwait(false);
 
         var perStep = StepConstant(manifest);
+        var arithmetic = new ArithmeticProbe(_runner);
+        var isPacked = manifest.Formats.Dense.IsPacked || manifest.Formats.Experts.IsPacked;
+        double Arithmetic() => isPacked ? arithmetic.MeasureInt8() ?? arithmetic.MeasureFloat() : arithmetic.MeasureFloat();
         var decodes = new Dictionary<int, List<DecodeRun>>();
         var prefills = new Dictionary<int, List<PrefillRun>>();
         for (var run = 0; run < plan.Runs; run++)
@@ -71,16 +74,16 @@ internal sealed class ModelBenchmark(ModelBenchmarkPlan plan, Func<Func<CpuKerne
             {
                 say($"run {run + 1} of {plan.Runs}: prefill of {prompt} tokens");
                 meter.Take();
+                var probe = Arithmetic();
                 var seconds = await PrefillAsync(model, prompt, cancellationToken).ConfigureAwait(false);
+                probe = (probe + Arithmetic()) / 2;
                 var (steps, touched) = meter.Take();
-                Add(prefills, prompt, new PrefillRun(seconds, steps.Sum(static s => s.Operations), steps.Sum(static s => (double)s.WeightBytes + s.CacheBytes), touched));
+                Add(prefills, prompt, new PrefillRun(seconds, steps.Sum(static s => s.Operations), steps.Sum(static s => (double)s.WeightBytes + s.CacheBytes), touched, probe));
             }
         }
         say("probes");
         var after = MachineReading.Take(bandwidth, _runner);
 
-        var isPacked = manifest.Formats.Dense.IsPacked || manifest.Formats.Experts.IsPacked;
-        var arithmetic = isPacked && before.Int8 is not null ? (before.Int8.Value + after.Int8!.Value) / 2 : (before.Float + after.Float) / 2;
         return new ModelBenchmarkResult
         {
             Model = model.ModelId,
@@ -95,9 +98,8 @@ internal sealed class ModelBenchmark(ModelBenchmarkPlan plan, Func<Func<CpuKerne
             Memory = memory,
             Before = before,
             After = after,
-            ArithmeticProbe = arithmetic,
             Decode = [.. decodes.Select(static d => DecodeResult.Of(d.Key, d.Value))],
-            Prefill = [.. prefills.Select(p => PrefillResult.Of(p.Key, p.Value, arithmetic))],
+            Prefill = [.. prefills.Select(static p => PrefillResult.Of(p.Key, p.Value))],
         };
     }
 

@@ -19,8 +19,6 @@ internal sealed record ModelBenchmarkResult
     public required MemoryResult Memory { get; init; }
     public required MachineReading Before { get; init; }
     public required MachineReading After { get; init; }
-    /// <summary>The probe that prefill is compared with: products of bytes for packed weights, else float multiply-adds.</summary>
-    public required double ArithmeticProbe { get; init; }
     public required IReadOnlyList<DecodeResult> Decode { get; init; }
     public required IReadOnlyList<PrefillResult> Prefill { get; init; }
 }
@@ -71,21 +69,21 @@ internal sealed record DecodeResult(int Sequences, double TokensPerSecond, doubl
     }
 }
 
-internal sealed record PrefillRun(double Seconds, double Operations, double Bytes, double TouchedExperts);
+internal sealed record PrefillRun(double Seconds, double Operations, double Bytes, double TouchedExperts, double ArithmeticProbe);
 
 /// <param name="Tokens">Length of the prompt.</param>
 /// <param name="Seconds">To its first token.</param>
 /// <param name="TokensPerSecond">Tokens of the prompt in that time.</param>
 /// <param name="OperationsPerSecond">Multiplications and additions.</param>
-/// <param name="OfProbe">Share of the arithmetic probe.</param>
+/// <param name="ArithmeticProbe">Before and after each run: products of bytes for packed weights, else float multiply-adds.</param>
 /// <param name="Bytes">Read: weights of each chunk, keys and values.</param>
 /// <param name="TouchedExperts">Experts of a layer that the prompt reads.</param>
-internal sealed record PrefillResult(int Tokens, double Seconds, double TokensPerSecond, double OperationsPerSecond, double OfProbe, double Bytes, double TouchedExperts)
+internal sealed record PrefillResult(int Tokens, double Seconds, double TokensPerSecond, double OperationsPerSecond, double ArithmeticProbe, double Bytes, double TouchedExperts)
 {
-    public static PrefillResult Of(int tokens, IReadOnlyList<PrefillRun> runs, double probe)
+    public static PrefillResult Of(int tokens, IReadOnlyList<PrefillRun> runs)
     {
         var seconds = Median.Of(runs.Select(static r => r.Seconds));
         var operations = runs.Average(static r => r.Operations) / seconds;
-        return new PrefillResult(tokens, seconds, tokens / seconds, operations, operations / probe, runs.Average(static r => r.Bytes), runs.Average(static r => r.TouchedExperts));
+        return new PrefillResult(tokens, seconds, tokens / seconds, operations, Median.Of(runs.Select(static r => r.ArithmeticProbe)), runs.Average(static r => r.Bytes), runs.Average(static r => r.TouchedExperts));
     }
 }

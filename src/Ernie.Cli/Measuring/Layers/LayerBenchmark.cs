@@ -49,7 +49,7 @@ internal sealed record LayerRow
     public required double BytesPerSecond { get; init; }
     public required double OperationsPerSecond { get; init; }
     public required double ReadProbe { get; init; }
-    /// <summary>The one of the layer's kind of arithmetic, before the runs.</summary>
+    /// <summary>The one of the format's kind of arithmetic.</summary>
     public required double ArithmeticProbe { get; init; }
     public required double DistinctExperts { get; init; }
     public required long RotatingBytes { get; init; }
@@ -68,9 +68,9 @@ internal sealed class LayerBenchmark : IDisposable
     private readonly TaskRunner _runner;
     private readonly OrtPool _pool;
     private readonly ReadBandwidthProbe _bandwidth;
+    private readonly ArithmeticProbe _arithmetic;
     private readonly List<LayerRow> _rows = [];
     private readonly List<string> _absent = [];
-    private MachineReading _machine;
 
     public LayerBenchmark(LayerBenchmarkPlan plan, Action<string> say)
     {
@@ -78,16 +78,16 @@ internal sealed class LayerBenchmark : IDisposable
         _runner = new TaskRunner(plan.Threads);
         _pool = new OrtPool(plan.Threads);
         _bandwidth = new ReadBandwidthProbe(_runner);
-        _machine = MachineReading.Take(_bandwidth, _runner);
+        _arithmetic = new ArithmeticProbe(_runner);
     }
 
     public LayerBenchmarkResult Run(CancellationToken cancellationToken)
     {
-        var before = _machine;
+        var before = MachineReading.Take(_bandwidth, _runner);
         if (_plan.Linear) Linear(cancellationToken);
         if (_plan.Experts && _plan.Config.MoeLayerCount > 0) Experts(cancellationToken);
-        _machine = MachineReading.Take(_bandwidth, _runner);
-        return new LayerBenchmarkResult { Machine = MachineDescription.Current, Kernels = _plan.Kernels.Name, Threads = _plan.Threads, Before = before, After = _machine, Rows = _rows, Absent = _absent };
+        var after = MachineReading.Take(_bandwidth, _runner);
+        return new LayerBenchmarkResult { Machine = MachineDescription.Current, Kernels = _plan.Kernels.Name, Threads = _plan.Threads, Before = before, After = after, Rows = _rows, Absent = _absent };
     }
 
     public void Dispose()
@@ -167,18 +167,19 @@ internal sealed class LayerBenchmark : IDisposable
             // Tiered compilation needs a pause before the last tier is in place.
             Thread.Sleep(150);
             var times = contestants.ToDictionary(static c => c, static _ => new List<double>());
-            var probes = contestants.ToDictionary(static c => c, static _ => new List<double>());
+            var probes = contestants.ToDictionary(static c => c, static _ => new List<(double Read, double Arithmetic)>());
             for (var run = 0; run < _plan.Runs; run++)
             {
                 foreach (var contestant in contestants)
                 {
                     cancellationToken.ThrowIfCancellationRequested();
                     _say($"{layer}, {tokens} tokens: run {run + 1} of {_plan.Runs}");
-                    var probe = _bandwidth.Measure();
+                    var (read, arithmetic) = Probe(contestant);
                     var start = Stopwatch.GetTimestamp();
                     contestant.Run(tokens, turns);
                     times[contestant].Add(Stopwatch.GetElapsedTime(start).TotalSeconds / turns);
-                    probes[contestant].Add((probe + _bandwidth.Measure()) / 2);
+                    var (readAfter, arithmeticAfter) = Probe(contestant);
+                    probes[contestant].Add(((read + readAfter) / 2, (arithmetic + arithmeticAfter) / 2));
                 }
             }
             foreach (var contestant in contestants)
@@ -197,8 +198,8 @@ internal sealed class LayerBenchmark : IDisposable
                     Bytes = traffic.Bytes,
                     BytesPerSecond = traffic.Bytes / seconds,
                     OperationsPerSecond = traffic.Operations / seconds,
-                    ReadProbe = Median.Of(probes[contestant]),
-                    ArithmeticProbe = contestant.Format.IsPacked ? _machine.Int8 ?? _machine.Float : _machine.Float,
+                    ReadProbe = Median.Of(probes[contestant].Select(static p => p.Read)),
+                    ArithmeticProbe = Median.Of(probes[contestant].Select(static p => p.Arithmetic)),
                     DistinctExperts = traffic.DistinctExperts,
                     RotatingBytes = contestant.RotatingBytes,
                     Difference = checks[contestant],
@@ -206,6 +207,10 @@ internal sealed class LayerBenchmark : IDisposable
             }
         }
     }
+
+    /// <summary>What the machine does at this moment, with the format's kind of arithmetic.</summary>
+    private (double Read, double Arithmetic) Probe(Contestant contestant) =>
+        (_bandwidth.Measure(), contestant.Format.IsPacked ? _arithmetic.MeasureInt8() ?? _arithmetic.MeasureFloat() : _arithmetic.MeasureFloat());
 
     private sealed class Contestants : List<Contestant>, IDisposable
     {
