@@ -6,7 +6,7 @@ namespace Ernie.Sdk.Benchmarks;
 
 /// <summary>BenchmarkDotNet over the best kernels of this machine at the sizes of 21B-A3B. Successive calls read other weights, or use other experts.</summary>
 [ShortRunJob, MemoryDiagnoser]
-public class KernelRuns
+public sealed class KernelRuns : IDisposable
 {
     private readonly CpuKernels _kernels = KernelRegistry.Choose();
     private readonly TaskRunner _runner = new(Environment.ProcessorCount);
@@ -41,7 +41,7 @@ public class KernelRuns
 
     /// <summary>Frees everything.</summary>
     [GlobalCleanup]
-    public void CleanUp()
+    public void Dispose()
     {
         _linear?.Dispose();
         _experts?.Dispose();
@@ -50,7 +50,7 @@ public class KernelRuns
 
 /// <summary>As <see cref="KernelRuns"/>: decode and prefill attention over a bfloat16 cache, which calls of one token rotate over.</summary>
 [ShortRunJob, MemoryDiagnoser]
-public class AttentionRuns
+public sealed class AttentionRuns : IDisposable
 {
     private readonly CpuKernels _kernels = KernelRegistry.Choose();
     private AttentionBenchmark? _attention;
@@ -73,5 +73,5 @@ public class AttentionRuns
 
     /// <summary>Frees them.</summary>
     [GlobalCleanup]
-    public void CleanUp() => _attention?.Dispose();
+    public void Dispose() => _attention?.Dispose();
 }
