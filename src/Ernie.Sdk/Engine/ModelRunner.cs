@@ -14,6 +14,7 @@ internal sealed unsafe class ModelRunner : IDisposable
     private static readonly Lock s_firstSession = new();
     private static volatile bool s_domainIsKnown;
     private readonly OperatorEnvironment _environment;
+    private readonly ExpertPrefetch? _prefetch;
     private readonly CustomOperatorDomain _domain;
     private readonly InferenceSession _session;
     private readonly OrtIoBinding _binding;
@@ -22,13 +23,15 @@ internal sealed unsafe class ModelRunner : IDisposable
     private readonly int _vocabSize;
     private int _logitRows;
 
-    public ModelRunner(string folder, ModelManifest manifest, KvElementType kvType, int kvBlockCount, int threadCount, CpuKernels kernels)
+    public ModelRunner(string folder, ModelManifest manifest, KvElementType kvType, int kvBlockCount, int threadCount, CpuKernels kernels, ExpertReading reading = default)
     {
         var config = manifest.Config;
         _vocabSize = config.VocabSize;
         var layout = new KvBlockLayout(kvType, config.KvHeadCount, config.HeadDim);
         Cache = new KvCache(layout, config.LayerCount, kvBlockCount);
-        _environment = new OperatorEnvironment(kernels, layout, new RopeTable(config.HeadDim, config.RopeTheta, config.CompressionRatio, config.ContextLength), threadCount);
+        Load = new ExpertLoad(Enumerable.Range(0, config.LayerCount).Where(config.IsMoeLayer).Select(static layer => (layer, ErnieGraph.ExpertsNode(layer))), config.ExpertCount, config.ExpertsPerToken);
+        if (reading.IsOn && Load.Layers.Count > 0) _prefetch = new ExpertPrefetch(Load, reading.Ahead, reading.Measures, reading.MaxBytes);
+        _environment = new OperatorEnvironment(kernels, layout, new RopeTable(config.HeadDim, config.RopeTheta, config.CompressionRatio, config.ContextLength), threadCount, Load, _prefetch);
         _domain = new CustomOperatorDomain(OperatorSchema.Domain, _environment.Operators());
         try
         {
@@ -72,6 +75,12 @@ internal sealed unsafe class ModelRunner : IDisposable
     }
 
     public KvCache Cache { get; }
+
+    /// <summary>How routers choose experts; any thread may read it.</summary>
+    public ExpertLoad Load { get; }
+
+    /// <summary>Bytes of experts' weights that the system was asked to read ahead.</summary>
+    public long PrefetchedBytes => _prefetch?.AskedBytes ?? 0;
 
     /// <summary>Runs one step and returns [rows, vocabulary] logits of <see cref="StepBatch.LogitRows"/>, valid until the next call.</summary>
     /// <exception cref="OperationCanceledException"><paramref name="termination"/> was set; the step may be run again.</exception>
@@ -122,6 +131,8 @@ internal sealed unsafe class ModelRunner : IDisposable
 
     public void Dispose()
     {
+        // Its thread names pages that the session unmaps.
+        _prefetch?.Dispose();
         _binding?.Dispose();
         _session?.Dispose();
         _domain.Dispose();
