@@ -27,9 +27,11 @@ internal static class ExpertPlot
         // One scale for all models: white noise must not look like a hot spot.
         map.ManualRange = new ScottPlot.Range(0, 2);
         var bar = plot.Add.ColorBar(map);
-        bar.Label = "tokens over the mean (2 and more: brightest)";
+        bar.Label = "tokens / mean";
         // The first row of a heat map is at the top.
         plot.Axes.Left.SetTicks([.. Enumerable.Range(0, load.Layers.Count).Select(row => (double)(load.Layers.Count - 1 - row))], [.. load.Layers.Select(static layer => $"{layer.Layer}")]);
+        var step = load.ExpertCount <= 32 ? 1 : 4;
+        plot.Axes.Bottom.SetTicks([.. Enumerable.Range(0, (load.ExpertCount + step - 1) / step).Select(i => (double)i * step)], [.. Enumerable.Range(0, (load.ExpertCount + step - 1) / step).Select(i => $"{i * step}")]);
         plot.Axes.Margins(0, 0);
         var (width, height) = (Math.Max(700, load.ExpertCount * CellPixels + 220), Math.Max(320, load.Layers.Count * CellPixels + 160));
         if (Path.GetExtension(file).Equals(".svg", StringComparison.OrdinalIgnoreCase)) plot.SaveSvg(file, width, height);

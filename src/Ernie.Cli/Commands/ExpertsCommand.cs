@@ -1,5 +1,7 @@
 using System.CommandLine;
+using System.Diagnostics;
 using System.Globalization;
+using System.Runtime.CompilerServices;
 using System.Text;
 using Ernie.Sdk;
 
@@ -50,19 +52,27 @@ internal static class ExpertsCommand
         {
             using var model = await modelOptions.LoadAsync(result, streams, maxConcurrentRequests: 1, cancellationToken, measureExperts: true).ConfigureAwait(false);
             if (model.GetExpertLoad().Layers.Count == 0) throw new InvalidDataException($"{model.ModelId} is a dense model: it has no experts.");
+            var (faults, clock, decodeTicks, decoded) = (MajorFaults(), Stopwatch.StartNew(), 0L, 0L);
             using (var progress = new ProgressLine(streams, "experts"))
             {
                 var done = 0L;
                 var generation = new ErnieGenerationOptions { MaxTokens = result.GetValue(maxTokens), IgnoreStopTokens = true, Temperature = 0 };
                 await foreach (var piece in PiecesAsync(model, result.GetValue(prompt), result.GetValue(text), result.GetValue(ids), generation.MaxTokens.Value, streams, cancellationToken).ConfigureAwait(false))
                 {
-                    await foreach (var _ in model.GenerateAsync(piece, generation, cancellationToken).ConfigureAwait(false)) done++;
-                    done += piece.Count - 1;
+                    long first = 0, tokens = 0;
+                    await foreach (var _ in model.GenerateAsync(piece, generation, cancellationToken).ConfigureAwait(false))
+                    {
+                        if (tokens++ == 0) first = Stopwatch.GetTimestamp();
+                    }
+                    decodeTicks += Stopwatch.GetElapsedTime(first).Ticks;
+                    decoded += tokens - 1;
+                    done += piece.Count + tokens - 1;
                     progress.Show(null, () => string.Create(CultureInfo.InvariantCulture, $"{done} tokens"));
                 }
             }
             var load = model.GetExpertLoad();
             foreach (var line in Lines(model.ModelId, load)) await streams.Out.WriteLineAsync(line).ConfigureAwait(false);
+            await streams.Out.WriteLineAsync(Cost(clock.Elapsed, TimeSpan.FromTicks(decodeTicks), decoded, MajorFaults() - faults, model.PrefetchedBytes)).ConfigureAwait(false);
             if (result.GetValue(plot) is { } file) ExpertPlot.Save(load, model.ModelId, file);
             return ExitCode.Success;
         });
@@ -70,7 +80,7 @@ internal static class ExpertsCommand
     }
 
     /// <summary>The token ids to run, none longer than the context allows.</summary>
-    private static async IAsyncEnumerable<IReadOnlyList<int>> PiecesAsync(ErnieModel model, string? prompt, string? textFile, string? idsFile, int maxTokens, CommandStreams streams, [System.Runtime.CompilerServices.EnumeratorCancellation] CancellationToken cancellationToken)
+    private static async IAsyncEnumerable<IReadOnlyList<int>> PiecesAsync(ErnieModel model, string? prompt, string? textFile, string? idsFile, int maxTokens, CommandStreams streams, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         if (idsFile is not null)
         {
@@ -120,6 +130,24 @@ internal static class ExpertsCommand
         yield return coldest.Count == 0
             ? "No expert is cold."
             : $"Cold (layer:expert): {string.Join(' ', coldest.Take(16).Select(static e => string.Create(CultureInfo.InvariantCulture, $"{e.Layer}:{e.Expert}")))}{(coldest.Count > 16 ? string.Create(CultureInfo.InvariantCulture, $" and {coldest.Count - 16} more") : "")}";
+    }
+
+    private static string Cost(TimeSpan all, TimeSpan decode, long decoded, long? faults, long prefetched)
+    {
+        var text = new StringBuilder(string.Create(CultureInfo.InvariantCulture, $"{all.TotalSeconds:F2} s"));
+        if (decoded > 0) text.Append(CultureInfo.InvariantCulture, $", {decoded} tokens decoded at {decoded / decode.TotalSeconds:F2} tokens/s");
+        if (faults is not null) text.Append(CultureInfo.InvariantCulture, $", {faults} page faults that waited for the disk");
+        if (prefetched > 0) text.Append(CultureInfo.InvariantCulture, $", {Size.Text(prefetched)} asked for ahead");
+        return text.Append('.').ToString();
+    }
+
+    /// <summary>Page faults of this process that waited for the disk; null where the system does not tell.</summary>
+    private static long? MajorFaults()
+    {
+        if (!OperatingSystem.IsLinux()) return null;
+        // The second field is the program's name in parentheses and may hold spaces; majflt is the twelfth.
+        var stat = File.ReadAllText("/proc/self/stat");
+        return long.Parse(stat[(stat.LastIndexOf(')') + 2)..].Split(' ')[9], CultureInfo.InvariantCulture);
     }
 
     private static string Shades(ErnieLayerLoad layer, double mean) => string.Concat(layer.ExpertTokens.Select(count => count == 0 ? ' ' : (count / mean) switch

@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
@@ -30,7 +31,7 @@ internal sealed unsafe class ModelRunner : IDisposable
         var layout = new KvBlockLayout(kvType, config.KvHeadCount, config.HeadDim);
         Cache = new KvCache(layout, config.LayerCount, kvBlockCount);
         Load = new ExpertLoad(Enumerable.Range(0, config.LayerCount).Where(config.IsMoeLayer).Select(static layer => (layer, ErnieGraph.ExpertsNode(layer))), config.ExpertCount, config.ExpertsPerToken);
-        if (reading.IsOn && Load.Layers.Count > 0) _prefetch = new ExpertPrefetch(Load, reading.Ahead, reading.Measures, reading.MaxBytes);
+        if (reading.IsOn && Load.Layers.Count > 0) _prefetch = new ExpertPrefetch(Load, NormRatios(folder, manifest, Load), reading.Ahead, reading.Measures, reading.MaxBytes);
         _environment = new OperatorEnvironment(kernels, layout, new RopeTable(config.HeadDim, config.RopeTheta, config.CompressionRatio, config.ContextLength), threadCount, Load, _prefetch);
         _domain = new CustomOperatorDomain(OperatorSchema.Domain, _environment.Operators());
         try
@@ -155,6 +156,24 @@ internal sealed unsafe class ModelRunner : IDisposable
             s_domainIsKnown = true;
             return session;
         }
+    }
+
+    /// <summary>For each mixture-of-experts layer but the first [hidden]: the weight of the norm before its experts over that of the layer before.</summary>
+    private static float[][] NormRatios(string folder, ModelManifest manifest, ExpertLoad load)
+    {
+        using var file = File.OpenHandle(Path.Combine(folder, ModelManifest.WeightFile));
+        var norms = load.Layers.Select(layer =>
+        {
+            var name = TensorNames.PostAttentionNorm(layer.Layer);
+            var weight = new float[manifest.Config.HiddenSize];
+            var bytes = MemoryMarshal.AsBytes(weight.AsSpan());
+            var tensor = manifest.Tensors.FirstOrDefault(tensor => tensor.Name == name);
+            if (tensor is null || tensor.Bytes != bytes.Length || RandomAccess.Read(file, bytes, tensor.Offset) != bytes.Length)
+                throw new InvalidDataException($"{folder}: tensor {name} is missing or has not {weight.Length} floats. Export the checkpoint again.");
+            return weight;
+        }).ToArray();
+        // Where the earlier norm is zero, what it hid is not known.
+        return [[], .. norms.Zip(norms.Skip(1), static (before, after) => before.Zip(after, static (b, a) => b == 0 ? 0 : a / b).ToArray())];
     }
 
     private static OrtValue Ints(ReadOnlySpan<int> values, params ReadOnlySpan<long> shape)

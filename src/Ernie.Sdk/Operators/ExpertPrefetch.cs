@@ -1,3 +1,4 @@
+using System.Numerics.Tensors;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
 using Ernie.Sdk.Quantization;
@@ -5,8 +6,9 @@ using Ernie.Sdk.Quantization;
 namespace Ernie.Sdk.Operators;
 
 /// <summary>
-/// Reads experts' weights ahead of their use, for models larger than memory. When a layer's experts begin, the layer's own choice can be computed, and the next layer's can be guessed: the next router
-/// is applied to this layer's input, which the work between them changes little. A <see cref="PageReader"/> asks the system for both.
+/// Reads experts' weights ahead of their use, for models larger than memory. When a layer's experts begin, the layer's own choice can be computed, and the next layer's can be guessed: the next
+/// layer's norm and router are applied to the residual stream as it stands here, which the work between them changes little. (On the trained tiny model 75 % of choices are guessed; with this layer's norm
+/// 74 %.) A <see cref="PageReader"/> asks the system for both.
 /// </summary>
 /// <remarks>Advice only: results do not depend on it. Used by the engine's thread.</remarks>
 internal sealed unsafe class ExpertPrefetch : IDisposable
@@ -19,9 +21,11 @@ internal sealed unsafe class ExpertPrefetch : IDisposable
     private readonly bool _measures;
     private readonly long _maxBytes;
     private readonly ExpertsArguments[] _layers;
+    private readonly float[][] _normRatios;
     private readonly int[] _counts;
     private readonly bool[] _isAsked;
     private readonly bool[] _isTaken;
+    private readonly ScratchBuffer _scaled = new();
     private readonly ScratchBuffer _logits = new();
     private readonly ScratchBuffer _chosen = new();
     /// <summary>[tokens, k] of layer <see cref="_predictedLayer"/>.</summary>
@@ -30,12 +34,14 @@ internal sealed unsafe class ExpertPrefetch : IDisposable
     private int _predictedTokens;
 
     /// <param name="load">Takes accuracy and hit rate.</param>
+    /// <param name="normRatios">For each layer [hidden], its norm's weight over that of the layer before, which turns one's normed input into the other's; the first is not used.</param>
     /// <param name="reads">Whether to read ahead; without it, only the accuracy is counted.</param>
     /// <param name="measures">Whether to look which pages are in memory when they are needed.</param>
     /// <param name="maxBytes">Most bytes to ask for at once: what is read too early pushes out what is needed now.</param>
-    public ExpertPrefetch(ExpertLoad load, bool reads, bool measures, long maxBytes)
+    public ExpertPrefetch(ExpertLoad load, float[][] normRatios, bool reads, bool measures, long maxBytes)
     {
         _load = load;
+        _normRatios = normRatios;
         _measures = measures && MappedPages.CanTellResidency;
         _maxBytes = maxBytes;
         _layers = new ExpertsArguments[load.Layers.Count];
@@ -70,7 +76,7 @@ internal sealed unsafe class ExpertPrefetch : IDisposable
         _predictedLayer = -1;
         if (index + 1 == _layers.Length) return;
         var next = new Span<int>(_predicted.Rent((nint)choices * sizeof(int)), choices);
-        Choose(_layers[index + 1], x, next, kernels, context);
+        Choose(_layers[index + 1], Rescale(x, tokens, _normRatios[index + 1]), next, kernels, context);
         (_predictedLayer, _predictedTokens) = (index + 1, tokens);
         _isAsked.AsSpan().Clear();
         Ask(index + 1, next, neededIn: 1);
@@ -79,9 +85,18 @@ internal sealed unsafe class ExpertPrefetch : IDisposable
     public void Dispose()
     {
         _reader?.Dispose();
+        _scaled.Dispose();
         _logits.Dispose();
         _chosen.Dispose();
         _predicted.Dispose();
+    }
+
+    /// <summary>[tokens, hidden] as the next layer's norm would give it, if nothing were added in between.</summary>
+    private float* Rescale(float* x, int tokens, ReadOnlySpan<float> ratio)
+    {
+        var scaled = (float*)_scaled.Rent((nint)tokens * ratio.Length * sizeof(float));
+        for (nint t = 0; t < tokens; t++) TensorPrimitives.Multiply(new ReadOnlySpan<float>(x + t * ratio.Length, ratio.Length), ratio, new Span<float>(scaled + t * ratio.Length, ratio.Length));
+        return scaled;
     }
 
     /// <summary>What a layer's router chooses for <paramref name="x"/>, into <paramref name="chosen"/> [tokens, k], each token's in no particular order.</summary>
