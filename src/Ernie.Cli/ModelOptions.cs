@@ -14,20 +14,21 @@ internal sealed class ModelOptions
     private readonly Option<string?> _kernels = new Option<string?>("--kernels") { Description = $"Kernel family, instead of the best that this machine runs (or of the variable {KernelRegistry.EnvironmentVariable})." }
         .AcceptOnlyFromAmong(StringComparer.OrdinalIgnoreCase, [.. KernelRegistry.All.Select(static k => k.Name)]);
     private readonly Option<string?> _cache = new("--cache") { Description = "Folder for exports of checkpoints. [default: ernie-sdk in the user's local application data]", HelpName = "FOLDER" };
+    private readonly Option<string> _prefetch = new Option<string>("--expert-prefetch") { Description = "Read experts' weights ahead of their use: auto does where the weights exceed the memory.", DefaultValueFactory = static _ => "auto" }.AcceptOnlyFromAmong("auto", "on", "off");
     private readonly Option<LogLevel> _logLevel = CommonOptions.LogLevel();
 
-    public static ModelOptions AddTo(Command command, Argument<string?> input)
+    public static ModelOptions AddTo(Command command, Argument<string?>? input = null)
     {
         var options = new ModelOptions();
         command.Add(options._model);
-        command.Add(input);
-        foreach (var option in new Option[] { options._threads, options._kv, options._kernels, options._cache, options._logLevel }) command.Add(option);
+        if (input is not null) command.Add(input);
+        foreach (var option in new Option[] { options._threads, options._kv, options._kernels, options._cache, options._prefetch, options._logLevel }) command.Add(option);
         return options;
     }
 
     public ILoggerFactory Logger(ParseResult result, CommandStreams streams) => new StandardErrorLogger(streams.Error, result.GetValue(_logLevel));
 
-    public async Task<ErnieModel> LoadAsync(ParseResult result, CommandStreams streams, int maxConcurrentRequests, CancellationToken cancellationToken)
+    public async Task<ErnieModel> LoadAsync(ParseResult result, CommandStreams streams, int maxConcurrentRequests, CancellationToken cancellationToken, bool measureExperts = false)
     {
         var logger = Logger(result, streams);
         var options = new ErnieModelOptions
@@ -36,6 +37,8 @@ internal sealed class ModelOptions
             KvCacheType = result.GetValue(_kv) == "bf16" ? ErnieKvCacheType.BFloat16 : ErnieKvCacheType.Float32,
             CacheDirectory = result.GetValue(_cache),
             LoggerFactory = logger,
+            ExpertPrefetch = result.GetValue(_prefetch) switch { "on" => ErnieExpertPrefetch.On, "off" => ErnieExpertPrefetch.Off, _ => ErnieExpertPrefetch.Auto },
+            MeasureExperts = measureExperts,
             MaxConcurrentRequests = maxConcurrentRequests,
             Export = new ErnieExportOptions { Logger = logger.CreateLogger("export") },
         };
