@@ -84,6 +84,8 @@ internal static class ErnieCommandLine
             PerplexityCommand.Create(streams),
             ExpertsCommand.Create(streams),
             SynthCommand.Create(streams),
+            BenchCommand.Create(streams),
+            BenchLayerCommand.Create(streams),
         };
         foreach (var option in root.Options.OfType<HelpOption>())
         {

@@ -35,7 +35,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         var kvType = options.KvCacheType == ErnieKvCacheType.Float32 ? KvElementType.Float32 : KvElementType.BFloat16;
         var blocks = CacheBudget.BlockCount(manifest, kvType, options);
         ContextLength = (int)Math.Min(options.ContextLength ?? manifest.Config.ContextLength, Math.Min(manifest.Config.ContextLength, (long)blocks * KvBlockLayout.BlockSize));
-        var kernels = KernelRegistry.Choose();
+        var kernels = options.Kernels ?? KernelRegistry.Choose();
         Tokenizer = ErnieTokenizer.Exists(path) ? ErnieTokenizer.Load(path) : null;
         StopTokenIds = new HashSet<int>([.. _defaults.EosTokenIds, .. manifest.Config.EosTokenIds, .. Tokenizer is null ? [] : Chat.ChatTemplate.StopTokenIds(Tokenizer)]);
         if (Tokenizer is not null) _chat = new ErnieChatClient(this, Tokenizer, TemplateOf(options.ChatTemplate, path, Tokenizer));

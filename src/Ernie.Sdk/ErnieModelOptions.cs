@@ -1,3 +1,4 @@
+using Ernie.Sdk.Kernels;
 using Microsoft.Extensions.Logging;
 
 namespace Ernie.Sdk;
@@ -59,6 +60,9 @@ public sealed class ErnieModelOptions
     /// <summary>Gets or sets whether ONNX Runtime may send telemetry as its official builds do by default. Only the first model loaded in a process decides.</summary>
     /// <value>The default is <see langword="false"/>: no socket is opened.</value>
     public bool AllowOnnxRuntimeTelemetry { get; set; }
+
+    /// <summary>Kernels to compute with instead of the registry's choice: those of a measurement or a test. Whoever gives them disposes them, after the model.</summary>
+    internal CpuKernels? Kernels { get; set; }
 
     /// <summary>A copy that the caller cannot change any more.</summary>
     internal ErnieModelOptions Snapshot()
