@@ -19,7 +19,8 @@ internal static class ExportCommand
         var group = CommonOptions.Group();
         var logLevel = CommonOptions.LogLevel();
         var command = new DocumentedCommand("export", "Writes a checkpoint as an ONNX model.",
-            "The folder holds model.onnx, model.weights, ernie.json with checksums, and the checkpoint's tokenizer files. It appears when it is complete; Ctrl+C removes what was written.",
+            "The folder holds model.onnx, model.weights, ernie.json with checksums, and the checkpoint's tokenizer files. It appears when it is complete; Ctrl+C removes what was written. "
+            + "An export that was killed goes on when it is started again with the same checkpoint and options.",
             "ernie export samples/ernie-tiny-moe tiny", "ernie export ERNIE-4.5-21B-A3B-PT model --experts int4 --dense int8 --group 64")
         { checkpoint, output, experts, dense, group, logLevel };
         command.SetAction(async (result, cancellationToken) =>

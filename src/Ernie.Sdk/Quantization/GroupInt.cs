@@ -1,3 +1,5 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
 
 namespace Ernie.Sdk.Quantization;
@@ -23,20 +25,29 @@ internal static class GroupInt
 
     private static float Quantize(ReadOnlySpan<float> weights, Span<sbyte> codes, float[] peaks, float least, float most)
     {
-        var (low, high) = (0f, 0f);
-        foreach (var weight in weights) (low, high) = (Math.Min(low, weight), Math.Max(high, weight));
-        var peak = Math.Max(-low, high);
+        if (weights.Length % Vector256<float>.Count != 0)
+        {
+            // Zeros change no sum.
+            Span<float> padded = stackalloc float[(weights.Length / Vector256<float>.Count + 1) * Vector256<float>.Count];
+            Span<sbyte> paddedCodes = stackalloc sbyte[padded.Length];
+            padded.Clear();
+            weights.CopyTo(padded);
+            var scale = Quantize(padded, paddedCodes, peaks, least, most);
+            paddedCodes[..weights.Length].CopyTo(codes);
+            return scale;
+        }
+        var peak = Peak(weights);
         var (best, bestError) = (0f, float.PositiveInfinity);
         if (peak > 0)
         {
-            // Where the ranges differ, the longer one takes the side of the largest magnitude, or the other: both are tried.
-            foreach (var sign in (ReadOnlySpan<float>)(-least > most ? [1f, -1f] : [1f]))
+            // Where there is one integer more on one side, the largest magnitude may take that side or the other: both are tried.
+            for (var sign = 1; sign >= (-least > most ? -1 : 1); sign -= 2)
             {
                 foreach (var steps in peaks)
                 {
                     var scale = (float)(Half)(sign * peak / steps);
                     if (scale == 0 || !float.IsFinite(scale)) continue;
-                    var error = Error(weights, scale, least, most, out _, out _);
+                    var error = Error(weights, scale, least, most);
                     if (error < bestError) (best, bestError) = (scale, error);
                 }
             }
@@ -47,38 +58,63 @@ internal static class GroupInt
             codes[..weights.Length].Clear();
             return 0;
         }
-        // The least squares fit to the integers chosen.
-        Error(weights, best, least, most, out var product, out var square);
-        var fitted = square > 0 ? (float)(Half)(product / square) : 0;
-        if (fitted != 0 && float.IsFinite(fitted) && Error(weights, fitted, least, most, out _, out _) < bestError) best = fitted;
-        for (var k = 0; k < weights.Length; k++) codes[k] = (sbyte)Math.Clamp(MathF.Round(weights[k] / best), least, most);
+        var fitted = (float)(Half)Fit(weights, best, least, most);
+        if (fitted != 0 && float.IsFinite(fitted) && Error(weights, fitted, least, most) < bestError) best = fitted;
+        Round(weights, best, least, most, codes);
         return best;
     }
 
-    /// <summary>Σ (w - q·s)², with Σ w·q and Σ q².</summary>
-    private static float Error(ReadOnlySpan<float> weights, float scale, float least, float most, out float product, out float square)
+    /// <summary>Σ (w - q·s)², q = round(w / s) clipped.</summary>
+    private static float Error(ReadOnlySpan<float> weights, float scale, float least, float most)
     {
-        var (errors, products, squares) = (Vector256<float>.Zero, Vector256<float>.Zero, Vector256<float>.Zero);
-        var (step, low, high) = (Vector256.Create(scale), Vector256.Create(least), Vector256.Create(most));
-        Span<float> tail = stackalloc float[8];
-        for (var k = 0; k < weights.Length; k += 8)
+        var (sum, step, inverse, low, high) = (Vector256<float>.Zero, Vector256.Create(scale), Vector256.Create(1 / scale), Vector256.Create(least), Vector256.Create(most));
+        ref var w = ref MemoryMarshal.GetReference(weights);
+        for (nuint k = 0; k < (nuint)weights.Length; k += (nuint)Vector256<float>.Count)
         {
-            Vector256<float> w;
-            if (k <= weights.Length - 8) w = Vector256.Create(weights[k..]);
-            else
-            {
-                tail.Clear();
-                weights[k..].CopyTo(tail);
-                w = Vector256.Create((ReadOnlySpan<float>)tail);
-            }
-            var q = Vector256.Min(Vector256.Max(Vector256.Round(w / step), low), high);
-            var d = w - q * step;
-            errors += d * d;
-            products += w * q;
+            var value = Vector256.LoadUnsafe(ref w, k);
+            var d = value - Integer(value, inverse, low, high) * step;
+            sum += d * d;
+        }
+        return Sum(sum);
+    }
+
+    /// <summary>The scale of least squares for the integers of another: Σ w·q / Σ q².</summary>
+    private static float Fit(ReadOnlySpan<float> weights, float scale, float least, float most)
+    {
+        var (products, squares) = (Vector256<float>.Zero, Vector256<float>.Zero);
+        var (inverse, low, high) = (Vector256.Create(1 / scale), Vector256.Create(least), Vector256.Create(most));
+        for (var k = 0; k < weights.Length; k += Vector256<float>.Count)
+        {
+            var value = Vector256.Create(weights[k..]);
+            var q = Integer(value, inverse, low, high);
+            products += value * q;
             squares += q * q;
         }
-        (product, square) = (Sum(products), Sum(squares));
-        return Sum(errors);
+        return Sum(squares) is > 0 and var square ? Sum(products) / square : 0;
+    }
+
+    private static void Round(ReadOnlySpan<float> weights, float scale, float least, float most, Span<sbyte> codes)
+    {
+        var (inverse, low, high) = (Vector256.Create(1 / scale), Vector256.Create(least), Vector256.Create(most));
+        for (var k = 0; k < weights.Length; k += Vector256<float>.Count)
+        {
+            var q = Vector256.ConvertToInt32(Integer(Vector256.Create(weights[k..]), inverse, low, high));
+            var words = Vector128.Narrow(q.GetLower(), q.GetUpper());
+            Vector128.Narrow(words, words).GetLower().CopyTo(codes[k..]);
+        }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector256<float> Integer(Vector256<float> value, Vector256<float> inverse, Vector256<float> low, Vector256<float> high) =>
+        Vector256.MinNative(Vector256.MaxNative(Vector256.Round(value * inverse), low), high);
+
+    private static float Peak(ReadOnlySpan<float> weights)
+    {
+        var peak = Vector256<float>.Zero;
+        for (var k = 0; k < weights.Length; k += Vector256<float>.Count) peak = Vector256.Max(peak, Vector256.Abs(Vector256.Create(weights[k..])));
+        var largest = 0f;
+        for (var i = 0; i < Vector256<float>.Count; i++) largest = Math.Max(largest, peak[i]);
+        return largest;
     }
 
     private static float Sum(Vector256<float> v) => ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
