@@ -14,18 +14,19 @@ internal sealed class ModelOptions
     private readonly Option<string?> _kernels = new Option<string?>("--kernels") { Description = $"Kernel family, instead of the best that this machine runs (or of the variable {KernelRegistry.EnvironmentVariable})." }
         .AcceptOnlyFromAmong(StringComparer.OrdinalIgnoreCase, [.. KernelRegistry.All.Select(static k => k.Name)]);
     private readonly Option<string?> _cache = new("--cache") { Description = "Folder for exports of checkpoints. [default: ernie-sdk in the user's local application data]", HelpName = "FOLDER" };
+    private readonly Option<string> _prefetch = new Option<string>("--expert-prefetch") { Description = "Read experts' weights ahead of their use: auto does where the weights exceed the memory.", DefaultValueFactory = static _ => "auto" }.AcceptOnlyFromAmong("auto", "on", "off");
     private readonly Option<LogLevel> _logLevel = CommonOptions.LogLevel();
 
     /// <summary>Commands that compare numbers cache in fp32; one that measures does what the library does.</summary>
     private ModelOptions(string defaultKv) =>
         _kv = new Option<string>("--kv") { Description = "Element type of cached keys and values.", DefaultValueFactory = _ => defaultKv }.AcceptOnlyFromAmong("fp32", "bf16");
 
-    public static ModelOptions AddTo(Command command, Argument<string?>? input, string defaultKv = "fp32")
+    public static ModelOptions AddTo(Command command, Argument<string?>? input = null, string defaultKv = "fp32")
     {
         var options = new ModelOptions(defaultKv);
         command.Add(options._model);
         if (input is not null) command.Add(input);
-        foreach (var option in new Option[] { options._threads, options._kv, options._kernels, options._cache, options._logLevel }) command.Add(option);
+        foreach (var option in new Option[] { options._threads, options._kv, options._kernels, options._cache, options._prefetch, options._logLevel }) command.Add(option);
         return options;
     }
 
@@ -37,8 +38,9 @@ internal sealed class ModelOptions
     /// <param name="streams">Where progress and log go.</param>
     /// <param name="maxConcurrentRequests">Requests computed together.</param>
     /// <param name="cancellationToken">Stops loading.</param>
+    /// <param name="measureExperts">Whether pages of experts are looked at before their use.</param>
     /// <param name="wrap">What to compute with in place of the chosen kernels.</param>
-    public async Task<ErnieModel> LoadAsync(ParseResult result, CommandStreams streams, int maxConcurrentRequests, CancellationToken cancellationToken, Func<CpuKernels, CpuKernels>? wrap = null)
+    public async Task<ErnieModel> LoadAsync(ParseResult result, CommandStreams streams, int maxConcurrentRequests, CancellationToken cancellationToken, bool measureExperts = false, Func<CpuKernels, CpuKernels>? wrap = null)
     {
         var logger = Logger(result, streams);
         var options = new ErnieModelOptions
@@ -47,6 +49,8 @@ internal sealed class ModelOptions
             KvCacheType = result.GetValue(_kv) == "bf16" ? ErnieKvCacheType.BFloat16 : ErnieKvCacheType.Float32,
             CacheDirectory = result.GetValue(_cache),
             LoggerFactory = logger,
+            ExpertPrefetch = result.GetValue(_prefetch) switch { "on" => ErnieExpertPrefetch.On, "off" => ErnieExpertPrefetch.Off, _ => ErnieExpertPrefetch.Auto },
+            MeasureExperts = measureExperts,
             MaxConcurrentRequests = maxConcurrentRequests,
             Export = new ErnieExportOptions { Logger = logger.CreateLogger("export") },
         };

@@ -39,7 +39,7 @@ internal static class BenchCommand
             ModelBenchmarkResult measured;
             using (var progress = new ProgressLine(streams, "bench"))
             {
-                var benchmark = new ModelBenchmark(plan, wrap => model.LoadAsync(result, streams, mostSequences, cancellationToken, wrap), text => progress.Show(null, () => text));
+                var benchmark = new ModelBenchmark(plan, wrap => model.LoadAsync(result, streams, mostSequences, cancellationToken, wrap: wrap), text => progress.Show(null, () => text));
                 measured = await benchmark.RunAsync(cancellationToken).ConfigureAwait(false);
             }
             await streams.Out.WriteAsync(Table(measured)).ConfigureAwait(false);

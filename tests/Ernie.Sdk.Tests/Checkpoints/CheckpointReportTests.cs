@@ -14,7 +14,8 @@ public class CheckpointReportTests
         Assert.Contains("Experts         4 layers, 2 of 8 experts of width 128, 1 shared", lines);
         Assert.Contains(lines, line => line.StartsWith("Parameters      5.45 M", StringComparison.Ordinal));
         Assert.Contains(lines, line => line.StartsWith("Stored          BF16: ", StringComparison.Ordinal));
-        Assert.Contains(lines, line => line.StartsWith("bf16          10.4 MiB", StringComparison.Ordinal));
+        Assert.Contains(lines, line => line.StartsWith("bf16                                  10.4 MiB", StringComparison.Ordinal));
+        Assert.Contains(lines, line => line.StartsWith("int4/channel, dense int8/channel       4.8 MiB", StringComparison.Ordinal));
     }
 
     [Fact]

@@ -60,7 +60,11 @@ public sealed class HostileModelTests
 
     public static TheoryData<string, string> ManifestEdits { get; } = new()
     {
-        { "formatVersion", "2" }, { "formatVersion", "-1" }, { "name", "null" }, { "producer", "null" }, { "producer", "\"Ernie.Sdk 9.9.9\"" }, { "experts", "\"Int4\"" }, { "experts", "77" }, { "experts", "\"Float32\"" }, { "dense", "\"Float32\"" },
+        { "formatVersion", "1" }, { "formatVersion", "3" }, { "formatVersion", "-1" }, { "name", "null" }, { "producer", "null" }, { "producer", "\"Ernie.Sdk 9.9.9\"" }, 
+        { "formats", "null" }, { "formats.experts", "\"Int4\"" }, { "formats.experts", "77" }, { "formats.experts", "\"fp32\"" }, { "formats.experts", "\"int4/32\"" }, { "formats.experts", "\"int2\"" }, { "formats.experts", "\"int4/48\"" },
+        { "formats.dense", "\"fp32\"" }, { "formats.dense", "\"int2\"" }, { "formats.dense", "\"int8/channel\"" }, { "formats.embedding", "\"int8/128\"" }, { "formats.embedding", "\"fp32\"" }, { "formats.head", "\"int2\"" }, { "formats.head", "\"int4/128\"" },
+        { "formats.exceptions", "null" }, { "formats.exceptions", "{\"x\":\"bf16\"}" }, { "formats.exceptions", "{\"model.norm.weight\":\"bf16\"}" }, { "formats.exceptions", "{\"model.layers.1.mlp.experts.down_proj.weight\":\"int8/32\"}" },
+       
         { "debugOutputs", "true" }, { "config", "null" }, { "tensors", "null" }, { "tensors", "[]" }, { "tensors", "[null]" }, { "files", "null" }, { "files", "[]" }, { "files", "[null]" },
         { "weightBytes", "-1" }, { "weightBytes", "0" }, { "weightBytes", "9223372036854775807" },
         { "config.layerCount", "1" }, { "config.layerCount", "3" }, { "config.layerCount", "4096" }, { "config.layerCount", "0" }, { "config.layerCount", "2147483647" },
@@ -71,7 +75,7 @@ public sealed class HostileModelTests
         { "config.contextLength", "0" }, { "config.contextLength", "2147483647" }, { "config.ropeTheta", "0" }, { "config.ropeTheta", "1e999" }, { "config.compressionRatio", "-1" }, { "config.rmsNormEps", "0.5" }, { "config.rmsNormEps", "-1" },
         { "config.tieWordEmbeddings", "false" }, { "config.eosTokenIds", "null" },
         { "tensors.0", "null" }, { "tensors.0.offset", "4096" }, { "tensors.0.offset", "-4096" }, { "tensors.0.offset", "9223372036854775807" }, { "tensors.1.bytes", "0" }, { "tensors.1.bytes", "-1" }, { "tensors.1.name", "\"x\"" }, { "tensors.1.name", "null" }, { "tensors.1.shape", "null" },
-        { "tensors.0.format", "\"Float32\"" }, { "files.0.name", "\"../checkpoint/config.json\"" }, { "files.0.name", "\"..\"" }, { "files.0.name", "\"/etc/passwd\"" }, { "files.0.name", "\"..\\\\x\"" }, { "files.0.name", "null" }, { "files.0.name", "\"\"" }, { "files.0.name", "\"a\\u0000b\"" },
+        { "tensors.0.format", "\"fp32\"" }, { "files.0.name", "\"../checkpoint/config.json\"" }, { "files.0.name", "\"..\"" }, { "files.0.name", "\"/etc/passwd\"" }, { "files.0.name", "\"..\\\\x\"" }, { "files.0.name", "null" }, { "files.0.name", "\"\"" }, { "files.0.name", "\"a\\u0000b\"" },
         { "files.0.bytes", "1" }, { "files.0", "null" },
     };
 

@@ -12,7 +12,9 @@ namespace Ernie.Sdk.Tests.Export;
 /// <summary>What the exporter writes, read by somebody else's ONNX classes; and the graphs of the tiny and the full-size models as approved text.</summary>
 public sealed partial class OnnxFileTests
 {
-    public static TheoryData<string, bool> Graphs { get; } = new() { { "tiny", false }, { "tiny", true }, { "0.3b", false }, { "21b", false }, { "300b", false }, { "300b", true } };
+    public static TheoryData<string, bool> Graphs { get; } = new() { { "tiny", false }, { "tiny", true }, { "0.3b", false }, { "21b", false }, { "300b", false }, { "300b", true }, { "tiny-packed", false }, { "21b-packed", false } };
+
+    private const string Packed = "-packed";
 
     [Theory]
     [MemberData(nameof(Graphs))]
@@ -68,12 +70,14 @@ public sealed partial class OnnxFileTests
             Assert.Equal(0, offset % 4096);
             Assert.InRange(offset, end, long.MaxValue);
             end = offset + long.Parse(entries["length"], CultureInfo.InvariantCulture);
-            Assert.Equal(tensor.Dims.Aggregate(tensor.DataType == 1 ? 4L : 2L, static (size, dimension) => size * dimension), end - offset);
+            Assert.Equal(tensor.Dims.Aggregate((TensorProto.Types.DataType)tensor.DataType switch { TensorProto.Types.DataType.Float => 4L, TensorProto.Types.DataType.Bfloat16 => 2L, _ => 1L }, static (size, dimension) => size * dimension), end - offset);
             Assert.InRange(end, offset, length);
             Assert.Matches(WeightPath(), tensor.Name);
         }
         Assert.InRange(length, end, end + 4095);
-        Assert.InRange(end / 2, ParameterCount(config), ParameterCount(config) * 1.02);
+        var bits = end * 8.0 / ParameterCount(config);
+        if (name.EndsWith(Packed, StringComparison.Ordinal)) Assert.InRange(bits, 2.06, 9);
+        else Assert.InRange(bits, 16, 16.4);
     }
 
     [Fact]
@@ -94,6 +98,7 @@ public sealed partial class OnnxFileTests
     [InlineData("tiny")]
     [InlineData("21b")]
     [InlineData("300b")]
+    [InlineData("tiny-packed")]
     public void Graph_IsTheApprovedOne(string name) =>
         Approved.Equal($"Export/Graph.{name}.approved.txt", Summary(ModelProto.Parser.ParseFrom(Build(name, debugOutputs: false).Bytes)));
 
@@ -103,7 +108,7 @@ public sealed partial class OnnxFileTests
 
     private static ErnieConfig Config(string name)
     {
-        switch (name)
+        switch (name.Replace(Packed, "", StringComparison.Ordinal))
         {
             case "0.3b": return ReleasedShapes.Small03B;
             case "21b": return ReleasedShapes.Medium21B;
@@ -116,7 +121,10 @@ public sealed partial class OnnxFileTests
     /// <summary>The model file and the length of the weight file; no weights are needed.</summary>
     private static (byte[] Bytes, long WeightBytes) Build(string name, bool debugOutputs)
     {
-        var graph = ErnieGraph.Build(Config(name), ModelFormats.Of(WeightFormat.BFloat16, WeightFormat.BFloat16), debugOutputs);
+        var formats = name.EndsWith(Packed, StringComparison.Ordinal)
+            ? ModelFormats.Of(WeightFormat.Int2, WeightFormat.Int8(0)) with { Exceptions = new Dictionary<string, WeightFormat> { [ErnieGraph.ExpertDown(2)] = WeightFormat.Int4(64) } }
+            : ModelFormats.Of(WeightFormat.BFloat16, WeightFormat.BFloat16);
+        var graph = ErnieGraph.Build(Config(name), formats, debugOutputs);
         var weights = WeightFileWriter.Plan(graph.Weights);
         return (graph.Build(ModelManifest.WeightFile, weights.Offsets, typeof(ErnieExporter).Assembly.GetName().Version!.ToString(3)), weights.TotalBytes);
     }

@@ -12,25 +12,33 @@ internal sealed class LoadedRunner : IDisposable
     private readonly TemporaryFolder? _folder;
 
     public LoadedRunner(string checkpoint, ErniePrecision precision = ErniePrecision.BFloat16, KvElementType kvType = KvElementType.Float32, int threads = 2, CpuKernels? kernels = null, int blocks = 64)
-        : this(null, checkpoint, precision, kvType, threads, kernels, blocks)
+        : this(null, checkpoint, Both(precision), kvType, threads, kernels, blocks)
     {
     }
 
     public LoadedRunner(IWeightSource source, KvElementType kvType = KvElementType.Float32, int threads = 2, CpuKernels? kernels = null, int blocks = 64, ErniePrecision precision = ErniePrecision.BFloat16)
-        : this(source, null, precision, kvType, threads, kernels, blocks)
+        : this(source, null, Both(precision), kvType, threads, kernels, blocks)
     {
     }
 
-    private LoadedRunner(IWeightSource? source, string? checkpoint, ErniePrecision precision, KvElementType kvType, int threads, CpuKernels? kernels, int blocks)
+    public LoadedRunner(IWeightSource source, ErnieExportOptions options, CpuKernels kernels)
+        : this(source, null, options, KvElementType.Float32, 2, kernels, 64)
+    {
+    }
+
+    private LoadedRunner(IWeightSource? source, string? checkpoint, ErnieExportOptions options, KvElementType kvType, int threads, CpuKernels? kernels, int blocks)
     {
         OrtRuntime.Start(null, allowTelemetry: false);
         _folder = new TemporaryFolder();
         Folder = _folder.File("model");
         using var opened = source is null ? Checkpoint.Open(checkpoint!) : null;
-        ErnieExporter.Export(source ?? opened!, checkpoint, Folder, new ErnieExportOptions { DebugOutputs = true, Experts = precision, Dense = precision }, null, CancellationToken.None);
+        options.DebugOutputs = true;
+        ErnieExporter.Export(source ?? opened!, checkpoint, Folder, options, null, CancellationToken.None);
         Manifest = ModelManifest.Read(Folder);
         Runner = new ModelRunner(Folder, Manifest, kvType, blocks, threads, kernels ?? KernelRegistry.Choose());
     }
+
+    private static ErnieExportOptions Both(ErniePrecision precision) => new() { Experts = precision, Dense = precision };
 
     private LoadedRunner(string folder, ModelManifest manifest, ModelRunner runner) => (Folder, Manifest, Runner) = (folder, manifest, runner);
 
