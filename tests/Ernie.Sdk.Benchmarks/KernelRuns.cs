@@ -4,9 +4,11 @@ using Ernie.Sdk.Quantization;
 
 namespace Ernie.Sdk.Benchmarks;
 
+#pragma warning disable CA1001 // BenchmarkDotNet calls the clean-up, and derives from these classes.
+
 /// <summary>BenchmarkDotNet over the best kernels of this machine at the sizes of 21B-A3B. Successive calls read other weights, or use other experts.</summary>
 [ShortRunJob, MemoryDiagnoser]
-public sealed class KernelRuns : IDisposable
+public class KernelRuns
 {
     private readonly CpuKernels _kernels = KernelRegistry.Choose();
     private readonly TaskRunner _runner = new(Environment.ProcessorCount);
@@ -41,7 +43,7 @@ public sealed class KernelRuns : IDisposable
 
     /// <summary>Frees everything.</summary>
     [GlobalCleanup]
-    public void Dispose()
+    public void CleanUp()
     {
         _linear?.Dispose();
         _experts?.Dispose();
@@ -50,7 +52,7 @@ public sealed class KernelRuns : IDisposable
 
 /// <summary>As <see cref="KernelRuns"/>: decode and prefill attention over a bfloat16 cache, which calls of one token rotate over.</summary>
 [ShortRunJob, MemoryDiagnoser]
-public sealed class AttentionRuns : IDisposable
+public class AttentionRuns
 {
     private readonly CpuKernels _kernels = KernelRegistry.Choose();
     private AttentionBenchmark? _attention;
@@ -73,5 +75,5 @@ public sealed class AttentionRuns : IDisposable
 
     /// <summary>Frees them.</summary>
     [GlobalCleanup]
-    public void Dispose() => _attention?.Dispose();
+    public void CleanUp() => _attention?.Dispose();
 }
