@@ -82,7 +82,10 @@ internal static class ErnieCommandLine
             GenerateCommand.Create(streams),
             LogitsCommand.Create(streams),
             PerplexityCommand.Create(streams),
+            ExpertsCommand.Create(streams),
             SynthCommand.Create(streams),
+            BenchCommand.Create(streams),
+            BenchLayerCommand.Create(streams),
         };
         foreach (var option in root.Options.OfType<HelpOption>())
         {

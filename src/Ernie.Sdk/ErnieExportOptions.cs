@@ -23,6 +23,14 @@ public sealed class ErnieExportOptions
     /// <value>The default is 128.</value>
     public int GroupSize { get; set; } = 128;
 
+    /// <summary>Gets or sets whether integer precisions are chosen by what the weights are multiplied with, which a calibration text shows, and the export measures what they cost (<c>quality.json</c>).</summary>
+    /// <value>The default is <see langword="true"/>. Without it weights are rounded as if all inputs were alike, which is fast; <see cref="ErniePrecision.Int2"/> is refused then.</value>
+    public bool Calibrate { get; set; } = true;
+
+    /// <summary>Gets or sets the file to calibrate with: text that resembles what the model is used for, with lines of <c>---</c> between its parts, or JSON lines <c>{"ids": […]}</c>. A few thousand tokens of it are used.</summary>
+    /// <value>The default, <see langword="null"/>, takes a small text in several languages that comes with the library; it needs the checkpoint's tokenizer.</value>
+    public string? CalibrationFile { get; set; }
+
     /// <summary>Gets or sets the name the model reports, for example in <c>ChatResponse.ModelId</c>.</summary>
     /// <value>The default, <see langword="null"/>, takes the name of the checkpoint's folder.</value>
     public string? ModelName { get; set; }

@@ -53,12 +53,14 @@ public static class ErnieExporter
         var graph = ErnieGraph.Build(source.Config, formats, options.DebugOutputs);
         var weights = WeightFileWriter.Plan(graph.Weights);
         var model = graph.Build(ModelManifest.WeightFile, weights.Offsets, Producer);
-        var quantizer = new MatrixQuantizer();
-        using var folder = ExportFolder.Create(output, checkpoint is null ? null : ExportIdentity.Of(checkpoint, model, quantizer.Identity));
+        var calibration = Calibration(source, checkpoint, graph.Weights, options);
+        var report = new QualityReport();
+        using var folder = ExportFolder.Create(output, checkpoint is null ? null : ExportIdentity.Of(checkpoint, model, calibration?.Identity ?? ""));
         folder.RequireSpace(weights.TotalBytes);
         if (folder.Journal is { Finished.Count: > 0 and var finished }) options.Logger?.LogInformation("{Output}: goes on with an export that was interrupted after {Finished} of {Tensors} tensors.", output, finished, graph.Weights.Count);
-        var tensors = weights.Write(folder.Path(ModelManifest.WeightFile), source, quantizer, folder.Journal, progress, cancellationToken);
+        var tensors = weights.Write(folder.Path(ModelManifest.WeightFile), source, calibration, report, folder.Journal, progress, cancellationToken);
         folder.Write(ModelManifest.ModelFile, model);
+        if (calibration is not null) folder.Write(QualityReport.FileName, report.Finish().ToJson());
         if (checkpoint is not null) folder.CopySideFiles(checkpoint);
         var manifest = new ModelManifest
         {
@@ -74,6 +76,22 @@ public static class ErnieExporter
         };
         cancellationToken.ThrowIfCancellationRequested();
         folder.Complete(manifest.ToJson());
+    }
+
+    /// <summary>The tokens to calibrate with; null where nothing is rounded, or nobody asks for it.</summary>
+    /// <exception cref="InvalidDataException">The file of the options cannot be used, or int2 has nothing to calibrate with.</exception>
+    private static CalibrationTokens? Calibration(IWeightSource source, string? checkpoint, IReadOnlyList<ExportedWeight> weights, ErnieExportOptions options)
+    {
+        var rounded = weights.Where(weight => weight.Format.IsPacked && !weight.Sources.All(name => source.Tensor(name).Holds(weight.Format))).ToList();
+        if (rounded.Count == 0 || !options.Calibrate) return null;
+        if (options.CalibrationFile is null && (checkpoint is null || !ErnieTokenizer.Exists(checkpoint)))
+        {
+            if (rounded.Find(static weight => weight.Format.Kind == WeightKind.Int2) is { } needs && checkpoint is not null)
+                throw new InvalidDataException($"{needs.Name}: int2 needs calibration, and {checkpoint} has no tokenizer to read the default text with. Give token ids: a file of JSON lines {{\"ids\": […]}} as calibration file.");
+            options.Logger?.LogInformation("There is no tokenizer to read the calibration text with; weights are rounded as if all inputs were alike.");
+            return null;
+        }
+        return CalibrationTokens.Read(options.CalibrationFile, () => checkpoint is not null && ErnieTokenizer.Exists(checkpoint) ? ErnieTokenizer.Load(checkpoint) : null, source.Config);
     }
 
     private static string Producer { get; } = typeof(ErnieExporter).Assembly.GetName().Version?.ToString(3) ?? "0";

@@ -17,12 +17,18 @@ internal static class ExportCommand
         var experts = CommonOptions.Experts("[default: as a quantised checkpoint holds them, else bf16]");
         var dense = CommonOptions.Dense("[default: as a quantised checkpoint holds them, else bf16]");
         var group = CommonOptions.Group();
+        var calibration = new Option<string?>("--calibration")
+        {
+            Description = "What integer precisions are fitted to: text, parts of it between lines of '---', or JSON lines {\"ids\": […]}; 'none' rounds as if all inputs were alike. [default: a small text in several languages]",
+            HelpName = "FILE|none",
+        };
         var logLevel = CommonOptions.LogLevel();
         var command = new DocumentedCommand("export", "Writes a checkpoint as an ONNX model.",
             "The folder holds model.onnx, model.weights, ernie.json with checksums, and the checkpoint's tokenizer files. It appears when it is complete; Ctrl+C removes what was written. "
-            + "An export that was killed goes on when it is started again with the same checkpoint and options.",
-            "ernie export samples/ernie-tiny-moe tiny", "ernie export ERNIE-4.5-21B-A3B-PT model --experts int4 --dense int8 --group 64")
-        { checkpoint, output, experts, dense, group, logLevel };
+            + "An export that was killed goes on when it is started again with the same checkpoint and options."
+            + " Integer precisions are fitted to a calibration text, and what they cost on a part of it that was held out is printed and stored in quality.json.",
+            "ernie export samples/ernie-tiny-moe tiny", "ernie export ERNIE-4.5-21B-A3B-PT model --experts int4 --dense int8 --group 64", "ernie export ERNIE-4.5-21B-A3B-PT model --experts int4 --dense int4 --calibration texts.txt")
+        { checkpoint, output, experts, dense, group, calibration, logLevel };
         command.SetAction(async (result, cancellationToken) =>
         {
             var options = new ErnieExportOptions
@@ -30,11 +36,14 @@ internal static class ExportCommand
                 Experts = CommonOptions.PrecisionOf(result.GetValue(experts)),
                 Dense = CommonOptions.PrecisionOf(result.GetValue(dense)),
                 GroupSize = CommonOptions.GroupOf(result.GetValue(group)!),
+                Calibrate = result.GetValue(calibration) != "none",
+                CalibrationFile = result.GetValue(calibration) is "none" ? null : result.GetValue(calibration),
                 Logger = new StandardErrorLogger(streams.Error, result.GetValue(logLevel)),
             };
             var clock = Stopwatch.StartNew();
             using (var progress = new ProgressLine(streams, "export")) await ErnieExporter.ExportAsync(result.GetValue(checkpoint)!, result.GetValue(output)!, options, progress, cancellationToken).ConfigureAwait(false);
             await streams.Out.WriteLineAsync(Summary(result.GetValue(output)!, clock.Elapsed)).ConfigureAwait(false);
+            if (QualityFile.Find(result.GetValue(output)!) is { } quality) await streams.Out.WriteLineAsync(QualityTable.Text(quality)).ConfigureAwait(false);
             return ExitCode.Success;
         });
         return command;

@@ -6,7 +6,7 @@ namespace Ernie.Sdk.Export;
 internal sealed record WeightChunk(SourceRows Rows, long FirstRow, long RowCount, long Position);
 
 /// <summary>Reads and packs one chunk after another on the thread pool, in buffers of its own.</summary>
-internal sealed class ChunkPacker(MatrixQuantizer quantizer)
+internal sealed class ChunkPacker
 {
     private float[] _values = [];
     private byte[] _bytes = [];
@@ -44,7 +44,9 @@ internal sealed class ChunkPacker(MatrixQuantizer quantizer)
         }
         var values = Buffer(ref _values, chunk.RowCount * columns);
         chunk.Rows.Read(chunk.FirstRow, values);
-        if (format.IsPacked) quantizer.Quantize(format, chunk.Rows.NameAt(chunk.FirstRow), values, (int)columns, bytes);
+        if (format.Kind == WeightKind.Int2)
+            throw new NotSupportedException($"{chunk.Rows.NameAt(chunk.FirstRow)}: int2 needs calibration, without which it ruins a model. Export with calibration text or ids, or to int4.");
+        if (format.IsPacked) MatrixQuantizer.Quantize(format, chunk.Rows.NameAt(chunk.FirstRow), values, ErrorMetric.Uniform((int)columns), bytes);
         else WeightPacker.Pack(format, values, bytes);
         return bytes.Length;
     }

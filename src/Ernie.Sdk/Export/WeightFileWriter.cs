@@ -38,21 +38,31 @@ internal sealed class WeightFileWriter
 
     /// <param name="path">The weight file: created, or continued if <paramref name="journal"/> knows finished tensors.</param>
     /// <param name="source">Where the weights come from.</param>
-    /// <param name="quantizer">Rounds weights of packed formats.</param>
+    /// <param name="calibration">Tokens under whose activations packed weights are rounded, or null: every input counts the same.</param>
+    /// <param name="report">Told what that cost.</param>
     /// <param name="journal">Told every tensor that is complete, or null.</param>
     /// <param name="progress">Told about every chunk.</param>
     /// <param name="cancellationToken">Stops.</param>
-    public IReadOnlyList<ManifestTensor> Write(string path, IWeightSource source, MatrixQuantizer quantizer, ExportJournal? journal, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
+    public IReadOnlyList<ManifestTensor> Write(string path, IWeightSource source, CalibrationTokens? calibration, QualityReport report, ExportJournal? journal, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
     {
         using var file = Open(path, journal);
         var checksums = Finished(file, journal, progress, cancellationToken);
-        var missing = _weights.Where(weight => !checksums.ContainsKey(weight.Name)).ToList();
-        var (bytesDone, bytesTotal) = (0L, missing.Sum(static weight => weight.Bytes));
+        var (bytesDone, bytesTotal) = (0L, _weights.Where(weight => !checksums.ContainsKey(weight.Name)).Sum(static weight => weight.Bytes));
         var clock = Stopwatch.StartNew();
+        if (calibration is not null)
+        {
+            var panels = new PanelFile(file, path, _offsets, checksums, journal)
+            {
+                Progress = (name, bytes) => progress?.Report(new ErnieProgress(name, bytesDone += bytes, bytesTotal, clock.Elapsed)),
+            };
+            using var layers = new CalibratedLayers(source, _weights, calibration, panels, report, cancellationToken);
+            layers.Run();
+        }
+        var missing = _weights.Where(weight => !checksums.ContainsKey(weight.Name)).ToList();
         using var checksum = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         // Chunks are read and packed in parallel, a few ahead of the one that is written; their number bounds the memory, their order is that of the file.
         var slots = new ChunkPacker[Environment.ProcessorCount + 1];
-        for (var i = 0; i < slots.Length; i++) slots[i] = new ChunkPacker(quantizer);
+        for (var i = 0; i < slots.Length; i++) slots[i] = new ChunkPacker();
         var (started, finished) = (0L, 0L);
         try
         {

@@ -1,121 +1,155 @@
-using System.Runtime.CompilerServices;
-using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
 
 namespace Ernie.Sdk.Quantization;
 
 /// <summary>
-/// Symmetric integers with one fp16 scale for a group of weights: <c>w ≈ q · s</c>. The scale is the one of a list that leaves the least squared error, clipping included; it is rounded to fp16
-/// before the integers are chosen.
+/// int8 and int4 in groups of consecutive inputs that share an fp16 scale: w ≈ q · scale. The scale is the best of a search under an <see cref="ErrorMetric"/>, rounded before the integers are chosen;
+/// it may be negative, which puts the larger side of an int4 group on -8.
 /// </summary>
-/// <remarks>Vectors are 8 wide on every machine and nothing is fused, so that sums, and with them choices, are equal everywhere.</remarks>
-internal static class GroupInt
+/// <remarks>Rows are quantised 16 at a time, a lane each, so that a row's result depends on nothing else.</remarks>
+internal static unsafe class GroupInt
 {
-    /// <summary>What the largest magnitude is made to be, in steps of the scale. Below the last integer it is clipped.</summary>
-    private static readonly float[] s_peaks8 = [127, 125, 122, 119, 116];
-    private static readonly float[] s_peaks4 = [8.5f, 8, 7.75f, 7.5f, 7.25f, 7, 6.75f, 6.5f, 6.25f, 6, 5.75f, 5.5f];
+    private const int Lanes = PanelLayout.Rows;
 
-    /// <summary>Integers -127..127.</summary>
-    /// <returns>The scale, an fp16 value; infinity if the weights are too large.</returns>
-    public static float Quantize8(ReadOnlySpan<float> weights, Span<sbyte> codes) => Quantize(weights, codes, s_peaks8, -127, 127);
-
-    /// <summary>Integers -8..7. There is one more below zero: the scale is negative where that serves the group better.</summary>
-    /// <returns>The scale, an fp16 value; infinity if the weights are too large.</returns>
-    public static float Quantize4(ReadOnlySpan<float> weights, Span<sbyte> codes) => Quantize(weights, codes, s_peaks4, -8, 7);
-
-    private static float Quantize(ReadOnlySpan<float> weights, Span<sbyte> codes, float[] peaks, float least, float most)
+    /// <summary>Quantises up to 16 rows.</summary>
+    /// <param name="format">int8 or int4 in groups.</param>
+    /// <param name="weights">[rows, columns]</param>
+    /// <param name="metric">Of the matrix' inputs.</param>
+    /// <param name="codes">[rows, columns] receives q.</param>
+    /// <param name="scales">[rows, groups] receives the scales, values of fp16.</param>
+    public static void Quantize(WeightFormat format, ReadOnlySpan<float> weights, ErrorMetric metric, Span<sbyte> codes, Span<float> scales)
     {
-        if (weights.Length % Vector256<float>.Count != 0)
+        var columns = metric.Columns;
+        var rows = weights.Length / columns;
+        var groups = (columns + format.Group - 1) / format.Group;
+        var range = format.Kind == WeightKind.Int4 ? new IntRange(-8, 7) : new IntRange(-127, 127);
+        // [columns, 16]: what is to be rounded, and what rounding did to it.
+        var wanted = new float[columns * Lanes];
+        var errors = new float[columns * Lanes];
+        for (var r = 0; r < rows; r++)
         {
-            // Zeros change no sum.
-            Span<float> padded = stackalloc float[(weights.Length / Vector256<float>.Count + 1) * Vector256<float>.Count];
-            Span<sbyte> paddedCodes = stackalloc sbyte[padded.Length];
-            padded.Clear();
-            weights.CopyTo(padded);
-            var scale = Quantize(padded, paddedCodes, peaks, least, most);
-            paddedCodes[..weights.Length].CopyTo(codes);
-            return scale;
+            for (var k = 0; k < columns; k++) wanted[k * Lanes + r] = weights[r * columns + k];
         }
-        var peak = Peak(weights);
-        var (best, bestError) = (0f, float.PositiveInfinity);
-        if (peak > 0)
+        fixed (float* target = wanted, error = errors, importance = metric.Importance, factor = metric.Factor)
         {
-            // Where there is one integer more on one side, the largest magnitude may take that side or the other: both are tried.
-            for (var sign = 1; sign >= (-least > most ? -1 : 1); sign -= 2)
+            var feedback = new FeedbackErrors(factor, error, columns);
+            var sums = stackalloc float[Lanes * 128];
+            var laneScales = stackalloc float[Lanes];
+            for (var g = 0; g < groups; g++)
             {
-                foreach (var steps in peaks)
+                var begin = g * format.Group;
+                var count = Math.Min(format.Group, columns - begin);
+                // wanted: the weights less what the errors of earlier groups ask for.
+                if (metric.HasFeedback)
                 {
-                    var scale = (float)(Half)(sign * peak / steps);
-                    if (scale == 0 || !float.IsFinite(scale)) continue;
-                    var error = Error(weights, scale, least, most);
-                    if (error < bestError) (best, bestError) = (scale, error);
+                    new Span<float>(sums, count * Lanes).Clear();
+                    feedback.Add(0, begin, begin, count, sums);
+                    for (var k = 0; k < count; k++)
+                    {
+                        var diagonal = factor[(nint)(begin + k) * columns + begin + k];
+                        var corrected = Load(target, begin + k) - Load(sums, k) * Vector512.Create(1 / diagonal);
+                        corrected.Store(sums + k * Lanes);
+                    }
+                    BestScale(sums, importance + begin, count, range).Store(laneScales);
+                }
+                else
+                {
+                    BestScale(target + begin * Lanes, importance + begin, count, range).Store(laneScales);
+                }
+                var scale = Vector512.Load(laneScales);
+                var inverse = Inverse(scale);
+                for (var r = 0; r < rows; r++) scales[r * groups + g] = laneScales[r];
+                for (var k = 0; k < count; k++)
+                {
+                    var w = Load(target, begin + k);
+                    var corrected = w;
+                    if (metric.HasFeedback)
+                    {
+                        // Of this group's inputs only those before k have errors yet.
+                        var own = Vector512<float>.Zero;
+                        var row = factor + (nint)(begin + k) * columns;
+                        for (var i = begin; i < begin + k; i++) own = Vector512.FusedMultiplyAdd(Load(error, i), Vector512.Create(row[i]), own);
+                        corrected = Load(sums, k) - own * Vector512.Create(1 / row[begin + k]);
+                    }
+                    var q = Round(corrected, inverse, range);
+                    (q * scale - w).Store(error + (nint)(begin + k) * Lanes);
+                    for (var r = 0; r < rows; r++) codes[r * columns + begin + k] = (sbyte)q[r];
                 }
             }
-            if (best == 0 && !float.IsFinite((float)(Half)(peak / peaks[0]))) return float.PositiveInfinity;
         }
-        if (best == 0)
+    }
+
+    /// <summary>w = codes · scale, [columns] of one row.</summary>
+    public static void Dequantize(ReadOnlySpan<sbyte> codes, ReadOnlySpan<float> scales, int group, Span<float> weights)
+    {
+        for (var k = 0; k < codes.Length; k++) weights[k] = codes[k] * scales[k / group];
+    }
+
+    /// <summary>The best scale of each lane, an fp16 value; zero where all weights are.</summary>
+    private static Vector512<float> BestScale(float* w, float* importance, int count, IntRange range)
+    {
+        var peak = Vector512<float>.Zero;
+        for (var k = 0; k < count; k++) peak = Vector512.Max(peak, Vector512.Abs(Load(w, k)));
+        var unit = peak / Vector512.Create(0.5f * (range.Most - range.Least));
+        var best = Vector512<float>.Zero;
+        var bestError = Vector512.Create(float.PositiveInfinity);
+        // int8 has levels enough for the peak; where an outlier shares a group of int4 with small weights, it is better cut.
+        var (least, step) = range.Most > 7 ? (0.8f, 0.05f) : (0.4f, 0.025f);
+        for (var ratio = 1.1f; ratio > least; ratio -= step)
         {
-            codes[..weights.Length].Clear();
-            return 0;
+            Try(Half16(unit * Vector512.Create(ratio)), ref best, ref bestError);
+            if (range.Least != -range.Most) Try(Half16(unit * Vector512.Create(-ratio)), ref best, ref bestError);
         }
-        var fitted = (float)(Half)Fit(weights, best, least, most);
-        if (fitted != 0 && float.IsFinite(fitted) && Error(weights, fitted, least, most) < bestError) best = fitted;
-        Round(weights, best, least, most, codes);
+        for (var refit = 0; refit < 2; refit++) Try(Half16(LeastSquares(w, importance, count, best, range)), ref best, ref bestError);
         return best;
-    }
 
-    /// <summary>Σ (w - q·s)², q = round(w / s) clipped.</summary>
-    private static float Error(ReadOnlySpan<float> weights, float scale, float least, float most)
-    {
-        var (sum, step, inverse, low, high) = (Vector256<float>.Zero, Vector256.Create(scale), Vector256.Create(1 / scale), Vector256.Create(least), Vector256.Create(most));
-        ref var w = ref MemoryMarshal.GetReference(weights);
-        for (nuint k = 0; k < (nuint)weights.Length; k += (nuint)Vector256<float>.Count)
+        void Try(Vector512<float> scale, ref Vector512<float> best, ref Vector512<float> bestError)
         {
-            var value = Vector256.LoadUnsafe(ref w, k);
-            var d = value - Integer(value, inverse, low, high) * step;
-            sum += d * d;
-        }
-        return Sum(sum);
-    }
-
-    /// <summary>The scale of least squares for the integers of another: Σ w·q / Σ q².</summary>
-    private static float Fit(ReadOnlySpan<float> weights, float scale, float least, float most)
-    {
-        var (products, squares) = (Vector256<float>.Zero, Vector256<float>.Zero);
-        var (inverse, low, high) = (Vector256.Create(1 / scale), Vector256.Create(least), Vector256.Create(most));
-        for (var k = 0; k < weights.Length; k += Vector256<float>.Count)
-        {
-            var value = Vector256.Create(weights[k..]);
-            var q = Integer(value, inverse, low, high);
-            products += value * q;
-            squares += q * q;
-        }
-        return Sum(squares) is > 0 and var square ? Sum(products) / square : 0;
-    }
-
-    private static void Round(ReadOnlySpan<float> weights, float scale, float least, float most, Span<sbyte> codes)
-    {
-        var (inverse, low, high) = (Vector256.Create(1 / scale), Vector256.Create(least), Vector256.Create(most));
-        for (var k = 0; k < weights.Length; k += Vector256<float>.Count)
-        {
-            var q = Vector256.ConvertToInt32Native(Integer(Vector256.Create(weights[k..]), inverse, low, high));
-            var words = Vector128.Narrow(q.GetLower(), q.GetUpper());
-            Vector128.Narrow(words, words).GetLower().CopyTo(codes[k..]);
+            var inverse = Inverse(scale);
+            var sum = Vector512<float>.Zero;
+            for (var k = 0; k < count; k++)
+            {
+                var value = Load(w, k);
+                var error = value - Round(value, inverse, range) * scale;
+                sum = Vector512.FusedMultiplyAdd(error * error, Vector512.Create(importance[k]), sum);
+            }
+            var better = Vector512.LessThan(sum, bestError);
+            best = Vector512.ConditionalSelect(better, scale, best);
+            bestError = Vector512.ConditionalSelect(better, sum, bestError);
         }
     }
 
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Vector256<float> Integer(Vector256<float> value, Vector256<float> inverse, Vector256<float> low, Vector256<float> high) =>
-        Vector256.MinNative(Vector256.MaxNative(Vector256.Round(value * inverse), low), high);
-
-    private static float Peak(ReadOnlySpan<float> weights)
+    /// <summary>The scale that suits the integers of <paramref name="scale"/> best: Σ m w q / Σ m q².</summary>
+    private static Vector512<float> LeastSquares(float* w, float* importance, int count, Vector512<float> scale, IntRange range)
     {
-        var peak = Vector256<float>.Zero;
-        for (var k = 0; k < weights.Length; k += Vector256<float>.Count) peak = Vector256.Max(peak, Vector256.Abs(Vector256.Create(weights[k..])));
-        var largest = 0f;
-        for (var i = 0; i < Vector256<float>.Count; i++) largest = Math.Max(largest, peak[i]);
-        return largest;
+        var inverse = Inverse(scale);
+        Vector512<float> product = Vector512<float>.Zero, square = Vector512<float>.Zero;
+        for (var k = 0; k < count; k++)
+        {
+            var value = Load(w, k);
+            var q = Round(value, inverse, range);
+            var weighted = q * Vector512.Create(importance[k]);
+            product = Vector512.FusedMultiplyAdd(weighted, value, product);
+            square = Vector512.FusedMultiplyAdd(weighted, q, square);
+        }
+        return Vector512.ConditionalSelect(Vector512.GreaterThan(square, Vector512<float>.Zero), product / square, scale);
     }
 
-    private static float Sum(Vector256<float> v) => ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+    private static Vector512<float> Round(Vector512<float> value, Vector512<float> inverse, IntRange range) =>
+        Vector512.Min(Vector512.Max(Vector512.Round(value * inverse), Vector512.Create((float)range.Least)), Vector512.Create((float)range.Most));
+
+    private static Vector512<float> Inverse(Vector512<float> scale) =>
+        Vector512.ConditionalSelect(Vector512.Equals(scale, Vector512<float>.Zero), Vector512<float>.Zero, Vector512.Create(1f) / scale);
+
+    private static Vector512<float> Half16(Vector512<float> scale)
+    {
+        var lanes = stackalloc float[Lanes];
+        scale.Store(lanes);
+        for (var i = 0; i < Lanes; i++) lanes[i] = (float)(Half)Math.Clamp(lanes[i], (float)Half.MinValue, (float)Half.MaxValue);
+        return Vector512.Load(lanes);
+    }
+
+    private static Vector512<float> Load(float* values, int line) => Vector512.Load(values + Lanes * (nint)line);
+
+    private readonly record struct IntRange(int Least, int Most);
 }

@@ -109,7 +109,7 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
         using var disk = new TemporaryMount("2m");
         var path = Path.Combine(disk.Path, "model.weights");
         var plan = WeightFileWriter.Plan([new ExportedWeight("w", WeightFormat.Float32, [1024, 1024], [])]);
-        var e = Assert.Throws<IOException>(() => plan.Write(path, null!, new MatrixQuantizer(), null, null, Token));
+        var e = Assert.Throws<IOException>(() => plan.Write(path, null!, null, new QualityReport(), null, null, Token));
         Assert.Contains(path, e.Message, StringComparison.Ordinal);
         Assert.Contains("free some space", e.Message, StringComparison.Ordinal);
     }

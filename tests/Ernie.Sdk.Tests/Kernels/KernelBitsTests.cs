@@ -15,19 +15,17 @@ public sealed class KernelBitsTests
     /// <summary>All families that this machine runs and that promise equal bits; the first is the one to compare with.</summary>
     private static CpuKernels[] Vector { get; } = [.. KernelRegistry.All.Where(kernels => kernels.IsSupported && kernels is not ReferenceKernels)];
 
-    private static WeightFormat[] RowMajor { get; } = [WeightFormat.Float32, WeightFormat.BFloat16];
-
     [Theory]
     [MemberData(nameof(Families))]
     public void Linear_OfTokensAlone_EqualsBatch(string family)
     {
         var kernels = KernelFamilies.Supported(family);
-        foreach (var format in RowMajor)
+        foreach (var format in WeightFormat.All)
         {
             foreach (var swiGlu in new[] { false, true })
             {
                 const int tokens = 39;
-                using var test = new LinearCase(1, tokens, 146, 203, format, swiGlu);
+                using var test = new LinearCase(1, tokens, 146, format.Kind == WeightKind.Int2 ? 256 : 203, format, swiGlu);
                 var whole = test.Run(kernels, Runner);
                 var size = whole.Length / tokens;
                 foreach (var chunk in new[] { 1, 2, 3, 5, 16, 38 })
@@ -47,10 +45,11 @@ public sealed class KernelBitsTests
     public void Experts_OfTokensAlone_EqualBatch(string family)
     {
         var kernels = KernelFamilies.Supported(family);
-        foreach (var format in RowMajor)
+        foreach (var format in WeightFormat.All)
         {
-            const int tokens = 45, hidden = 68;
-            using var test = new ExpertsCase(2, tokens, hidden, 37, 16, 3, format);
+            const int tokens = 45;
+            var (hidden, intermediate) = format.Kind == WeightKind.Int2 ? (256, 128) : (68, 37);
+            using var test = new ExpertsCase(2, tokens, hidden, intermediate, 16, 3, format);
             var whole = test.Run(kernels, Runner);
             foreach (var chunk in new[] { 1, 2, 7, 44 })
             {
@@ -115,9 +114,14 @@ public sealed class KernelBitsTests
     [MemberData(nameof(Families))]
     public void Threads_DoNotChangeBits(string family)
     {
-        var kernels = KernelFamilies.Supported(family);
-        using var linear = new LinearCase(1, 9, 700, 129, WeightFormat.BFloat16, swiGlu: true);
-        using var experts = new ExpertsCase(2, 33, 68, 300, 16, 3, WeightFormat.BFloat16);
+        foreach (var format in WeightFormat.All) WithThreads(KernelFamilies.Supported(family), format);
+    }
+
+    private static void WithThreads(CpuKernels kernels, WeightFormat format)
+    {
+        var (columns, hidden, intermediate) = format.Kind == WeightKind.Int2 ? (128, 128, 384) : (129, 68, 300);
+        using var linear = new LinearCase(1, 9, 700, columns, format, swiGlu: true);
+        using var experts = new ExpertsCase(2, 33, hidden, intermediate, 16, 3, format);
         var results = Runners.Select(runner =>
         (
             linear.Run(kernels, runner),
@@ -136,12 +140,13 @@ public sealed class KernelBitsTests
     public void InstructionSets_DoNotChangeBits()
     {
         Assert.SkipWhen(Vector.Length < 2, "This machine runs one family of vector kernels only.");
-        foreach (var format in RowMajor)
+        foreach (var format in WeightFormat.All)
         {
-            using var linear = new LinearCase(1, 9, 134, 203, format, swiGlu: false);
-            using var swiGlu = new LinearCase(2, 9, 134, 203, format, swiGlu: true);
-            using var large = new LinearCase(3, 9, 134, 203, format, swiGlu: true, scale: 300);
-            using var experts = new ExpertsCase(2, 33, 68, 37, 20, 3, format);
+            var (columns, hidden, intermediate) = format.Kind == WeightKind.Int2 ? (256, 384, 128) : (203, 68, 37);
+            using var linear = new LinearCase(1, 9, 134, columns, format, swiGlu: false);
+            using var swiGlu = new LinearCase(2, 9, 134, columns, format, swiGlu: true);
+            using var large = new LinearCase(3, 9, 134, columns, format, swiGlu: true, scale: 300);
+            using var experts = new ExpertsCase(2, 33, hidden, intermediate, 20, 3, format);
             var elementType = format == WeightFormat.BFloat16 ? KvElementType.BFloat16 : KvElementType.Float32;
             float[][] Run(CpuKernels kernels)
             {

@@ -18,7 +18,9 @@ internal readonly unsafe struct ExpertsScratch
             Starts = Take<int>(ref memory, a.ExpertCount + 1),
             Active = Take<int>(ref memory, a.ExpertCount),
         };
-        Activations = Take<float>(ref memory, pairs * a.IntermediateSize);
+        if (a.GateUp.Format.IsPacked) Input = Take<byte>(ref memory, a.TokenCount * ActivationRow.Bytes(a.HiddenSize));
+        if (a.Down.Format.IsPacked) QuantizedActivations = Take<byte>(ref memory, pairs * ActivationRow.Bytes(a.IntermediateSize));
+        else Activations = Take<float>(ref memory, pairs * a.IntermediateSize);
         Outputs = Take<float>(ref memory, pairs * a.HiddenSize);
     }
 
@@ -29,8 +31,12 @@ internal readonly unsafe struct ExpertsScratch
     /// <summary>[tokens, k]</summary>
     public int* Selected { get; }
     public ExpertAssignments Assignments { get; }
-    /// <summary>[slots, intermediate] silu(gate) · up.</summary>
+    /// <summary>[tokens] rows of <see cref="ActivationRow"/>; packed weights only.</summary>
+    public byte* Input { get; }
+    /// <summary>[slots, intermediate] silu(gate) · up; row-major weights only.</summary>
     public float* Activations { get; }
+    /// <summary>[slots] rows of <see cref="ActivationRow"/>: silu(gate) · up; packed weights only.</summary>
+    public byte* QuantizedActivations { get; }
     /// <summary>[slots, hidden] each expert's output; readable for 16 floats past its end.</summary>
     public float* Outputs { get; }
 
@@ -38,8 +44,9 @@ internal readonly unsafe struct ExpertsScratch
     public static nint Bytes(in ExpertsArguments a, int tokenCount)
     {
         var pairs = (nint)a.ExpertsPerToken;
-        var token = sizeof(float) * (a.ExpertCount + pairs * (4 + a.IntermediateSize + a.HiddenSize));
-        return checked(token * tokenCount + sizeof(int) * (2 * (nint)a.ExpertCount + 1) + 16 * Alignment);
+        var token = sizeof(float) * (a.ExpertCount + pairs * (4 + a.HiddenSize));
+        token += a.Down.Format.IsPacked ? ActivationRow.Bytes(a.HiddenSize) + pairs * ActivationRow.Bytes(a.IntermediateSize) : pairs * a.IntermediateSize * sizeof(float);
+        return checked(token * tokenCount + sizeof(int) * (2 * (nint)a.ExpertCount + 1) + 20 * Alignment);
     }
 
     private static T* Take<T>(ref byte* memory, nint count) where T : unmanaged

@@ -1,5 +1,7 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.Arm;
+using System.Runtime.Intrinsics.X86;
 
 namespace Ernie.Sdk.Kernels;
 
@@ -14,6 +16,7 @@ internal readonly unsafe struct Lanes128(Vector128<float> a, Vector128<float> b,
     public static string Name => "vector128";
     public static bool IsSupported => true;
     public static bool HasManyRegisters => false;
+    public static int PanelTokens => AdvSimd.IsSupported ? 4 : 2;
 
     public static Lanes128 Zero => new(Vector128<float>.Zero, Vector128<float>.Zero, Vector128<float>.Zero, Vector128<float>.Zero);
 
@@ -92,4 +95,130 @@ internal readonly unsafe struct Lanes128(Vector128<float> a, Vector128<float> b,
     }
 
     private static Vector128<float> Power(Vector128<int> n) => ((n + Vector128.Create(127)) << 23).AsSingle();
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 LoadBytes(byte* source) => new(
+        Vector128.Load(source).AsSingle(), Vector128.Load(source + 16).AsSingle(), Vector128.Load(source + 32).AsSingle(), Vector128.Load(source + 48).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 BroadcastBytes(sbyte* source)
+    {
+        var all = Vector128.Create(*(int*)source).AsSingle();
+        return new(all, all, all, all);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 LowNibbles(Lanes128 a) => new(LowNibbles(a._a), LowNibbles(a._b), LowNibbles(a._c), LowNibbles(a._d));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 HighNibbles(Lanes128 a) => new(HighNibbles(a._a), HighNibbles(a._b), HighNibbles(a._c), HighNibbles(a._d));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 MultiplyBytes(Lanes128 a, Lanes128 b) => new(MultiplyBytes(a._a, b._a), MultiplyBytes(a._b, b._b), MultiplyBytes(a._c, b._c), MultiplyBytes(a._d, b._d));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 AddInt16(Lanes128 a, Lanes128 b) => new((a._a.AsInt16() + b._a.AsInt16()).AsSingle(), (a._b.AsInt16() + b._b.AsInt16()).AsSingle(), (a._c.AsInt16() + b._c.AsInt16()).AsSingle(), (a._d.AsInt16() + b._d.AsInt16()).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 PairSums(Lanes128 a) => new(PairSums(a._a), PairSums(a._b), PairSums(a._c), PairSums(a._d));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 AddInt32(Lanes128 a, Lanes128 b) => new((a._a.AsInt32() + b._a.AsInt32()).AsSingle(), (a._b.AsInt32() + b._b.AsInt32()).AsSingle(), (a._c.AsInt32() + b._c.AsInt32()).AsSingle(), (a._d.AsInt32() + b._d.AsInt32()).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 Times16(Lanes128 a) => new((a._a.AsInt32() << 4).AsSingle(), (a._b.AsInt32() << 4).AsSingle(), (a._c.AsInt32() << 4).AsSingle(), (a._d.AsInt32() << 4).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 ToSingle(Lanes128 a) => new(Vector128.ConvertToSingle(a._a.AsInt32()), Vector128.ConvertToSingle(a._b.AsInt32()), Vector128.ConvertToSingle(a._c.AsInt32()), Vector128.ConvertToSingle(a._d.AsInt32()));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 LoadHalf(ushort* source) => new(Half(source), Half(source + 4), Half(source + 8), Half(source + 12));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 WidenBytes(byte* source)
+    {
+        var (low, high) = Vector128.Widen(Vector128.Load(source));
+        var ((a, b), (c, d)) = (Vector128.Widen(low), Vector128.Widen(high));
+        return new(a.AsSingle(), b.AsSingle(), c.AsSingle(), d.AsSingle());
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 BroadcastInt16(short value)
+    {
+        var all = Vector128.Create(value).AsSingle();
+        return new(all, all, all, all);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 Wint2Values(byte* line, Lanes128 scale, Lanes128 zeroPoint)
+    {
+        var (low, high) = Vector128.Widen(Vector128.Load(line));
+        var (a, b) = Wint2Values(low.AsInt16() * scale._a.AsInt16() + zeroPoint._a.AsInt16());
+        var (c, d) = Wint2Values(high.AsInt16() * scale._a.AsInt16() + zeroPoint._a.AsInt16());
+        return new(a, b, c, d);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 FloorToInt32(Lanes128 a) => new(Vector128.ConvertToInt32Native(Vector128.Floor(a._a)).AsSingle(), Vector128.ConvertToInt32Native(Vector128.Floor(a._b)).AsSingle(), Vector128.ConvertToInt32Native(Vector128.Floor(a._c)).AsSingle(), Vector128.ConvertToInt32Native(Vector128.Floor(a._d)).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 SpreadWord(Lanes128 word) => new(SpreadWord(word._a.AsInt32()), SpreadWord(word._b.AsInt32()), SpreadWord(word._c.AsInt32()), SpreadWord(word._d.AsInt32()));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 Nibble(Lanes128 a, bool high) => new(Nibble(a._a.AsInt32(), high), Nibble(a._b.AsInt32(), high), Nibble(a._c.AsInt32(), high), Nibble(a._d.AsInt32(), high));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<float> LowNibbles(Vector128<float> a) => (a.AsByte() & Vector128.Create((byte)15)).AsSingle();
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<float> HighNibbles(Vector128<float> a) => ((a.AsUInt16() >>> 4).AsByte() & Vector128.Create((byte)15)).AsSingle();
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<float> MultiplyBytes(Vector128<float> a, Vector128<float> b)
+    {
+        if (Ssse3.IsSupported) return Ssse3.MultiplyAddAdjacent(a.AsByte(), b.AsSByte()).AsSingle();
+        // a is at most 127, so it may be read as signed.
+        if (AdvSimd.Arm64.IsSupported)
+        {
+            var first = AdvSimd.MultiplyWideningLower(a.AsSByte().GetLower(), b.AsSByte().GetLower());
+            return AdvSimd.Arm64.AddPairwise(first, AdvSimd.MultiplyWideningUpper(a.AsSByte(), b.AsSByte())).AsSingle();
+        }
+        return Vector128.Narrow(Neighbours(Vector128.WidenLower(a.AsSByte()) * Vector128.WidenLower(b.AsSByte())), Neighbours(Vector128.WidenUpper(a.AsSByte()) * Vector128.WidenUpper(b.AsSByte()))).AsSingle();
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<float> PairSums(Vector128<float> a)
+    {
+        if (Sse2.IsSupported) return Sse2.MultiplyAddAdjacent(a.AsInt16(), Vector128<short>.One).AsSingle();
+        if (AdvSimd.IsSupported) return AdvSimd.AddPairwiseWidening(a.AsInt16()).AsSingle();
+        return Neighbours(a.AsInt16()).AsSingle();
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<int> Neighbours(Vector128<short> a) => (a.AsInt32() << 16 >> 16) + (a.AsInt32() >> 16);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<float> Half(ushort* source)
+    {
+        // Exponent and mantissa move into a float's place; 2^112 corrects the bias, and makes subnormal halves normal.
+        var wide = Vector128.WidenLower(Vector128.CreateScalar(*(long*)source).AsInt16());
+        return ((wide << 13) & Vector128.Create(unchecked((int)0x8FFFFFFF))).AsSingle() * Vector128.Create(5.192296858534828e33f);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<float> SpreadWord(Vector128<int> w) =>
+        (((w >> 9) & Vector128.Create(0x3F)) | ((w << 2) & Vector128.Create(0x3F00)) | ((w << 13) & Vector128.Create(0x3F0000)) | ((w << 24) & Vector128.Create(0x3F000000))).AsSingle();
+
+    /// <summary>Eight words to rows 0-3 and 4-7 of four bytes.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static (Vector128<float> Low, Vector128<float> High) Wint2Values(Vector128<short> word)
+    {
+        var first = ((word >>> 9) | ((word << 2) & Vector128.Create((short)0x3F00))).AsUInt16();
+        var second = (((word >>> 3) & Vector128.Create((short)0x3F)) | ((word << 8) & Vector128.Create((short)0x3F00))).AsUInt16();
+        var (firstLow, firstHigh) = Vector128.Widen(first);
+        var (secondLow, secondHigh) = Vector128.Widen(second);
+        return ((firstLow | (secondLow << 16)).AsSingle(), (firstHigh | (secondHigh << 16)).AsSingle());
+    }
+
+    private static Vector128<float> Nibble(Vector128<int> a, bool high) => ((high ? a >>> 4 : a) & Vector128.Create(15)).AsSingle();
 }

@@ -10,8 +10,9 @@ internal readonly unsafe struct Lanes512(Vector512<float> value) : ILanes<Lanes5
     private readonly Vector512<float> _value = value;
 
     public static string Name => "avx512";
-    public static bool IsSupported => Vector512.IsHardwareAccelerated && Avx512F.IsSupported;
+    public static bool IsSupported => Vector512.IsHardwareAccelerated && Avx512F.IsSupported && Avx512BW.IsSupported;
     public static bool HasManyRegisters => true;
+    public static int PanelTokens => 8;
 
     public static Lanes512 Zero => new(Vector512<float>.Zero);
 
@@ -65,4 +66,75 @@ internal readonly unsafe struct Lanes512(Vector512<float> value) : ILanes<Lanes5
     }
 
     private static Vector512<float> Power(Vector512<int> n) => ((n + Vector512.Create(127)) << 23).AsSingle();
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 LoadBytes(byte* source) => new(Vector512.Load(source).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 BroadcastBytes(sbyte* source) => new(Vector512.Create(*(int*)source).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 LowNibbles(Lanes512 a) => new((a._value.AsByte() & Vector512.Create((byte)15)).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 HighNibbles(Lanes512 a) => new(((a._value.AsUInt16() >>> 4).AsByte() & Vector512.Create((byte)15)).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 MultiplyBytes(Lanes512 a, Lanes512 b) => new(Avx512BW.MultiplyAddAdjacent(a._value.AsByte(), b._value.AsSByte()).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 AddInt16(Lanes512 a, Lanes512 b) => new((a._value.AsInt16() + b._value.AsInt16()).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 PairSums(Lanes512 a) => new(Avx512BW.MultiplyAddAdjacent(a._value.AsInt16(), Vector512<short>.One).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 AddInt32(Lanes512 a, Lanes512 b) => new((a._value.AsInt32() + b._value.AsInt32()).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 Times16(Lanes512 a) => new((a._value.AsInt32() << 4).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 ToSingle(Lanes512 a) => new(Vector512.ConvertToSingle(a._value.AsInt32()));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 LoadHalf(ushort* source)
+    {
+        // Exponent and mantissa move into a float's place; 2^112 corrects the bias, and makes subnormal halves normal.
+        var wide = Avx512F.ConvertToVector512Int32(Vector256.Load((short*)source));
+        return new(((wide << 13) & Vector512.Create(unchecked((int)0x8FFFFFFF))).AsSingle() * Vector512.Create(5.192296858534828e33f));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 WidenBytes(byte* source) => new(Avx512F.ConvertToVector512Int32(Vector128.Load(source)).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 BroadcastInt16(short value) => new(Vector512.Create(value).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 Wint2Values(byte* line, Lanes512 scale, Lanes512 zeroPoint)
+    {
+        // A word in the low half of every 32 bits; what the addition leaves in the high half is not looked at.
+        var bytes = Avx512F.ConvertToVector512Int32(Vector128.Load(line)).AsInt16();
+        return SpreadWord(new((bytes * scale._value.AsInt16() + zeroPoint._value.AsInt16()).AsSingle()));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 FloorToInt32(Lanes512 a) => new(Vector512.ConvertToInt32Native(Vector512.Floor(a._value)).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 SpreadWord(Lanes512 word)
+    {
+        if (Avx512Vbmi.IsSupported)
+        {
+            // Byte i of the result: eight bits of its 64-bit word from the i-th of these on.
+            var bits = Vector512.Create(0x20_23_26_29_00_03_06_09UL).AsByte();
+            return new((Avx512Vbmi.MultiShift(bits, word._value.AsUInt64()) & Vector512.Create((byte)63)).AsSingle());
+        }
+        var w = word._value.AsInt32();
+        return new((((w >> 9) & Vector512.Create(0x3F)) | ((w << 2) & Vector512.Create(0x3F00)) | ((w << 13) & Vector512.Create(0x3F0000)) | ((w << 24) & Vector512.Create(0x3F000000))).AsSingle());
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 Nibble(Lanes512 a, bool high) => new(((high ? a._value.AsInt32() >>> 4 : a._value.AsInt32()) & Vector512.Create(15)).AsSingle());
 }

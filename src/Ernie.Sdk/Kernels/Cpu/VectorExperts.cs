@@ -5,7 +5,7 @@ namespace Ernie.Sdk.Kernels;
 //  Router and experts
 //      x        [tokens, hidden]                                    float
 //      router   [experts, hidden], bias [experts]                   float
-//      gateUp   [range · 2 · intermediate, hidden]                  float32 or bfloat16   per expert: gate rows, then up rows
+//      gateUp   [range · 2 · intermediate, hidden]                  float32 or bfloat16   per expert: gate rows, then up rows; packed formats go to PanelExperts
 //      down     [range · hidden, intermediate]                      float32 or bfloat16
 //      y        [tokens, hidden]                                    float
 //  Math       Σ over the chosen experts inside the range, in rank order from zero by fused multiply-add, of w · down(silu(gate(x)) · up(x))
@@ -16,19 +16,12 @@ internal static unsafe class VectorExperts<TLanes> where TLanes : unmanaged, ILa
 {
     private const int Lanes = LaneMath<TLanes>.Count;
     private const int TokenTile = 16;
-    /// <summary>Bound on the scratch of one chunk of tokens. At 21B's shape about 330 tokens, so that an expert has 30 of them and is no longer bound by memory.</summary>
-    private const nint MaxScratchBytes = 32 << 20;
+    /// <summary>Bound on the scratch of one chunk of tokens. At 21B's shape about 500 tokens, so that an expert has 45 of them and is no longer bound by memory.</summary>
+    private const nint MaxScratchBytes = 48 << 20;
 
-    public static void Run(in ExpertsArguments arguments, in KernelContext context)
+    public static void Run(in ExpertsArguments a, in KernelContext context)
     {
-        if (arguments.GateUp.Format != arguments.Down.Format) throw new NotSupportedException("The vector kernels want one format for all weights of the experts.");
-        if (arguments.GateUp.Format == WeightFormat.BFloat16) Run<BFloat16Element>(arguments, context);
-        else if (arguments.GateUp.Format == WeightFormat.Float32) Run<Float32Element>(arguments, context);
-        else throw new NotSupportedException($"The vector kernels do not read {arguments.GateUp.Format}.");
-    }
-
-    private static void Run<TWeight>(in ExpertsArguments a, in KernelContext context) where TWeight : unmanaged, IElement
-    {
+        if (a.GateUp.Format != a.Down.Format) throw new NotSupportedException("The vector kernels want one format for all weights of the experts.");
         if (a.TokenCount == 0) return;
         var chunk = (int)Math.Clamp(MaxScratchBytes / ExpertsScratch.Bytes(a, 1), 1, a.TokenCount);
         var memory = context.Scratch.Rent(ExpertsScratch.Bytes(a, chunk));
@@ -40,37 +33,42 @@ internal static unsafe class VectorExperts<TLanes> where TLanes : unmanaged, ILa
             part.Output += (nint)first * a.HiddenSize;
             if (a.Selected != null) part.Selected += (nint)first * a.ExpertsPerToken;
             if (a.Weights != null) part.Weights += (nint)first * a.ExpertsPerToken;
-            Chunk<TWeight>(part, new ExpertsScratch(part, memory), context.Parallel);
+            Chunk(part, new ExpertsScratch(part, memory), context.Parallel);
         }
     }
 
-    private static void Chunk<TWeight>(ExpertsArguments a, ExpertsScratch scratch, IParallelRunner parallel) where TWeight : unmanaged, IElement
+    private static void Chunk(ExpertsArguments a, ExpertsScratch scratch, IParallelRunner parallel)
     {
         Route(a, scratch, parallel);
         var groups = scratch.Assignments;
         groups.Group(scratch.Selected, a.TokenCount, a.ExpertsPerToken, a.ExpertBegin, a.ExpertEnd);
-
         if (groups.ActiveCount > 0)
         {
-            var perItem = VectorLinear<TLanes>.RowsPerItem((nint)groups.ActiveCount * a.IntermediateSize, parallel.ThreadCount);
-            var items = (a.IntermediateSize + perItem - 1) / perItem;
-            parallel.For(groups.ActiveCount * items, item =>
-                GateUp<TWeight>(a, scratch, groups, groups.Active[item / items], item % items * perItem, perItem));
-
-            var downPerItem = VectorLinear<TLanes>.RowsPerItem((nint)groups.ActiveCount * a.HiddenSize, parallel.ThreadCount);
-            var downItems = (a.HiddenSize + downPerItem - 1) / downPerItem;
-            parallel.For(groups.ActiveCount * downItems, item =>
-                Down<TWeight>(a, scratch, groups, groups.Active[item / downItems], item % downItems * downPerItem, downPerItem));
+            if (a.GateUp.Format.IsPacked) PanelExperts<TLanes>.Run(a, scratch, groups, parallel);
+            else if (a.GateUp.Format == WeightFormat.BFloat16) Run<BFloat16Element>(a, scratch, groups, parallel);
+            else Run<Float32Element>(a, scratch, groups, parallel);
         }
-
         var tiles = (a.TokenCount + TokenTile - 1) / TokenTile;
         if (tiles == 1) Sum(a, scratch, groups, 0);
         else parallel.For(tiles, tile => Sum(a, scratch, groups, tile));
     }
 
+    private static void Run<TWeight>(ExpertsArguments a, ExpertsScratch scratch, ExpertAssignments groups, IParallelRunner parallel) where TWeight : unmanaged, IElement
+    {
+        var perItem = VectorLinear<TLanes>.RowsPerItem((nint)groups.ActiveCount * a.IntermediateSize, parallel.ThreadCount);
+        var items = (a.IntermediateSize + perItem - 1) / perItem;
+        parallel.For(groups.ActiveCount * items, item =>
+            GateUp<TWeight>(a, scratch, groups, groups.Active[item / items], item % items * perItem, perItem));
+
+        var downPerItem = VectorLinear<TLanes>.RowsPerItem((nint)groups.ActiveCount * a.HiddenSize, parallel.ThreadCount);
+        var downItems = (a.HiddenSize + downPerItem - 1) / downPerItem;
+        parallel.For(groups.ActiveCount * downItems, item =>
+            Down<TWeight>(a, scratch, groups, groups.Active[item / downItems], item % downItems * downPerItem, downPerItem));
+    }
+
     private static void Route(ExpertsArguments a, ExpertsScratch scratch, IParallelRunner parallel)
     {
-        VectorLinear<TLanes>.Run(new LinearArguments
+        VectorLinear<TLanes>.Run<Float32Element>(new LinearArguments
         {
             Input = a.Input,
             TokenCount = a.TokenCount,

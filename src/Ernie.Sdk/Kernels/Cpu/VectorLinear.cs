@@ -4,7 +4,7 @@ namespace Ernie.Sdk.Kernels;
 
 //  Linear
 //      x    [tokens, K]                          float
-//      W    [N, K]                               float32 or bfloat16
+//      W    [N, K]                               float32 or bfloat16; packed formats go to PanelLinear
 //      y    [tokens, N], SwiGLU [tokens, N / 2]  float
 //  Math       y = x · Wᵀ;  SwiGLU: silu(x · Wᵀ first half) · (x · Wᵀ second half), per element
 //  Source     DotTiles has the order of additions; work items are ranges of rows, every item reads its weights once for 16 tokens
@@ -18,11 +18,11 @@ internal static unsafe class VectorLinear<TLanes> where TLanes : unmanaged, ILan
     /// <summary>Tokens whose inputs stay in cache while an item's rows pass over them.</summary>
     private const int TokenTile = 16;
 
-    public static void Run(in LinearArguments arguments, IParallelRunner parallel)
+    public static void Run(in LinearArguments arguments, in KernelContext context)
     {
-        if (arguments.Weight.Format == WeightFormat.BFloat16) Run<BFloat16Element>(arguments, parallel);
-        else if (arguments.Weight.Format == WeightFormat.Float32) Run<Float32Element>(arguments, parallel);
-        else throw new NotSupportedException($"The vector kernels do not read {arguments.Weight.Format}.");
+        if (arguments.Weight.Format.IsPacked) PanelLinear<TLanes>.Run(arguments, context);
+        else if (arguments.Weight.Format == WeightFormat.BFloat16) Run<BFloat16Element>(arguments, context.Parallel);
+        else Run<Float32Element>(arguments, context.Parallel);
     }
 
     /// <summary>Rows of a work item when <paramref name="rows"/> rows are shared by some threads: about four items a thread, within limits.</summary>
@@ -32,7 +32,7 @@ internal static unsafe class VectorLinear<TLanes> where TLanes : unmanaged, ILan
         return (int)Math.Clamp((share + 3) / 4 * 4, MinRows, MaxRows);
     }
 
-    private static void Run<TWeight>(LinearArguments a, IParallelRunner parallel) where TWeight : unmanaged, IElement
+    public static void Run<TWeight>(LinearArguments a, IParallelRunner parallel) where TWeight : unmanaged, IElement
     {
         if (a.TokenCount == 0) return;
         var rowCount = a.OutputSize;

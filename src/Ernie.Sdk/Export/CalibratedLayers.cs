@@ -1,0 +1,247 @@
+using Ernie.Sdk.Checkpoints;
+using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Quantization;
+
+namespace Ernie.Sdk.Export;
+
+/// <summary>
+/// Quantises the packed weights of a model under what their inputs look like. Layer by layer: the calibration's tokens, whose residual stream comes from the layers quantised so far, pass the layer
+/// with its source weights, which shows what every matrix is multiplied with; then they pass it again, and every matrix is quantised, written and used in its quantised form.
+/// </summary>
+/// <remarks>
+/// In memory are the residual streams, the inputs of one layer's matrices, and one matrix. Other tokens, held out, pass the source weights and the quantised ones: the model's quality.
+/// </remarks>
+internal sealed unsafe class CalibratedLayers : IDisposable
+{
+    /// <summary>Tokens' worth of the layer's mean that an expert's own statistics are mixed with.</summary>
+    private const double PriorTokens = 32;
+    private const int RowsPerItem = PanelLayout.Rows;
+
+    private readonly IWeightSource _source;
+    private readonly CalibrationTokens _tokens;
+    private readonly TaskRunner _parallel;
+    private readonly LayerForward _forward;
+    private readonly ScratchBuffer _matrix = new();
+    private readonly Dictionary<string, (ExportedWeight Weight, SourceRows Rows, long FirstRow)> _places = new(StringComparer.Ordinal);
+    private readonly PanelFile _file;
+    private readonly QualityReport _report;
+    private readonly CancellationToken _cancellationToken;
+    private readonly ErnieConfig _config;
+
+    /// <summary>Inputs of the current layer's matrices, by the name of the first tensor.</summary>
+    private readonly Dictionary<string, TokenMatrix> _inputs = new(StringComparer.Ordinal);
+    /// <summary>Metric of the current layer's MLP input, which all its experts share.</summary>
+    private ErrorMetric? _shared;
+    private float[]? _downMean;
+
+    public CalibratedLayers(IWeightSource source, IEnumerable<ExportedWeight> weights, CalibrationTokens tokens, PanelFile file, QualityReport report, CancellationToken cancellationToken)
+    {
+        (_source, _tokens, _file, _report, _cancellationToken) = (source, tokens, file, report, cancellationToken);
+        _config = source.Config;
+        _parallel = new TaskRunner(Environment.ProcessorCount);
+        _forward = new LayerForward(_config, KernelRegistry.Choose(), _parallel);
+        foreach (var weight in weights)
+        {
+            var rows = new SourceRows(weight, source);
+            long first = 0;
+            foreach (var name in weight.Sources)
+            {
+                // A tied head is stored beside the embedding, under the same name of its source.
+                if (weight.Format.IsPacked || !_places.ContainsKey(name)) _places[name] = (weight, rows, first);
+                first += source.Tensor(name).Rows;
+            }
+        }
+    }
+
+    /// <summary>Quantises and writes every packed weight that <see cref="PanelFile"/> does not have yet.</summary>
+    public void Run()
+    {
+        var table = _source.Tensor(TensorNames.Embedding);
+        var calibration = _forward.Embed(table, _tokens.CalibrationIds);
+        var exact = _forward.Embed(table, _tokens.HeldOutIds);
+        var quantised = _forward.Embed(table, _tokens.HeldOutIds);
+        for (var layer = 0; layer < _config.LayerCount; layer++)
+        {
+            _cancellationToken.ThrowIfCancellationRequested();
+            _inputs.Clear();
+            _shared = null;
+            _downMean = null;
+            if (NeedsInputs(layer))
+            {
+                var probe = calibration.Copy();
+                _forward.Run(layer, probe, _tokens.CalibrationLengths, Source, (name, inputs) => _inputs[name] = inputs);
+            }
+            _forward.Run(layer, exact, _tokens.HeldOutLengths, Source);
+            // The pass of the held-out tokens finds the panels written by the pass before it.
+            _forward.Run(layer, calibration, _tokens.CalibrationLengths, Quantised);
+            _forward.Run(layer, quantised, _tokens.HeldOutLengths, Quantised);
+        }
+        _inputs.Clear();
+        Head(calibration, exact, quantised);
+    }
+
+    public void Dispose()
+    {
+        _forward.Dispose();
+        _matrix.Dispose();
+    }
+
+    private bool NeedsInputs(int layer)
+    {
+        var prefix = TensorNames.Layer(layer) + ".";
+        return _places.Values.Any(place => place.Weight.Format.IsPacked && place.Weight.Name.StartsWith(prefix, StringComparison.Ordinal) && !_file.IsFinished(place.Weight));
+    }
+
+    private void Head(TokenMatrix calibration, TokenMatrix exact, TokenMatrix quantised)
+    {
+        var name = _places.ContainsKey(TensorNames.Head) ? TensorNames.Head : TensorNames.Embedding;
+        var norm = Source(TensorNames.FinalNorm);
+        // The norm's weights lie in the matrix that the next read overwrites.
+        var (h, exactRows, quantisedRows) = (_forward.Norm(calibration, norm), _forward.Norm(exact, norm), _forward.Norm(quantised, norm));
+        _inputs[name] = h;
+        var place = _places[name];
+        if (place.Weight.Format.IsPacked) Ensure(place, 0, place.Weight.Rows, name);
+        _report.Score(_tokens, exactRows, quantisedRows, (x, isQuantised) => Logits(place.Weight, place.Rows, x, isQuantised));
+    }
+
+    /// <summary>[tokens, vocabulary], a few thousand rows of the head at a time.</summary>
+    private TokenMatrix Logits(ExportedWeight weight, SourceRows source, TokenMatrix x, bool isQuantised)
+    {
+        const int RowsAtOnce = 4096;
+        var logits = new TokenMatrix(x.Tokens, (int)weight.Rows);
+        for (long first = 0; first < weight.Rows; first += RowsAtOnce)
+        {
+            var count = Math.Min(RowsAtOnce, weight.Rows - first);
+            var part = _forward.Linear(x, isQuantised && weight.Format.IsPacked ? Panels(weight, first, count) : SourceMatrix(source, first, count));
+            for (var t = 0; t < x.Tokens; t++) part.Row(t).CopyTo(logits.Row(t)[(int)first..]);
+        }
+        return logits;
+    }
+
+    private PackedMatrix Source(params ReadOnlySpan<string> names)
+    {
+        var (_, rows, first) = _places[names[0]];
+        return SourceMatrix(rows, first, RowCount(names));
+    }
+
+    private PackedMatrix Quantised(params ReadOnlySpan<string> names)
+    {
+        var place = _places[names[0]];
+        if (!place.Weight.Format.IsPacked) return Source(names);
+        var count = RowCount(names);
+        Ensure(place, place.FirstRow, count, names[0]);
+        return Panels(place.Weight, place.FirstRow, count);
+    }
+
+    private long RowCount(ReadOnlySpan<string> names)
+    {
+        long count = 0;
+        foreach (var name in names) count += _source.Tensor(name).Rows;
+        return count;
+    }
+
+    private PackedMatrix SourceMatrix(SourceRows rows, long first, long count)
+    {
+        var columns = (nint)rows.Weight.Columns;
+        var data = (float*)_matrix.Rent(checked((nint)count * columns * sizeof(float)));
+        _parallel.For((int)((count + 255) / 256), item =>
+        {
+            var begin = item * 256L;
+            var part = Math.Min(256, count - begin);
+            rows.Read(first + begin, new Span<float>(data + begin * columns, checked((int)(part * columns))));
+        });
+        return new PackedMatrix(WeightFormat.Float32, (byte*)data, (nint)count, columns);
+    }
+
+    /// <summary>Written rows that begin and end on panels, as the exported model's kernels read them.</summary>
+    private PackedMatrix Panels(ExportedWeight weight, long first, long count)
+    {
+        var panelBytes = new PanelLayout(weight.Format, weight.Columns).PanelBytes;
+        var panel = PanelAt(weight, first);
+        var bytes = (PanelAt(weight, first + count - 1) + 1 - panel) * panelBytes;
+        var data = _matrix.Rent(checked((nint)bytes));
+        // Spans are shorter than matrices may be.
+        for (long at = 0; at < bytes;)
+        {
+            var panels = Math.Min(bytes - at, (64L << 20) / panelBytes * panelBytes + panelBytes) / panelBytes;
+            _file.Read(weight, panel, (int)panelBytes, new Span<byte>(data + at, (int)(panels * panelBytes)));
+            panel += panels;
+            at += panels * panelBytes;
+        }
+        return new PackedMatrix(weight.Format, data, (nint)count, (nint)weight.Columns, (nint)Math.Min(count, weight.SectionRows));
+    }
+
+    /// <summary>Quantises rows unless they are in the file.</summary>
+    private void Ensure((ExportedWeight Weight, SourceRows Rows, long FirstRow) place, long first, long count, string name)
+    {
+        var weight = place.Weight;
+        if (_file.IsWritten(weight, PanelAt(weight, first))) return;
+        _cancellationToken.ThrowIfCancellationRequested();
+        var layout = new PanelLayout(weight.Format, weight.Columns);
+        var columns = (int)weight.Columns;
+        // A quantised checkpoint's own panels are taken as they are.
+        var metric = place.Rows.ArePacked(first, count) ? null : Metric(name);
+        var encoder = metric is not null && weight.Format.Kind == WeightKind.Int2 ? new Wint2Encoder(metric) : null;
+        foreach (var (row, rows) in Runs(weight, first, count))
+        {
+            var errors = new TensorError[PanelLayout.PanelCount(rows)];
+            _parallel.For(errors.Length, panel =>
+            {
+                var begin = row + panel * (long)PanelLayout.Rows;
+                var part = (int)Math.Min(RowsPerItem, row + rows - begin);
+                var bytes = new byte[layout.PanelBytes];
+                if (metric is null) place.Rows.ReadPanels(layout, begin, part, bytes);
+                else
+                {
+                    var values = new float[part * columns];
+                    place.Rows.Read(begin, values);
+                    MatrixQuantizer.Quantize(weight.Format, name, values, metric, encoder, bytes);
+                    errors[panel] = TensorError.Of(layout, bytes, values, metric.Moments);
+                }
+                _file.Write(weight, PanelAt(weight, row) + panel, bytes);
+            });
+            if (metric is not null) _report.Add(weight, errors);
+        }
+        _file.Written(weight, PanelAt(weight, first + count - 1) + 1);
+    }
+
+    /// <summary>What errors cost in the matrix whose first tensor has this name.</summary>
+    private ErrorMetric Metric(string name)
+    {
+        if (!LayerNames.TryParse(name[(name.IndexOf('.', StringComparison.Ordinal) + 1)..], out var layer, out var rest) || !_config.IsMoeLayer(layer) || !rest.StartsWith("mlp.", StringComparison.Ordinal))
+            return Feedback(_inputs[name], null);
+        // All experts, the shared one too, see the same input; a routed one sees few tokens of it.
+        if (!rest.EndsWith("down_proj.weight", StringComparison.Ordinal)) return _shared ??= Feedback(_inputs[TensorNames.Router(layer)], null);
+        if (rest.StartsWith("mlp.shared", StringComparison.Ordinal)) return Feedback(_inputs[name], null);
+        return Feedback(_inputs[name], _downMean ??= MeanOfExperts(layer));
+    }
+
+    private ErrorMetric Feedback(TokenMatrix inputs, float[]? prior) => SecondMoments.Metric(inputs, prior, PriorTokens, _parallel);
+
+    private float[] MeanOfExperts(int layer)
+    {
+        var sums = new double[_config.ExpertIntermediateSize];
+        long tokens = 0;
+        for (var e = 0; e < _config.ExpertCount; e++)
+        {
+            var inputs = _inputs[TensorNames.ExpertDown(layer, e)];
+            var moments = SecondMoments.Diagonal(inputs);
+            for (var k = 0; k < sums.Length; k++) sums[k] += (double)moments[k] * inputs.Tokens;
+            tokens += inputs.Tokens;
+        }
+        return [.. sums.Select(sum => (float)(sum / Math.Max(1, tokens)))];
+    }
+
+    /// <summary>Rows in runs that begin a panel each.</summary>
+    private static IEnumerable<(long Row, long Count)> Runs(ExportedWeight weight, long first, long count)
+    {
+        for (var row = first; row < first + count;)
+        {
+            var rows = Math.Min(first + count - row, weight.SectionRows - row % weight.SectionRows);
+            yield return (row, rows);
+            row += rows;
+        }
+    }
+
+    private static long PanelAt(ExportedWeight weight, long row) => row / weight.SectionRows * PanelLayout.PanelCount(weight.SectionRows) + row % weight.SectionRows / PanelLayout.Rows;
+}
