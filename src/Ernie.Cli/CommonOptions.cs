@@ -54,6 +54,20 @@ internal static class CommonOptions
         return option;
     }
 
+    /// <summary>Positive numbers with commas between them; an empty text is none.</summary>
+    public static Option<string> Numbers(string name, string description, string numbers, int most)
+    {
+        var option = new Option<string>(name) { Description = description, DefaultValueFactory = _ => numbers, HelpName = "N,N,…" };
+        option.Validators.Add(result =>
+        {
+            if (result.Tokens.Count == 1 && !result.Tokens[0].Value.Split(',', StringSplitOptions.RemoveEmptyEntries).All(n => int.TryParse(n, NumberStyles.None, CultureInfo.InvariantCulture, out var value) && value >= 1 && value <= most))
+                result.AddError($"{name} takes numbers between 1 and {most} with commas between them; it was '{result.Tokens[0].Value}'.");
+        });
+        return option;
+    }
+
+    public static IReadOnlyList<int> NumbersOf(string text) => [.. text.Split(',', StringSplitOptions.RemoveEmptyEntries).Select(static n => int.Parse(n, CultureInfo.InvariantCulture)).Distinct().Order()];
+
     /// <summary>The optional last argument of commands that read JSON lines.</summary>
     public static Argument<string?> Input(string description) => new("FILE") { Description = $"{description} Standard input without it, or with '-'.", Arity = ArgumentArity.ZeroOrOne };
 }

@@ -83,7 +83,10 @@ internal static class ErnieCommandLine
             LogitsCommand.Create(streams),
             PerplexityCommand.Create(streams),
             CompareCommand.Create(streams),
+            ExpertsCommand.Create(streams),
             SynthCommand.Create(streams),
+            BenchCommand.Create(streams),
+            BenchLayerCommand.Create(streams),
         };
         foreach (var option in root.Options.OfType<HelpOption>())
         {

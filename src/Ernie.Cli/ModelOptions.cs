@@ -10,24 +10,37 @@ internal sealed class ModelOptions
 {
     private readonly Argument<string> _model = new("MODEL") { Description = "An exported model, or a checkpoint, which is exported into the cache first." };
     private readonly Option<int> _threads = new Option<int>("--threads") { Description = "Threads that compute. Results do not depend on it.", DefaultValueFactory = static _ => Environment.ProcessorCount, HelpName = "N" }.InRange(1, 1024);
-    private readonly Option<string> _kv = new Option<string>("--kv") { Description = "Element type of cached keys and values.", DefaultValueFactory = static _ => "fp32" }.AcceptOnlyFromAmong("fp32", "bf16");
+    private readonly Option<string> _kv;
     private readonly Option<string?> _kernels = new Option<string?>("--kernels") { Description = $"Kernel family, instead of the best that this machine runs (or of the variable {KernelRegistry.EnvironmentVariable})." }
         .AcceptOnlyFromAmong(StringComparer.OrdinalIgnoreCase, [.. KernelRegistry.All.Select(static k => k.Name)]);
     private readonly Option<string?> _cache = new("--cache") { Description = "Folder for exports of checkpoints. [default: ernie-sdk in the user's local application data]", HelpName = "FOLDER" };
+    private readonly Option<string> _prefetch = new Option<string>("--expert-prefetch") { Description = "Read experts' weights ahead of their use: auto does where the weights exceed the memory.", DefaultValueFactory = static _ => "auto" }.AcceptOnlyFromAmong("auto", "on", "off");
     private readonly Option<LogLevel> _logLevel = CommonOptions.LogLevel();
 
-    public static ModelOptions AddTo(Command command, Argument<string?> input)
+    /// <summary>Commands that compare numbers cache in fp32; one that measures does what the library does.</summary>
+    private ModelOptions(string defaultKv) =>
+        _kv = new Option<string>("--kv") { Description = "Element type of cached keys and values.", DefaultValueFactory = _ => defaultKv }.AcceptOnlyFromAmong("fp32", "bf16");
+
+    public static ModelOptions AddTo(Command command, Argument<string?>? input = null, string defaultKv = "fp32")
     {
-        var options = new ModelOptions();
+        var options = new ModelOptions(defaultKv);
         command.Add(options._model);
-        command.Add(input);
-        foreach (var option in new Option[] { options._threads, options._kv, options._kernels, options._cache, options._logLevel }) command.Add(option);
+        if (input is not null) command.Add(input);
+        foreach (var option in new Option[] { options._threads, options._kv, options._kernels, options._cache, options._prefetch, options._logLevel }) command.Add(option);
         return options;
     }
 
     public ILoggerFactory Logger(ParseResult result, CommandStreams streams) => new StandardErrorLogger(streams.Error, result.GetValue(_logLevel));
 
-    public async Task<ErnieModel> LoadAsync(ParseResult result, CommandStreams streams, int maxConcurrentRequests, CancellationToken cancellationToken)
+    public int Threads(ParseResult result) => result.GetValue(_threads);
+
+    /// <param name="result">The parsed options.</param>
+    /// <param name="streams">Where progress and log go.</param>
+    /// <param name="maxConcurrentRequests">Requests computed together.</param>
+    /// <param name="cancellationToken">Stops loading.</param>
+    /// <param name="measureExperts">Whether pages of experts are looked at before their use.</param>
+    /// <param name="wrap">What to compute with in place of the chosen kernels.</param>
+    public async Task<ErnieModel> LoadAsync(ParseResult result, CommandStreams streams, int maxConcurrentRequests, CancellationToken cancellationToken, bool measureExperts = false, Func<CpuKernels, CpuKernels>? wrap = null)
     {
         var logger = Logger(result, streams);
         var options = new ErnieModelOptions
@@ -36,6 +49,8 @@ internal sealed class ModelOptions
             KvCacheType = result.GetValue(_kv) == "bf16" ? ErnieKvCacheType.BFloat16 : ErnieKvCacheType.Float32,
             CacheDirectory = result.GetValue(_cache),
             LoggerFactory = logger,
+            ExpertPrefetch = result.GetValue(_prefetch) switch { "on" => ErnieExpertPrefetch.On, "off" => ErnieExpertPrefetch.Off, _ => ErnieExpertPrefetch.Auto },
+            MeasureExperts = measureExperts,
             MaxConcurrentRequests = maxConcurrentRequests,
             Export = new ErnieExportOptions { Logger = logger.CreateLogger("export") },
         };
@@ -44,6 +59,7 @@ internal sealed class ModelOptions
         if (result.GetValue(_kernels) is { } kernels) Environment.SetEnvironmentVariable(KernelRegistry.EnvironmentVariable, kernels);
         try
         {
+            if (wrap is not null) options.Kernels = wrap(KernelRegistry.Choose());
             using var progress = new ProgressLine(streams, "export");
             return await ErnieModel.LoadAsync(result.GetValue(_model)!, options, progress, cancellationToken).ConfigureAwait(false);
         }

@@ -23,6 +23,10 @@ public sealed class ErnieExportOptions
     /// <value>The default is 128.</value>
     public int GroupSize { get; set; } = 128;
 
+    /// <summary>Gets or sets the layers whose routed experts are <see cref="ErniePrecision.Int4"/> although <see cref="Experts"/> is <see cref="ErniePrecision.Int2"/>.</summary>
+    /// <value>The default is none. The published 2-bit checkpoint of ERNIE 4.5 300B keeps its first four mixture-of-experts layers in 4 bits.</value>
+    public IReadOnlyList<int> Int4Layers { get; set; } = [];
+
     /// <summary>Gets or sets whether integer precisions are chosen by what the weights are multiplied with, which a calibration text shows, and the export measures what they cost (<c>quality.json</c>).</summary>
     /// <value>The default is <see langword="true"/>. Without it weights are rounded as if all inputs were alike, which is fast; <see cref="ErniePrecision.Int2"/> is refused then.</value>
     public bool Calibrate { get; set; } = true;

@@ -21,6 +21,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     private readonly InferenceEngine _engine;
     private readonly GenerationDefaults _defaults;
     private readonly ErnieChatClient? _chat;
+    private readonly IDisposable _metrics;
     private int _disposed;
 
     private ErnieModel(string path, ModelManifest manifest, ErnieModelOptions options)
@@ -34,11 +35,12 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         var kvType = options.KvCacheType == ErnieKvCacheType.Float32 ? KvElementType.Float32 : KvElementType.BFloat16;
         var blocks = CacheBudget.BlockCount(manifest, kvType, options);
         ContextLength = (int)Math.Min(options.ContextLength ?? manifest.Config.ContextLength, Math.Min(manifest.Config.ContextLength, (long)blocks * KvBlockLayout.BlockSize));
-        var kernels = KernelRegistry.Choose();
+        var kernels = options.Kernels ?? KernelRegistry.Choose();
         Tokenizer = ErnieTokenizer.Exists(path) ? ErnieTokenizer.Load(path) : null;
         StopTokenIds = new HashSet<int>([.. _defaults.EosTokenIds, .. manifest.Config.EosTokenIds, .. Tokenizer is null ? [] : Chat.ChatTemplate.StopTokenIds(Tokenizer)]);
         if (Tokenizer is not null) _chat = new ErnieChatClient(this, Tokenizer, TemplateOf(options.ChatTemplate, path, Tokenizer));
-        _runner = new ModelRunner(path, manifest, kvType, blocks, threads, kernels);
+        _runner = new ModelRunner(path, manifest, kvType, blocks, threads, kernels, ExpertReading.For(manifest, options));
+        _metrics = ExpertMetrics.Observe(ModelId, _runner.Load);
         try
         {
             _engine = new InferenceEngine(_runner, VocabularySize, UndefinedRows(Tokenizer, VocabularySize), options.MaxConcurrentRequests, options.PrefillChunkTokens, logger);
@@ -51,6 +53,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         catch
         {
             // A logger of the host's may throw too.
+            _metrics.Dispose();
             _engine?.Dispose();
             _runner.Dispose();
             throw;
@@ -109,6 +112,15 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
                 throw;
             }
         }, cancellationToken);
+    }
+
+    /// <summary>Gets how routers have spread tokens over experts since the model was loaded. Cheap, and any thread may ask while requests run.</summary>
+    /// <remarks>The meter <c>Ernie.Sdk</c> (<see cref="System.Diagnostics.Metrics"/>) gives the same numbers.</remarks>
+    /// <exception cref="ObjectDisposedException">The model was disposed.</exception>
+    public ErnieExpertLoad GetExpertLoad()
+    {
+        ObjectDisposedException.ThrowIf(_disposed != 0, this);
+        return new ErnieExpertLoad(_runner.Load);
     }
 
     /// <summary>Gets a chat client over this model. It is thread-safe, keeps nothing between calls, and does not own the model.</summary>
@@ -172,10 +184,14 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     /// <summary>Blocks of the KV cache that no request holds; exact while no request runs.</summary>
     internal (int Free, int All) KvBlocks => (_runner.Cache.FreeBlockCount, _runner.Cache.BlockCount);
 
+    /// <summary>Bytes of experts' weights that the system was asked to read ahead.</summary>
+    internal long PrefetchedBytes => _runner.PrefetchedBytes;
+
     /// <inheritdoc/>
     public void Dispose()
     {
         if (Interlocked.Exchange(ref _disposed, 1) != 0) return;
+        _metrics.Dispose();
         _engine.Dispose();
         _runner.Dispose();
     }

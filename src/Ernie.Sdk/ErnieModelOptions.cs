@@ -1,3 +1,4 @@
+using Ernie.Sdk.Kernels;
 using Microsoft.Extensions.Logging;
 
 namespace Ernie.Sdk;
@@ -32,6 +33,16 @@ public sealed class ErnieModelOptions
     /// <value>The default is 512.</value>
     public int PrefillChunkTokens { get; set; } = 512;
 
+    /// <summary>
+    /// Gets or sets whether weights of experts are read ahead of their use: those that a layer's router has chosen, and those that the next layer's is predicted to choose. It pays where the weight file
+    /// does not fit into memory, and costs a few percent where it does. Results do not depend on it.
+    /// </summary>
+    /// <value>The default is <see cref="ErnieExpertPrefetch.Auto"/>.</value>
+    public ErnieExpertPrefetch ExpertPrefetch { get; set; }
+
+    /// <summary>Whether predictions of experts are counted, and pages looked at, even where nothing is read ahead.</summary>
+    internal bool MeasureExperts { get; set; }
+
     /// <summary>Gets or sets the chat format.</summary>
     /// <value>The default is <see cref="ErnieChatTemplate.Auto"/>.</value>
     public ErnieChatTemplate ChatTemplate { get; set; }
@@ -50,6 +61,9 @@ public sealed class ErnieModelOptions
     /// <value>The default is <see langword="false"/>: no socket is opened.</value>
     public bool AllowOnnxRuntimeTelemetry { get; set; }
 
+    /// <summary>Kernels to compute with instead of the registry's choice: those of a measurement or a test. Whoever gives them disposes them, after the model.</summary>
+    internal CpuKernels? Kernels { get; set; }
+
     /// <summary>A copy that the caller cannot change any more.</summary>
     internal ErnieModelOptions Snapshot()
     {
@@ -67,6 +81,7 @@ public sealed class ErnieModelOptions
         if (PrefillChunkTokens < 128 || PrefillChunkTokens % 128 != 0) throw new ArgumentOutOfRangeException(nameof(PrefillChunkTokens), PrefillChunkTokens, "PrefillChunkTokens must be a positive multiple of 128.");
         if (!Enum.IsDefined(KvCacheType)) throw new ArgumentOutOfRangeException(nameof(KvCacheType), KvCacheType, "Use BFloat16 or Float32.");
         if (!Enum.IsDefined(ChatTemplate)) throw new ArgumentOutOfRangeException(nameof(ChatTemplate), ChatTemplate, "Use Auto, Standard or Thinking.");
+        if (!Enum.IsDefined(ExpertPrefetch)) throw new ArgumentOutOfRangeException(nameof(ExpertPrefetch), ExpertPrefetch, "Use Auto, On or Off.");
         ArgumentNullException.ThrowIfNull(Export);
     }
 }

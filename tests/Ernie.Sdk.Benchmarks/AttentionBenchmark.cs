@@ -1,3 +1,4 @@
+using Ernie.Cli.Measuring;
 using Ernie.Sdk.Kernels;
 
 namespace Ernie.Sdk.Benchmarks;

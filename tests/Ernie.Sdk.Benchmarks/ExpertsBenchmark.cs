@@ -1,3 +1,5 @@
+using Ernie.Cli.Measuring;
+using Ernie.Cli.Measuring.Layers;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Quantization;
 
@@ -9,7 +11,8 @@ internal sealed unsafe class ExpertsBenchmark : IDisposable
     private const int Experts = 64, PerToken = 6, Hidden = 2560, Intermediate = 1536, MaxTokens = 512;
     private readonly IParallelRunner _runner;
     private readonly WeightFormat _format;
-    private readonly NativeMemoryBlock _gateUp, _down, _router, _bias, _input, _output, _expected, _selected;
+    private readonly RandomWeights _gateUp, _down;
+    private readonly NativeMemoryBlock _router, _bias, _input, _output, _expected, _selected;
     private readonly ScratchBuffer _scratch = new();
     private readonly HashSet<int> _touched = [];
     private int _next;
@@ -17,8 +20,8 @@ internal sealed unsafe class ExpertsBenchmark : IDisposable
     public ExpertsBenchmark(IParallelRunner runner, WeightFormat format)
     {
         (_runner, _format) = (runner, format);
-        _gateUp = NativeMemoryBlock.Weights(format, 2 * Experts, Intermediate, Hidden, 2 / MathF.Sqrt(Hidden), runner);
-        _down = NativeMemoryBlock.Weights(format, Experts, Hidden, Intermediate, 2 / MathF.Sqrt(Intermediate), runner);
+        _gateUp = new RandomWeights(format, 2 * Experts, Intermediate, Hidden, 4, runner);
+        _down = new RandomWeights(format, Experts, Hidden, Intermediate, 5, runner);
         _router = new NativeMemoryBlock((nint)Experts * Hidden * 4).FillFloat(6, 2 / MathF.Sqrt(Hidden), runner);
         _bias = new NativeMemoryBlock(Experts * 4).FillFloat(7, 0.001f, runner);
         _input = new NativeMemoryBlock((nint)MaxTokens * Hidden * 4).FillFloat(8, 1, runner);
@@ -40,6 +43,13 @@ internal sealed unsafe class ExpertsBenchmark : IDisposable
         _next = (_next + 1) % MaxTokens;
         Run(kernels, _next, 1, _output.Floats);
         for (var i = 0; i < PerToken; i++) _touched.Add(((int*)_selected.Pointer)[i]);
+    }
+
+    /// <summary>Other tokens than the last call's, as far as there are.</summary>
+    public void Next(CpuKernels kernels, int tokens)
+    {
+        _next = (_next + tokens) % (MaxTokens - tokens + 1);
+        Run(kernels, _next, tokens, _output.Floats);
     }
 
     public void Many(CpuKernels kernels, int tokens) => Run(kernels, 0, tokens, _output.Floats);
@@ -65,15 +75,17 @@ internal sealed unsafe class ExpertsBenchmark : IDisposable
         Router = _router.Floats,
         CorrectionBias = _bias.Floats,
         ExpertEnd = Experts,
-        GateUp = new PackedMatrix(_format, _gateUp.Pointer, (nint)Experts * 2 * Intermediate, Hidden, Intermediate),
-        Down = new PackedMatrix(_format, _down.Pointer, (nint)Experts * Hidden, Intermediate, Hidden),
+        GateUp = _gateUp.All,
+        Down = _down.All,
         Output = output,
         Selected = (int*)_selected.Pointer,
     }, new KernelContext(_runner, _scratch));
 
     public void Dispose()
     {
-        foreach (var block in new[] { _gateUp, _down, _router, _bias, _input, _output, _expected, _selected }) block.Dispose();
+        _gateUp.Dispose();
+        _down.Dispose();
+        foreach (var block in new[] { _router, _bias, _input, _output, _expected, _selected }) block.Dispose();
         _scratch.Dispose();
     }
 }

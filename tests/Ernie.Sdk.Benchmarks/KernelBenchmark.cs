@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using Ernie.Cli.Measuring;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Quantization;
 
@@ -10,13 +11,13 @@ internal sealed class KernelBenchmark : IDisposable
 {
     private const double SecondsPerRow = 1.5;
     private readonly TaskRunner _runner = new(Environment.ProcessorCount);
-    private readonly BandwidthProbe _probe;
+    private readonly ReadBandwidthProbe _probe;
     private readonly CpuKernels[] _families;
     private readonly WeightFormat[] _formats;
 
     private KernelBenchmark(string[] names)
     {
-        _probe = new BandwidthProbe(_runner);
+        _probe = new ReadBandwidthProbe(_runner);
         _families = [.. KernelRegistry.All.Where(kernels => kernels is not ReferenceKernels && kernels.IsSupported && (!KernelRegistry.All.Any(k => names.Contains(k.Name)) || names.Contains(kernels.Name)))];
         _formats = [.. WeightFormat.All.Where(format => names.Contains(format.ToString()))];
         if (_formats.Length == 0) _formats = [WeightFormat.BFloat16, WeightFormat.Int8(128), WeightFormat.Int4(128), WeightFormat.Int2];

@@ -1,3 +1,5 @@
+using Ernie.Cli.Measuring;
+using Ernie.Cli.Measuring.Layers;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Quantization;
 
@@ -10,14 +12,15 @@ internal sealed unsafe class LinearBenchmark : IDisposable
     private readonly IParallelRunner _runner;
     private readonly int _columns, _rows, _copies;
     private readonly WeightFormat _format;
-    private readonly NativeMemoryBlock _weights, _input, _output, _expected;
+    private readonly RandomWeights _weights;
+    private readonly NativeMemoryBlock _input, _output, _expected;
     private readonly ScratchBuffer _scratch = new();
     private int _next;
 
     public LinearBenchmark(IParallelRunner runner, int columns, int rows, int copies, WeightFormat format)
     {
         (_runner, _columns, _rows, _copies, _format) = (runner, columns, rows, copies, format);
-        _weights = NativeMemoryBlock.Weights(format, copies, rows, columns, 2 / MathF.Sqrt(columns), runner);
+        _weights = new RandomWeights(format, copies, rows, columns, 2, runner);
         _input = new NativeMemoryBlock((nint)MaxTokens * columns * 4).FillFloat(3, 1, runner);
         _output = new NativeMemoryBlock((nint)MaxTokens * rows * 4);
         _expected = new NativeMemoryBlock((nint)rows * 4);
@@ -28,10 +31,12 @@ internal sealed unsafe class LinearBenchmark : IDisposable
 
     public double FlopsOf(int tokens) => 2.0 * tokens * _rows * _columns;
 
-    public void Next(CpuKernels kernels)
+    public void Next(CpuKernels kernels) => Next(kernels, 1);
+
+    public void Next(CpuKernels kernels, int tokens)
     {
         _next = (_next + 1) % _copies;
-        Run(kernels, _next, 0, 1, _output.Floats);
+        Run(kernels, _next, 0, tokens, _output.Floats);
     }
 
     public void Many(CpuKernels kernels, int tokens) => Run(kernels, 0, 0, tokens, _output.Floats);
@@ -59,7 +64,7 @@ internal sealed unsafe class LinearBenchmark : IDisposable
     {
         Input = _input.Floats + (nint)firstToken * _columns,
         TokenCount = tokens,
-        Weight = new PackedMatrix(_format, _weights.Pointer + copy * (nint)_format.Bytes(1, _rows, _columns), _rows, _columns),
+        Weight = _weights.Section(copy),
         Output = output,
     }, new KernelContext(_runner, _scratch));
 

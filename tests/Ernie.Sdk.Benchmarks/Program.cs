@@ -1,8 +1,14 @@
+using BenchmarkDotNet.Running;
 using Ernie.Sdk.Benchmarks;
 
-if (args is not ["kernels", .. var names])
+if (args is ["kernels", .. var names]) return KernelBenchmark.Run(names);
+if (args is ["run", .. var options])
 {
-    Console.Error.WriteLine("Usage: dotnet run -c Release --project tests/Ernie.Sdk.Benchmarks -- kernels [avx512|avx2|vector128 ...] [bf16|int8/128|int4/128|int4/32|int2 ...]");
-    return 2;
+    BenchmarkSwitcher.FromTypes([typeof(KernelRuns), typeof(AttentionRuns)]).Run(options);
+    return 0;
 }
-return KernelBenchmark.Run(names);
+Console.Error.WriteLine("""
+    Usage: dotnet run -c Release --project tests/Ernie.Sdk.Benchmarks -- kernels [avx512|avx2|vector128 ...] [bf16|int8/128|int4/128|int4/32|int2 ...]
+           dotnet run -c Release --project tests/Ernie.Sdk.Benchmarks -- run --filter '*Experts*'      (BenchmarkDotNet and its options)
+    """);
+return 2;

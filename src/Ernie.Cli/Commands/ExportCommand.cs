@@ -22,12 +22,14 @@ internal static class ExportCommand
             Description = "What integer precisions are fitted to: text, parts of it between lines of '---', or JSON lines {\"ids\": […]}; 'none' rounds as if all inputs were alike. [default: a small text in several languages]",
             HelpName = "FILE|none",
         };
+        var int4Layers = CommonOptions.Numbers("--int4-layers", "Layers whose routed experts are int4 where --experts is int2.", "", 4096);
         var logLevel = CommonOptions.LogLevel();
         var command = new DocumentedCommand("export", "Writes a checkpoint as an ONNX model.",
-            "The folder holds model.onnx, model.weights, ernie.json with checksums, and the checkpoint's tokenizer files. It appears when it is complete; Ctrl+C removes what was written."
+            "The folder holds model.onnx, model.weights, ernie.json with checksums, and the checkpoint's tokenizer files. It appears when it is complete; Ctrl+C removes what was written. "
+            + "An export that was killed goes on when it is started again with the same checkpoint and options."
             + " Integer precisions are fitted to a calibration text, and what they cost on a part of it that was held out is printed and stored in quality.json.",
             "ernie export samples/ernie-tiny-moe tiny", "ernie export ERNIE-4.5-21B-A3B-PT model --experts int4 --dense int8 --group 64", "ernie export ERNIE-4.5-21B-A3B-PT model --experts int4 --dense int4 --calibration texts.txt")
-        { checkpoint, output, experts, dense, group, calibration, logLevel };
+        { checkpoint, output, experts, dense, group, calibration, int4Layers, logLevel };
         command.SetAction(async (result, cancellationToken) =>
         {
             var options = new ErnieExportOptions
@@ -35,6 +37,7 @@ internal static class ExportCommand
                 Experts = CommonOptions.PrecisionOf(result.GetValue(experts)),
                 Dense = CommonOptions.PrecisionOf(result.GetValue(dense)),
                 GroupSize = CommonOptions.GroupOf(result.GetValue(group)!),
+                Int4Layers = CommonOptions.NumbersOf(result.GetValue(int4Layers)!),
                 Calibrate = result.GetValue(calibration) != "none",
                 CalibrationFile = result.GetValue(calibration) is "none" ? null : result.GetValue(calibration),
                 Logger = new StandardErrorLogger(streams.Error, result.GetValue(logLevel)),

@@ -75,15 +75,20 @@ internal sealed class SyntheticWeights(ErnieConfig config, int seed) : IWeightSo
             else SetScales(layout, present, panel);
         }
 
+        /// <summary>Nibbles of 0 become 8, which stands for the weight zero.</summary>
+        private static Vector<byte> WithoutZeroNibbles(Vector<byte> pairs)
+        {
+            var low = Vector.Equals(pairs & new Vector<byte>(0x0F), Vector<byte>.Zero) & new Vector<byte>(0x08);
+            var high = Vector.Equals(pairs & new Vector<byte>(0xF0), Vector<byte>.Zero) & new Vector<byte>(0x80);
+            return pairs | low | high;
+        }
+
         private void SetScales(in PanelLayout layout, int present, Span<byte> panel)
         {
             var isInt4 = layout.Format.Kind == WeightKind.Int4;
-            if (!isInt4)
-            {
-                var bytes = MemoryMarshal.Cast<byte, Vector<byte>>(panel[..(int)layout.CodeBytes]);
-                // 0 stands for -128, which int8 has not.
-                for (var i = 0; i < bytes.Length; i++) bytes[i] = Vector.Max(bytes[i], Vector<byte>.One);
-            }
+            var bytes = MemoryMarshal.Cast<byte, Vector<byte>>(panel[..(int)layout.CodeBytes]);
+            // 0 stands for -128, which int8 has not. In int4 it stands for -8, which would give the weights a mean: it adds up over the columns until all tokens look alike and choose the same experts.
+            for (var i = 0; i < bytes.Length; i++) bytes[i] = isInt4 ? WithoutZeroNibbles(bytes[i]) : Vector.Max(bytes[i], Vector<byte>.One);
             for (var row = 0; row < PanelLayout.Rows; row++)
             {
                 for (var column = row < present ? (int)Columns : 0; column < layout.BlockCount * PanelLayout.BlockColumns; column++)

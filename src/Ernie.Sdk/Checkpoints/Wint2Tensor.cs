@@ -89,6 +89,6 @@ internal sealed class Wint2Tensor : CheckpointTensor
     private static void ReadFinite(StoredTensor tensor, long output, Span<float> values)
     {
         tensor.Read(output, values);
-        if (ContainsNonFinite(values)) throw new InvalidDataException($"{tensor.File}: tensor {tensor.Name} holds NaN or infinity among values {output} to {output + values.Length - 1}. Download the file again.");
+        if (ContainsNonFinite(values)) throw new InvalidDataException($"{tensor.File}: tensor {tensor.Name} holds NaN or infinity among values {output} to {output + values.Length - 1}; weights must be finite. Download the file again.");
     }
 }

@@ -62,13 +62,13 @@ internal sealed record MemoryPlan
                 Parameters = parameters,
                 EmbeddingBytes = Matrix(formats.Embedding, config.VocabSize, hidden),
                 HeadBytes = formats.SharesEmbedding(config) ? 0 : Matrix(formats.Head, config.VocabSize, hidden),
-                AttentionBytes = layers.Sum(layer => Matrix(formats.OfDense(ErnieGraph.QueryKeyValue(layer)), config.QkvSize, hidden) + Matrix(formats.OfDense(ErnieGraph.AttentionOutput(layer)), hidden, queries)),
+                AttentionBytes = layers.Sum(layer => Matrix(formats.OfDense(ErnieGraph.QueryKeyValue, layer), config.QkvSize, hidden) + Matrix(formats.OfDense(ErnieGraph.AttentionOutput, layer), hidden, queries)),
                 DenseMlpBytes = layers.Where(layer => !config.IsMoeLayer(layer)).Sum(layer =>
-                    Mlp(formats.OfDense(ErnieGraph.DenseGateUp(layer)), formats.OfDense(ErnieGraph.DenseDown(layer)), 1, hidden, config.IntermediateSize)),
+                    Mlp(formats.OfDense(ErnieGraph.DenseGateUp, layer), formats.OfDense(ErnieGraph.DenseDown, layer), 1, hidden, config.IntermediateSize)),
                 ExpertBytes = layers.Where(config.IsMoeLayer).Sum(layer =>
-                    Mlp(formats.OfExperts(ErnieGraph.ExpertGateUp(layer)), formats.OfExperts(ErnieGraph.ExpertDown(layer)), config.ExpertCount, hidden, config.ExpertIntermediateSize)),
+                    Mlp(formats.OfExperts(ErnieGraph.ExpertGateUp, layer), formats.OfExperts(ErnieGraph.ExpertDown, layer), config.ExpertCount, hidden, config.ExpertIntermediateSize)),
                 SharedExpertBytes = layers.Where(config.IsMoeLayer).Sum(layer =>
-                    Mlp(formats.OfDense(ErnieGraph.SharedGateUp(layer)), formats.OfDense(ErnieGraph.SharedDown(layer)), 1, hidden, config.SharedIntermediateSize)),
+                    Mlp(formats.OfDense(ErnieGraph.SharedGateUp, layer), formats.OfDense(ErnieGraph.SharedDown, layer), 1, hidden, config.SharedIntermediateSize)),
                 RouterBytes = parameters.Router * sizeof(float),
                 NormBytes = parameters.Norms * sizeof(float),
                 CacheBlocks = blocks,

@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
@@ -14,6 +15,7 @@ internal sealed unsafe class ModelRunner : IDisposable
     private static readonly Lock s_firstSession = new();
     private static volatile bool s_domainIsKnown;
     private readonly OperatorEnvironment _environment;
+    private readonly ExpertPrefetch? _prefetch;
     private readonly CustomOperatorDomain _domain;
     private readonly InferenceSession _session;
     private readonly OrtIoBinding _binding;
@@ -22,13 +24,15 @@ internal sealed unsafe class ModelRunner : IDisposable
     private readonly int _vocabSize;
     private int _logitRows;
 
-    public ModelRunner(string folder, ModelManifest manifest, KvElementType kvType, int kvBlockCount, int threadCount, CpuKernels kernels)
+    public ModelRunner(string folder, ModelManifest manifest, KvElementType kvType, int kvBlockCount, int threadCount, CpuKernels kernels, ExpertReading reading = default)
     {
         var config = manifest.Config;
         _vocabSize = config.VocabSize;
         var layout = new KvBlockLayout(kvType, config.KvHeadCount, config.HeadDim);
         Cache = new KvCache(layout, config.LayerCount, kvBlockCount);
-        _environment = new OperatorEnvironment(kernels, layout, new RopeTable(config.HeadDim, config.RopeTheta, config.CompressionRatio, config.ContextLength), threadCount);
+        Load = new ExpertLoad(Enumerable.Range(0, config.LayerCount).Where(config.IsMoeLayer).Select(static layer => (layer, ErnieGraph.ExpertsNode(layer))), config.ExpertCount, config.ExpertsPerToken);
+        if (reading.IsOn && Load.Layers.Count > 0) _prefetch = new ExpertPrefetch(Load, NormRatios(folder, manifest, Load), reading.Ahead, reading.Measures, reading.MaxBytes);
+        _environment = new OperatorEnvironment(kernels, layout, new RopeTable(config.HeadDim, config.RopeTheta, config.CompressionRatio, config.ContextLength), threadCount, Load, _prefetch);
         _domain = new CustomOperatorDomain(OperatorSchema.Domain, _environment.Operators());
         try
         {
@@ -72,6 +76,12 @@ internal sealed unsafe class ModelRunner : IDisposable
     }
 
     public KvCache Cache { get; }
+
+    /// <summary>How routers choose experts; any thread may read it.</summary>
+    public ExpertLoad Load { get; }
+
+    /// <summary>Bytes of experts' weights that the system was asked to read ahead.</summary>
+    public long PrefetchedBytes => _prefetch?.AskedBytes ?? 0;
 
     /// <summary>Runs one step and returns [rows, vocabulary] logits of <see cref="StepBatch.LogitRows"/>, valid until the next call.</summary>
     /// <exception cref="OperationCanceledException"><paramref name="termination"/> was set; the step may be run again.</exception>
@@ -122,6 +132,8 @@ internal sealed unsafe class ModelRunner : IDisposable
 
     public void Dispose()
     {
+        // Its thread names pages that the session unmaps.
+        _prefetch?.Dispose();
         _binding?.Dispose();
         _session?.Dispose();
         _domain.Dispose();
@@ -144,6 +156,24 @@ internal sealed unsafe class ModelRunner : IDisposable
             s_domainIsKnown = true;
             return session;
         }
+    }
+
+    /// <summary>For each mixture-of-experts layer but the first [hidden]: the weight of the norm before its experts over that of the layer before.</summary>
+    private static float[][] NormRatios(string folder, ModelManifest manifest, ExpertLoad load)
+    {
+        using var file = File.OpenHandle(Path.Combine(folder, ModelManifest.WeightFile));
+        var norms = load.Layers.Select(layer =>
+        {
+            var name = TensorNames.PostAttentionNorm(layer.Layer);
+            var weight = new float[manifest.Config.HiddenSize];
+            var bytes = MemoryMarshal.AsBytes(weight.AsSpan());
+            var tensor = manifest.Tensors.FirstOrDefault(tensor => tensor.Name == name);
+            if (tensor is null || tensor.Bytes != bytes.Length || RandomAccess.Read(file, bytes, tensor.Offset) != bytes.Length)
+                throw new InvalidDataException($"{folder}: tensor {name} is missing or has not {weight.Length} floats. Export the checkpoint again.");
+            return weight;
+        }).ToArray();
+        // Where the earlier norm is zero, what it hid is not known.
+        return [[], .. norms.Zip(norms.Skip(1), static (before, after) => before.Zip(after, static (b, a) => b == 0 ? 0 : a / b).ToArray())];
     }
 
     private static OrtValue Ints(ReadOnlySpan<int> values, params ReadOnlySpan<long> shape)

@@ -58,30 +58,37 @@ internal sealed unsafe class CalibratedLayers : IDisposable
     public void Run()
     {
         var table = _source.Tensor(TensorNames.Embedding);
-        var calibration = _forward.Embed(table, _tokens.CalibrationIds);
-        var exact = _forward.Embed(table, _tokens.HeldOutIds);
-        var quantised = _forward.Embed(table, _tokens.HeldOutIds);
+        using var calibration = _forward.Embed(table, _tokens.CalibrationIds);
+        using var exact = _forward.Embed(table, _tokens.HeldOutIds);
+        using var quantised = _forward.Embed(table, _tokens.HeldOutIds);
         for (var layer = 0; layer < _config.LayerCount; layer++)
         {
             _cancellationToken.ThrowIfCancellationRequested();
-            _inputs.Clear();
+            ForgetInputs();
             _shared = null;
             _downMean = null;
-            var probe = calibration.Copy();
+            using var probe = calibration.Copy();
             _forward.Run(layer, probe, _tokens.CalibrationLengths, Source, (name, inputs) => _inputs[name] = inputs);
             _forward.Run(layer, exact, _tokens.HeldOutLengths, Source);
             // The pass of the held-out tokens finds the panels written by the pass before it.
             _forward.Run(layer, calibration, _tokens.CalibrationLengths, Quantised);
             _forward.Run(layer, quantised, _tokens.HeldOutLengths, Quantised);
         }
-        _inputs.Clear();
+        ForgetInputs();
         Head(calibration, exact, quantised);
     }
 
     public void Dispose()
     {
+        ForgetInputs();
         _forward.Dispose();
         _matrix.Dispose();
+    }
+
+    private void ForgetInputs()
+    {
+        foreach (var inputs in _inputs.Values) inputs.Dispose();
+        _inputs.Clear();
     }
 
     private void Head(TokenMatrix calibration, TokenMatrix exact, TokenMatrix quantised)
@@ -89,7 +96,9 @@ internal sealed unsafe class CalibratedLayers : IDisposable
         var name = _places.ContainsKey(TensorNames.Head) ? TensorNames.Head : TensorNames.Embedding;
         var norm = Source(TensorNames.FinalNorm);
         // The norm's weights lie in the matrix that the next read overwrites.
-        var (h, exactRows, quantisedRows) = (_forward.Norm(calibration, norm), _forward.Norm(exact, norm), _forward.Norm(quantised, norm));
+        var h = _forward.Norm(calibration, norm);
+        using var exactRows = _forward.Norm(exact, norm);
+        using var quantisedRows = _forward.Norm(quantised, norm);
         _inputs[name] = h;
         var place = _places[name];
         if (place.Weight.Format.IsPacked) Ensure(place, 0, place.Weight.Rows, name);
@@ -104,7 +113,7 @@ internal sealed unsafe class CalibratedLayers : IDisposable
         for (long first = 0; first < weight.Rows; first += RowsAtOnce)
         {
             var count = Math.Min(RowsAtOnce, weight.Rows - first);
-            var part = _forward.Linear(x, isQuantised && weight.Format.IsPacked ? Panels(weight, first, count) : SourceMatrix(source, first, count));
+            using var part = _forward.Linear(x, isQuantised && weight.Format.IsPacked ? Panels(weight, first, count) : SourceMatrix(source, first, count));
             for (var t = 0; t < x.Tokens; t++) part.Row(t).CopyTo(logits.Row(t)[(int)first..]);
         }
         return logits;
@@ -211,8 +220,7 @@ internal sealed unsafe class CalibratedLayers : IDisposable
     {
         if (_inputs.TryGetValue(name, out var inputs)) return inputs;
         // The gates of routed experts: all see the layer's input.
-        LayerNames.TryParse(name[(name.IndexOf('.', StringComparison.Ordinal) + 1)..], out var layer, out _);
-        return _inputs[TensorNames.Router(layer)];
+        return LayerNames.TryParse(name[(name.IndexOf('.', StringComparison.Ordinal) + 1)..], out var layer, out _) ? _inputs[TensorNames.Router(layer)] : throw new ArgumentException($"Nobody has seen the inputs of {name}.", nameof(name));
     }
 
     /// <summary>What errors cost in the matrix whose first tensor has this name.</summary>

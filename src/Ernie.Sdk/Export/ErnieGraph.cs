@@ -36,6 +36,9 @@ internal sealed class ErnieGraph
 
     public static string KvCache(int layer) => $"kv_cache.{layer}";
 
+    /// <summary>Name of the node that runs a layer's routed experts.</summary>
+    public static string ExpertsNode(int layer) => $"{TensorNames.Layer(layer)}.mlp.experts";
+
     /// <summary>Debug outputs, in a debug export only: the residual stream after the embedding and each layer, and the final norm of the logit rows.</summary>
     public static string HiddenState(int layer) => $"debug.hidden.{layer}";
     public const string EmbeddingState = "debug.hidden.embedding";
@@ -134,7 +137,7 @@ internal sealed class ErnieGraph
 
         var y = $"{path}.mlp.experts.output";
         string[] outputs = _debugOutputs ? [y, RouterSelected(layer), RouterWeights(layer)] : [y];
-        _graph.Node(OperatorSchema.MoeExperts.Name, Ernie, $"{path}.mlp.experts", [h, router, bias, gateUp.Name, down.Name], outputs,
+        _graph.Node(OperatorSchema.MoeExperts.Name, Ernie, ExpertsNode(layer), [h, router, bias, gateUp.Name, down.Name], outputs,
         [
             (OperatorSchema.MoeExperts.ExpertCount, experts),
             (OperatorSchema.MoeExperts.ExpertsPerToken, _config.ExpertsPerToken),

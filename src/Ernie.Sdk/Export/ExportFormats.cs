@@ -13,8 +13,20 @@ internal static class ExportFormats
         var experts = FormatOf(options.Experts, options.GroupSize, nameof(options.Experts));
         var dense = FormatOf(options.Dense, options.GroupSize, nameof(options.Dense));
         var formats = ModelFormats.Of(experts ?? WeightFormat.BFloat16, dense ?? WeightFormat.BFloat16);
+        if (options.Int4Layers.Count > 0) formats = WithInt4Layers(source.Config, formats, options);
         if (experts is null || dense is null) formats = AsStored(source, formats, keepsExperts: experts is null, keepsDense: dense is null);
         return formats.Problem(source.Config) is { } problem ? throw new NotSupportedException($"The model cannot be exported like this: {problem}.") : formats;
+    }
+
+    private static ModelFormats WithInt4Layers(ErnieConfig config, ModelFormats formats, ErnieExportOptions options)
+    {
+        if (formats.Experts.Kind != WeightKind.Int2) throw new NotSupportedException("Single layers can only be int4 where the routed experts are int2. Export with int2 experts, or without a list of int4 layers.");
+        foreach (var layer in options.Int4Layers)
+        {
+            if (!config.IsMoeLayer(layer)) throw new NotSupportedException($"Layer {layer} has no routed experts that could be int4; layers {string.Join(", ", Enumerable.Range(0, config.LayerCount).Where(config.IsMoeLayer))} have.");
+        }
+        var int4 = FormatOf(ErniePrecision.Int4, options.GroupSize, nameof(options.Int4Layers))!.Value;
+        return formats with { Exceptions = options.Int4Layers.Distinct().Order().SelectMany(static layer => new[] { ErnieGraph.ExpertDown(layer), ErnieGraph.ExpertGateUp(layer) }).ToDictionary(static name => name, _ => int4) };
     }
 
     private static WeightFormat? FormatOf(ErniePrecision? precision, int groupSize, string option)
@@ -45,7 +57,7 @@ internal static class ExportFormats
         stored.Remove(TensorNames.Head, out var head);
         var (experts, dense) = (MostCommon(ErnieGraph.IsExperts) ?? formats.Experts, MostCommon(static name => !ErnieGraph.IsExperts(name)) ?? formats.Dense);
         var exceptions = stored.Where(pair => pair.Value != (ErnieGraph.IsExperts(pair.Key) ? experts : dense)).OrderBy(static pair => pair.Key, StringComparer.Ordinal);
-        return formats with { Experts = experts, Dense = dense, Head = head.IsPacked ? head : formats.Head, Exceptions = new Dictionary<string, WeightFormat>(exceptions) };
+        return formats with { Experts = experts, Dense = dense, Head = head.IsPacked ? head : formats.Head, Exceptions = new Dictionary<string, WeightFormat>(exceptions.Concat(formats.Exceptions.Where(pair => !stored.ContainsKey(pair.Key)))) };
 
         WeightFormat? MostCommon(Func<string, bool> isPart) =>
             stored.Where(pair => isPart(pair.Key)).CountBy(static pair => pair.Value).OrderByDescending(static count => count.Value).Select(static count => (WeightFormat?)count.Key).FirstOrDefault();

@@ -42,24 +42,27 @@ internal sealed unsafe class LayerForward : IDisposable
     /// <param name="x">[tokens, hidden], the tokens of all sequences.</param>
     /// <param name="lengths">Tokens of each sequence.</param>
     /// <param name="weights">Where the layer's matrices come from.</param>
-    /// <param name="inputs">Told what each matrix is multiplied with, by the name of its first tensor; a token matrix must not be changed.</param>
+    /// <param name="inputs">Told what each matrix is multiplied with, by the name of its first tensor; the matrices, of which one may come under several names, then belong to it, and must not be changed.</param>
     public void Run(int layer, TokenMatrix x, IReadOnlyList<int> lengths, LayerWeights weights, Action<string, TokenMatrix>? inputs = null)
     {
         var h = Norm(x, weights(TensorNames.InputNorm(layer)));
         inputs?.Invoke(TensorNames.Query(layer), h);
         var qkv = Linear(h, weights(TensorNames.Query(layer), TensorNames.Key(layer), TensorNames.Value(layer)));
+        if (inputs is null) h.Dispose();
         var y = Attention(qkv, lengths);
+        qkv.Dispose();
         inputs?.Invoke(TensorNames.AttentionOutput(layer), y);
         Add(x, Linear(y, weights(TensorNames.AttentionOutput(layer))));
+        if (inputs is null) y.Dispose();
 
         h = Norm(x, weights(TensorNames.PostAttentionNorm(layer)));
-        if (!_config.IsMoeLayer(layer))
+        if (_config.IsMoeLayer(layer))
         {
-            SwiGlu(x, h, TensorNames.Gate(layer), TensorNames.Up(layer), TensorNames.Down(layer), weights, inputs);
-            return;
+            Experts(layer, x, h, weights, inputs);
+            if (_config.SharedExpertCount > 0) SwiGlu(x, h, TensorNames.SharedGate(layer), TensorNames.SharedUp(layer), TensorNames.SharedDown(layer), weights, inputs);
         }
-        Experts(layer, x, h, weights, inputs);
-        if (_config.SharedExpertCount > 0) SwiGlu(x, h, TensorNames.SharedGate(layer), TensorNames.SharedUp(layer), TensorNames.SharedDown(layer), weights, inputs);
+        else SwiGlu(x, h, TensorNames.Gate(layer), TensorNames.Up(layer), TensorNames.Down(layer), weights, inputs);
+        if (inputs is null) h.Dispose();
     }
 
     /// <summary>Final norm of some tokens: what the head is multiplied with.</summary>
@@ -83,7 +86,6 @@ internal sealed unsafe class LayerForward : IDisposable
         var y = new TokenMatrix(x.Tokens, (int)(swiGlu ? weight.Rows / 2 : weight.Rows));
         _kernels.Linear(new LinearArguments { Input = x.Data, TokenCount = x.Tokens, Weight = weight, SwiGlu = swiGlu, Output = y.Data }, _context);
         GC.KeepAlive(x);
-        GC.KeepAlive(y);
         return y;
     }
 
@@ -99,6 +101,7 @@ internal sealed unsafe class LayerForward : IDisposable
         var a = Linear(h, weights(gate, up), swiGlu: true);
         inputs?.Invoke(down, a);
         Add(x, Linear(a, weights(down)));
+        if (inputs is null) a.Dispose();
     }
 
     /// <summary>Sequences one after another: the cache holds one.</summary>
@@ -134,7 +137,7 @@ internal sealed unsafe class LayerForward : IDisposable
     {
         var perToken = _config.ExpertsPerToken;
         inputs?.Invoke(TensorNames.Router(layer), h);
-        var logits = Linear(h, weights(TensorNames.Router(layer)));
+        using var logits = Linear(h, weights(TensorNames.Router(layer)));
         var bias = new ReadOnlySpan<float>(weights(TensorNames.CorrectionBias(layer)).Data, _config.ExpertCount);
         var chosen = new int[x.Tokens * perToken];
         var shares = new float[x.Tokens * perToken];
@@ -156,13 +159,19 @@ internal sealed unsafe class LayerForward : IDisposable
                 tokens.Add(i / perToken);
                 share.Add(shares[i]);
             }
-            var rows = h.Gather(System.Runtime.InteropServices.CollectionsMarshal.AsSpan(tokens));
+            using var rows = h.Gather(System.Runtime.InteropServices.CollectionsMarshal.AsSpan(tokens));
             var a = Linear(rows, weights(TensorNames.ExpertGate(layer, e), TensorNames.ExpertUp(layer, e)), swiGlu: true);
             inputs?.Invoke(TensorNames.ExpertDown(layer, e), a);
-            var y = Linear(a, weights(TensorNames.ExpertDown(layer, e)));
+            using var y = Linear(a, weights(TensorNames.ExpertDown(layer, e)));
+            if (inputs is null) a.Dispose();
             for (var i = 0; i < tokens.Count; i++) TensorPrimitives.MultiplyAdd(y.Row(i), share[i], x.Row(tokens[i]), x.Row(tokens[i]));
         }
     }
 
-    private static void Add(TokenMatrix x, TokenMatrix y) => TensorPrimitives.Add(x.Values, y.Values, x.Values);
+    /// <summary>x += y, which is not needed any more.</summary>
+    private static void Add(TokenMatrix x, TokenMatrix y)
+    {
+        TensorPrimitives.Add(x.Values, y.Values, x.Values);
+        y.Dispose();
+    }
 }

@@ -27,6 +27,12 @@ internal sealed record ModelFormats
     /// <summary>Format of another matrix, embedding and head apart.</summary>
     public WeightFormat OfDense(string weight) => Exceptions.TryGetValue(weight, out var format) ? format : Dense;
 
+    /// <summary>As <see cref="OfExperts(string)"/>, of a layer's weight.</summary>
+    public WeightFormat OfExperts(Func<int, string> weight, int layer) => Exceptions.Count == 0 ? Experts : OfExperts(weight(layer));
+
+    /// <summary>As <see cref="OfDense(string)"/>, of a layer's weight.</summary>
+    public WeightFormat OfDense(Func<int, string> weight, int layer) => Exceptions.Count == 0 ? Dense : OfDense(weight(layer));
+
     /// <summary>As in <c>experts int2 (52 of 54 matrices), int4/channel (2), dense int8/channel, embedding bf16, head bf16</c>.</summary>
     public string Describe(ErnieConfig config)
     {
@@ -60,17 +66,24 @@ internal sealed record ModelFormats
     {
         if (!Experts.IsValid || !Dense.IsValid || !Embedding.IsValid || !Head.IsValid || Exceptions.Values.Any(static format => !format.IsValid)) return "a weight format does not exist";
         if (Embedding.IsPacked) return $"the embedding cannot be {Embedding}: its rows are gathered one by one";
-        if (Dense.Kind == WeightKind.Int2 || Head.Kind == WeightKind.Int2) return "int2 is for routed experts only";
+        if (Dense.Kind == WeightKind.Int2 || Head.Kind == WeightKind.Int2) return ExpertsOnly;
+        if (Exceptions.Count == 0)
+        {
+            // Without building a graph, which takes its time in a model of many experts.
+            var isInt2 = Experts.Kind == WeightKind.Int2 && config.MoeLayerCount > 0;
+            return isInt2 ? Int2Problem("gate_up_proj", config.HiddenSize) ?? Int2Problem("down_proj", config.ExpertIntermediateSize) : null;
+        }
         var weights = ErnieGraph.Build(config, this).Weights.ToDictionary(static weight => weight.Name, StringComparer.Ordinal);
         foreach (var (name, format) in Exceptions)
         {
             if (!weights.TryGetValue(name, out var weight) || weight.Format != format) return $"no matrix {name} can be {format}";
         }
-        foreach (var weight in weights.Values.Where(static weight => weight.Format.Kind == WeightKind.Int2))
-        {
-            if (!ErnieGraph.IsExperts(weight.Name)) return "int2 is for routed experts only";
-            if (weight.Columns % Wint2.InputsPerScaleByte != 0) return $"{weight.Name} has {weight.Columns} inputs, int2 takes multiples of {Wint2.InputsPerScaleByte}";
-        }
-        return null;
+        var packed = weights.Values.Where(static weight => weight.Format.Kind == WeightKind.Int2).ToList();
+        return packed.All(static weight => ErnieGraph.IsExperts(weight.Name)) ? packed.Select(static weight => Int2Problem(weight.Name, weight.Columns)).FirstOrDefault(static problem => problem is not null) : ExpertsOnly;
     }
+
+    private const string ExpertsOnly = "int2 is for routed experts only";
+
+    private static string? Int2Problem(string weight, long columns) =>
+        columns % Wint2.InputsPerScaleByte == 0 ? null : $"{weight} of the routed experts has {columns} inputs, int2 takes multiples of {Wint2.InputsPerScaleByte}";
 }

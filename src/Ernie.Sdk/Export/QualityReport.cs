@@ -68,7 +68,8 @@ internal sealed class QualityReport
             {
                 var count = Math.Min(Chunk, length - 1 - t);
                 int[] rows = [.. Enumerable.Range(first + t, count)];
-                var (p, q) = (head(exact.Gather(rows), false), head(quantised.Gather(rows), true));
+                using TokenMatrix a = exact.Gather(rows), b = quantised.Gather(rows);
+                using TokenMatrix p = head(a, false), q = head(b, true);
                 for (var i = 0; i < count; i++) _divergence.Add(p.Row(i), q.Row(i), tokens.HeldOutIds[first + t + i + 1]);
             }
             first += length;

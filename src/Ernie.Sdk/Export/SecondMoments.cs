@@ -47,7 +47,7 @@ internal static unsafe class SecondMoments
         var n = x.Columns;
         var sums = new double[(long)n * n];
         // [columns, tokens of a chunk]: products of inputs are then dots of contiguous rows.
-        var transposed = new TokenMatrix(n, Chunk);
+        using var transposed = new TokenMatrix(n, Chunk);
         for (var first = 0; first < x.Tokens; first += Chunk)
         {
             var count = Math.Min(Chunk, x.Tokens - first);

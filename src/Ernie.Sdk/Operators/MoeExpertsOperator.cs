@@ -15,6 +15,7 @@ internal sealed class MoeExpertsOperator(OperatorEnvironment environment) : Cust
     {
         private readonly OperatorEnvironment _environment;
         private readonly ExpertsArguments _template;
+        private readonly int _index;
 
         public Kernel(OperatorEnvironment environment, OrtKernelInfo info)
         {
@@ -40,6 +41,8 @@ internal sealed class MoeExpertsOperator(OperatorEnvironment environment) : Cust
             template.GateUp = Weights.Matrix(info, 3, "gate_up", [here, 2L * template.IntermediateSize, hidden], template.IntermediateSize, OperatorSchema.Packed.GateUpBits, OperatorSchema.Packed.GateUpBlockSize);
             template.Down = Weights.Matrix(info, 4, "down", [here, hidden, template.IntermediateSize], hidden, OperatorSchema.Packed.DownBits, OperatorSchema.Packed.DownBlockSize);
             _template = template;
+            _index = IndexOf(environment.Load, info.NodeName, template);
+            environment.Prefetch?.Register(_index, template);
         }
 
         public override void Compute(OrtComputeContext context)
@@ -52,7 +55,22 @@ internal sealed class MoeExpertsOperator(OperatorEnvironment environment) : Cust
             arguments.Output = (float*)context.Output(0, x[0], x[1]);
             arguments.Selected = (int*)context.Output(1, x[0], arguments.ExpertsPerToken);
             arguments.Weights = (float*)context.Output(2, x[0], arguments.ExpertsPerToken);
-            if (arguments.TokenCount > 0) _environment.Kernels.Experts(arguments, _environment.Enter(context));
+            if (arguments.TokenCount == 0) return;
+            var choices = checked(arguments.TokenCount * arguments.ExpertsPerToken);
+            if (arguments.Selected == null) arguments.Selected = _environment.Choices(choices);
+            var kernelContext = _environment.Enter(context);
+            _environment.Prefetch?.Begin(_index, arguments.Input, arguments.TokenCount, _environment.Kernels, kernelContext);
+            _environment.Kernels.Experts(arguments, kernelContext);
+            _environment.Load.Layers[_index].Add(new ReadOnlySpan<int>(arguments.Selected, choices), arguments.TokenCount);
+        }
+
+        /// <summary>The place of a node among the model's mixture-of-experts layers: ONNX Runtime creates kernels in an order of its own, but the graph names nodes by layer.</summary>
+        private static int IndexOf(ExpertLoad load, string node, in ExpertsArguments template)
+        {
+            var index = load.IndexOf(node);
+            if (index < 0 || load.ExpertCount != template.ExpertCount || load.ExpertsPerToken != template.ExpertsPerToken)
+                throw new InvalidDataException($"Node {node} with {template.ExpertsPerToken} of {template.ExpertCount} experts is no mixture of experts of the model that the manifest describes. Export the checkpoint again.");
+            return index;
         }
     }
 }

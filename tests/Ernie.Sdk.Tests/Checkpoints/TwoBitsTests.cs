@@ -236,8 +236,12 @@ public class TwoBitsTests
                 return t;
             }));
             using var checkpoint = Checkpoint.Open(folder.Path);
-            var e = Assert.Throws<InvalidDataException>(() => ErnieExporter.Export(checkpoint, null, folder.File("out"), new ErnieExportOptions(), null, CancellationToken.None));
-            Assert.Contains("must be finite", e.Message, StringComparison.Ordinal);
+            foreach (ErniePrecision? precision in new ErniePrecision?[] { null, ErniePrecision.Float32 })
+            {
+                var options = new ErnieExportOptions { Experts = precision, Dense = precision };
+                var e = Assert.Throws<InvalidDataException>(() => ErnieExporter.Export(checkpoint, null, folder.File("out"), options, null, CancellationToken.None));
+                Assert.Contains("must be finite", e.Message, StringComparison.Ordinal);
+            }
         }
     }
 

@@ -37,7 +37,7 @@ public sealed class CommandLineTests
     [InlineData("generate x --max-tokens 1 --kernels none")]
     [InlineData("generate x --max-tokens 1 --threads 0")]
     [InlineData("export x")]
-    [InlineData("export x y --experts int4")]
+    [InlineData("export x y --experts int3")]
     [InlineData("synth --out x --shape 7b")]
     [InlineData("synth --out x --shape 21b --layers 29")]
     [InlineData("")]

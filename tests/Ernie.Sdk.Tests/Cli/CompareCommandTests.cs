@@ -24,7 +24,7 @@ public sealed class CompareCommandTests
         var lines = (await CommandRun.Async("compare", reference, folder.File("int8"), folder.File("int4"), "--json")).Succeeded().Out.TrimEnd().Split('\n').Select(static line => JsonNode.Parse(line)!).ToList();
         Assert.Equal([16, 8.2, 4.2], lines.Select(static line => Math.Round((double)line["bits"]!, 1)));
         Assert.Equal(0, (double)lines[0]["divergence"]!);
-        Assert.InRange((double)lines[1]["divergence"]!, 1e-6, 0.01);
+        Assert.InRange((double)lines[1]["divergence"]!, 1e-6, 0.05);
         Assert.InRange((double)lines[2]["divergence"]!, (double)lines[1]["divergence"]!, 1);
         Assert.InRange((double)lines[2]["agreement"]!, 0.5, (double)lines[1]["agreement"]!);
     }

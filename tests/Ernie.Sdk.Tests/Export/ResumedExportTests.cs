@@ -80,7 +80,7 @@ public sealed class ResumedExportTests(ITestOutputHelper output)
         var options = interrupted.Options;
         switch (what)
         {
-            case "options": options = new ErnieExportOptions { Experts = ErniePrecision.Int4, Dense = ErniePrecision.Int8, GroupSize = 64, ModelName = "model" }; break;
+            case "options": options = new ErnieExportOptions { Experts = ErniePrecision.Int4, Dense = ErniePrecision.Int8, GroupSize = 64, ModelName = "model", Calibrate = false }; break;
             case "checkpoint": File.SetLastWriteTimeUtc(Path.Combine(interrupted.Checkpoint, "model.safetensors"), DateTime.UtcNow.AddDays(-1)); break;
             case "journal": File.WriteAllText(journal, "x" + File.ReadAllText(journal)); break;
             case "no journal": File.Delete(journal); break;
@@ -172,7 +172,7 @@ public sealed class ResumedExportTests(ITestOutputHelper output)
     {
         private readonly TemporaryFolder _folder = new();
 
-        public ErnieExportOptions Options { get; } = new() { Experts = ErniePrecision.Int4, Dense = ErniePrecision.Int8, GroupSize = 32, ModelName = "model" };
+        public ErnieExportOptions Options { get; } = new() { Experts = ErniePrecision.Int4, Dense = ErniePrecision.Int8, GroupSize = 32, ModelName = "model", Calibrate = false };
         public string Checkpoint => _folder.File("checkpoint");
         public string Whole => _folder.File("whole");
         public string Target => _folder.File("out");

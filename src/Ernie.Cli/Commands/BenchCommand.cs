@@ -1,0 +1,97 @@
+using System.CommandLine;
+using System.Globalization;
+using System.Text.Json;
+using Ernie.Cli.Measuring;
+
+namespace Ernie.Cli.Commands;
+
+/// <summary><c>ernie bench</c>: how fast a model runs, beside what the machine can do.</summary>
+internal static class BenchCommand
+{
+    /// <summary>How measurements are written to files.</summary>
+    public static JsonSerializerOptions Json { get; } = new() { WriteIndented = true, PropertyNamingPolicy = JsonNamingPolicy.CamelCase };
+
+    public static Command Create(CommandStreams streams)
+    {
+        var runs = new Option<int>("--runs") { Description = "Repetitions; medians are shown.", DefaultValueFactory = static _ => 3, HelpName = "N" }.InRange(1, 1000);
+        var tokens = new Option<int>("--tokens") { Description = "Tokens that each sequence decodes in a run.", DefaultValueFactory = static _ => 48, HelpName = "N" }.InRange(2, 1 << 20);
+        var sequences = CommonOptions.Numbers("--sequences", "Sequences that decode at once, with commas between.", "1,2,4,8,16,32,64", 4096);
+        var prefill = CommonOptions.Numbers("--prefill", "Lengths of prompts, with commas between.", "128,512,2048", 1 << 20);
+        var json = new Option<string?>("--json") { Description = "Also write everything to this file.", HelpName = "FILE" };
+        var plot = Plot();
+        var command = new DocumentedCommand("bench",
+            "Measures a model: load, memory, decode, prefill.",
+            "Rates stand beside what the machine reads from memory and computes from registers, measured in the same run. Bytes are counted from the tensors that each step was given; of the experts only\nthose that its tokens chose. Prompts are random ids, other ones in every run. Load time is of files in the page cache: of all loads but the first.",
+            "ernie bench model", "ernie bench model --sequences 1,8 --prefill 512 --runs 5 --json bench.json --plot bench.svg");
+        var model = ModelOptions.AddTo(command, null, defaultKv: "bf16");
+        foreach (var option in new Option[] { runs, tokens, sequences, prefill, json, plot }) command.Add(option);
+        command.SetAction(async (result, cancellationToken) =>
+        {
+            var plan = new ModelBenchmarkPlan
+            {
+                Threads = model.Threads(result),
+                Runs = result.GetValue(runs),
+                Tokens = result.GetValue(tokens),
+                Sequences = CommonOptions.NumbersOf(result.GetValue(sequences)!),
+                Prompts = CommonOptions.NumbersOf(result.GetValue(prefill)!),
+            };
+            var mostSequences = plan.Sequences.Append(1).Max();
+            ModelBenchmarkResult measured;
+            using (var progress = new ProgressLine(streams, "bench"))
+            {
+                var benchmark = new ModelBenchmark(plan, wrap => model.LoadAsync(result, streams, mostSequences, cancellationToken, wrap: wrap), text => progress.Show(null, () => text));
+                measured = await benchmark.RunAsync(cancellationToken).ConfigureAwait(false);
+            }
+            await streams.Out.WriteAsync(Table(measured)).ConfigureAwait(false);
+            if (result.GetValue(json) is { } file) await File.WriteAllTextAsync(file, JsonSerializer.Serialize(measured, Json) + "\n", cancellationToken).ConfigureAwait(false);
+            if (result.GetValue(plot) is { } picture) BenchmarkPlot.Save(measured, picture);
+            return ExitCode.Success;
+        });
+        return command;
+    }
+
+    internal static string Table(ModelBenchmarkResult r)
+    {
+        var text = new StringWriter(CultureInfo.InvariantCulture) { NewLine = "\n" };
+        text.WriteLine($"model    {r.Model}: {r.Formats}; {Size.Text(r.WeightBytes)} of weights");
+        text.WriteLine($"runs on  {r.Machine.Processor}, {r.Threads} threads, kernels {r.Kernels}, .NET {r.Machine.DotNet}, ONNX Runtime {r.Machine.OnnxRuntime}");
+        text.WriteLine($"probes   {Probes(r.Before, r.After, r.Threads)}");
+        var warm = r.Loads.Skip(1).ToArray();
+        text.WriteLine($"load     {Median.Of(warm.Select(static l => l.FirstToken)):F2} s to the first token of {ModelBenchmarkPlan.LoadPromptTokens}, of them {Median.Of(warm.Select(static l => l.Loaded)):F2} s in LoadAsync; the first load {r.Loads[0].FirstToken:F2} s");
+        text.WriteLine($"memory   {Size.Text(r.Memory.Private)} private{(r.Memory.Mapped is { } mapped ? $" and {Size.Text(mapped)} of file pages" : "")} after that; {Size.Text(r.Memory.PeakPrivate)} private at the peak of {r.Memory.PrefillTokens} prompt tokens; peak of all {Size.Text(r.Memory.After.Peak)}");
+        if (r.Decode.Count > 0)
+        {
+            text.WriteLine();
+            text.WriteLine($"{"decode",-10} {"tok/s",9} {"ms/step",9} {"GB/step",8} {"GB/s",7} {"probe",7} {"%",4} {"GOP/s",8}{(r.ExpertCount > 0 ? $"  experts a layer, step / run (of {r.ExpertCount})" : "")}");
+            foreach (var d in r.Decode)
+                text.WriteLine($"{d.Sequences,10} {d.TokensPerSecond,9:F1} {d.StepSeconds * 1e3,9:F2} {d.StepBytes / 1e9,8:F3} {d.BytesPerSecond / 1e9,7:F1} {d.ReadProbe / 1e9,7:F1} {d.BytesPerSecond / d.ReadProbe * 100,4:F0} {d.OperationsPerSecond / 1e9,8:F0}{(r.ExpertCount > 0 ? $"  {d.DistinctExperts:F1} / {d.TouchedExperts:F1}" : "")}");
+        }
+        if (r.Prefill.Count > 0)
+        {
+            text.WriteLine();
+            text.WriteLine($"{"prefill",-10} {"tok/s",9} {"ms",9} {"GB read",8} {"GOP/s",7} {"probe",7} {"%",4}{(r.ExpertCount > 0 ? "           experts a layer" : "")}");
+            foreach (var p in r.Prefill)
+                text.WriteLine($"{p.Tokens,10} {p.TokensPerSecond,9:F1} {p.Seconds * 1e3,9:F1} {p.Bytes / 1e9,8:F3} {p.OperationsPerSecond / 1e9,7:F0} {p.ArithmeticProbe / 1e9,7:F0} {p.OperationsPerSecond / p.ArithmeticProbe * 100,4:F0}{(r.ExpertCount > 0 ? $"           {p.TouchedExperts:F1}" : "")}");
+        }
+        return text.ToString();
+    }
+
+    /// <summary>What the machine could do before and after.</summary>
+    public static string Probes(MachineReading before, MachineReading after, int threads)
+    {
+        return $"read {Pair(before.ReadOneThread, after.ReadOneThread)} GB/s with one thread, {Pair(before.ReadAllThreads, after.ReadAllThreads)} with {threads}; float {Pair(before.Float, after.Float)} GOP/s{(before.Int8 is { } int8 ? $", int8 {Pair(int8, after.Int8!.Value)}" : "")} (before and after)";
+
+        static string Pair(double before, double after) => string.Create(CultureInfo.InvariantCulture, $"{before / 1e9:F1} and {after / 1e9:F1}");
+    }
+
+    /// <summary>The option that draws; another kind of file is wrong usage, before anything is measured.</summary>
+    public static Option<string?> Plot()
+    {
+        var plot = new Option<string?>("--plot") { Description = "Also draw it to this file.", HelpName = "FILE.svg|FILE.png" };
+        plot.Validators.Add(static result =>
+        {
+            if (result.Tokens.Count == 1 && !BenchmarkPlot.IsPicture(result.Tokens[0].Value)) result.AddError($"--plot draws .svg and .png; '{result.Tokens[0].Value}' is neither.");
+        });
+        return plot;
+    }
+}

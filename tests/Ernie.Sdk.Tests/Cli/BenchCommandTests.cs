@@ -1,0 +1,71 @@
+using System.Text.Json;
+
+namespace Ernie.Sdk.Tests.Cli;
+
+/// <summary>What <c>ernie bench</c> and <c>ernie bench-layer</c> report. No figure is asserted that depends on the machine's speed.</summary>
+public sealed class BenchCommandTests(ExportedTinyModel tiny) : IClassFixture<ExportedTinyModel>
+{
+    [Fact]
+    public async Task Bench_WritesTableJsonAndPicture()
+    {
+        using var folder = new TemporaryFolder();
+        var run = (await CommandRun.Async("bench", tiny.Model, "--runs", "1", "--tokens", "4", "--sequences", "1,3", "--prefill", "20,140", "--json", folder.File("b.json"), "--plot", folder.File("b.svg"))).Succeeded();
+        Assert.Contains("ernie-tiny-moe", run.Lines[0], StringComparison.Ordinal);
+        using var json = JsonDocument.Parse(await File.ReadAllTextAsync(folder.File("b.json"), TestContext.Current.CancellationToken));
+        var root = json.RootElement;
+        Assert.Equal([1, 3], root.GetProperty("decode").EnumerateArray().Select(static d => d.GetProperty("sequences").GetInt32()));
+        Assert.Equal([20, 140], root.GetProperty("prefill").EnumerateArray().Select(static p => p.GetProperty("tokens").GetInt32()));
+        foreach (var decode in root.GetProperty("decode").EnumerateArray())
+        {
+            Assert.True(decode.GetProperty("tokensPerSecond").GetDouble() > 0);
+            // Two of eight experts a token: one sequence reads exactly these, several read between these and all they choose.
+            var sequences = decode.GetProperty("sequences").GetInt32();
+            Assert.InRange(decode.GetProperty("distinctExperts").GetDouble(), 2, 2 * sequences);
+            Assert.InRange(decode.GetProperty("touchedExperts").GetDouble(), decode.GetProperty("distinctExperts").GetDouble(), 8);
+        }
+        Assert.True(root.GetProperty("before").GetProperty("readAllThreads").GetDouble() > 0);
+        Assert.True(root.GetProperty("memory").GetProperty("peakPrivate").GetInt64() > 0);
+        var picture = await File.ReadAllTextAsync(folder.File("b.svg"), TestContext.Current.CancellationToken);
+        Assert.StartsWith("<?xml", picture, StringComparison.Ordinal);
+        Assert.Contains("<svg", picture, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("--sequences", "0")]
+    [InlineData("--prefill", "1,x")]
+    [InlineData("--plot", "picture.jpg")]
+    public async Task Bench_WrongUsage_IsRefusedBeforeLoading(string option, string value)
+    {
+        var run = await CommandRun.Async("bench", "no-such-model", option, value);
+        Assert.Equal(2, run.ExitCode);
+        Assert.Contains(option, run.Error, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task BenchLayer_ChecksAndTimesOursAndOnnxRuntimes()
+    {
+        using var folder = new TemporaryFolder();
+        (await CommandRun.Async("bench-layer", "--model", tiny.Model, "--formats", "bf16,int4/32,int8/128", "--tokens", "1,5", "--runs", "1", "--rotate", "1", "--json", folder.File("l.json"), "--plot", folder.File("l.png"))).Succeeded();
+        using var json = JsonDocument.Parse(await File.ReadAllTextAsync(folder.File("l.json"), TestContext.Current.CancellationToken));
+        Assert.Empty(json.RootElement.GetProperty("absent").EnumerateArray());
+        var rows = json.RootElement.GetProperty("rows").EnumerateArray().ToArray();
+        // Both layers, twice: three formats of ours and, in blocks of 32 and 128, two widths of theirs.
+        foreach (var layer in rows.GroupBy(static r => r.GetProperty("layer").GetString()))
+        {
+            Assert.Equal(2 * 3, layer.Count(static r => r.GetProperty("isOurs").GetBoolean()));
+            Assert.Contains(layer, static r => !r.GetProperty("isOurs").GetBoolean());
+        }
+        Assert.Equal(2, rows.Select(static r => r.GetProperty("layer").GetString()).Distinct().Count());
+        // A row is only there if its check passed; ours is far closer to the reference than 8-bit activations alone would be.
+        Assert.All(rows, static r => Assert.InRange(r.GetProperty("difference").GetDouble(), 0, r.GetProperty("isOurs").GetBoolean() ? 1e-3 : 0.05));
+        Assert.Equal([0x89, (byte)'P', (byte)'N', (byte)'G'], File.ReadAllBytes(folder.File("l.png"))[..4]);
+    }
+
+    [Fact]
+    public async Task BenchLayer_UnknownFormat_IsWrongUsage()
+    {
+        var run = await CommandRun.Async("bench-layer", "--formats", "int3");
+        Assert.Equal(2, run.ExitCode);
+        Assert.Contains("int3", run.Error, StringComparison.Ordinal);
+    }
+}
