@@ -148,12 +148,13 @@ public sealed class ResumedExportTests(ITestOutputHelper output)
     private static async Task<HashSet<string>> ContinueAsync(Interrupted interrupted, ErnieExportOptions? options = null, bool compare = true)
     {
         var all = new HashSet<string>();
-        var checking = true;
+        var total = -1L;
         var progress = new DirectProgress(report =>
         {
-            // Reports begin again at zero once leftovers are checked.
-            if (report.BytesDone == 0) checking = false;
-            if (!checking && report.Stage != "weights") all.Add(report.Stage);
+            // Leftovers are checked before anything is written, against a total of their own.
+            if (report.BytesTotal != total) all.Clear();
+            total = report.BytesTotal;
+            if (report.Stage != "weights") all.Add(report.Stage);
         });
         await ErnieExporter.ExportAsync(interrupted.Checkpoint, interrupted.Target, options ?? interrupted.Options, progress, Token);
         Assert.False(Directory.Exists(interrupted.Partial));

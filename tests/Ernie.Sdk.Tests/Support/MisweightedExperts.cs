@@ -28,6 +28,7 @@ internal sealed unsafe class MisweightedExperts(CpuKernels inner, Func<double[],
             one.Weights = weights.Pointer;
             inner.Experts(one, context);
             int[] chosen = [.. selected.Span];
+            if (a.Selected != null) selected.Span.CopyTo(new Span<int>(a.Selected + (nint)t * a.ExpertsPerToken, a.ExpertsPerToken));
             float[] right = [.. weights.Span];
             var wrong = weigh([.. chosen.Select(e => Probability(a, one.Input, e))], [.. chosen.Select(e => (double)a.CorrectionBias[e])]);
 
