@@ -82,6 +82,7 @@ internal static class ErnieCommandLine
             GenerateCommand.Create(streams),
             LogitsCommand.Create(streams),
             PerplexityCommand.Create(streams),
+            CompareCommand.Create(streams),
             ExpertsCommand.Create(streams),
             SynthCommand.Create(streams),
             BenchCommand.Create(streams),

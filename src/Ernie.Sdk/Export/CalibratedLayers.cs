@@ -15,7 +15,6 @@ internal sealed unsafe class CalibratedLayers : IDisposable
 {
     /// <summary>Tokens' worth of the layer's mean that an expert's own statistics are mixed with.</summary>
     private const double PriorTokens = 32;
-    private const int RowsPerItem = PanelLayout.Rows;
 
     private readonly IWeightSource _source;
     private readonly CalibrationTokens _tokens;
@@ -33,6 +32,8 @@ internal sealed unsafe class CalibratedLayers : IDisposable
     /// <summary>Metric of the current layer's MLP input, which all its experts share.</summary>
     private ErrorMetric? _shared;
     private float[]? _downMean;
+    /// <summary>Rows whose errors are in the report, by weight and first row.</summary>
+    private readonly HashSet<(string Weight, long Row)> _measured = [];
 
     public CalibratedLayers(IWeightSource source, IEnumerable<ExportedWeight> weights, CalibrationTokens tokens, PanelFile file, QualityReport report, CancellationToken cancellationToken)
     {
@@ -66,11 +67,8 @@ internal sealed unsafe class CalibratedLayers : IDisposable
             _inputs.Clear();
             _shared = null;
             _downMean = null;
-            if (NeedsInputs(layer))
-            {
-                var probe = calibration.Copy();
-                _forward.Run(layer, probe, _tokens.CalibrationLengths, Source, (name, inputs) => _inputs[name] = inputs);
-            }
+            var probe = calibration.Copy();
+            _forward.Run(layer, probe, _tokens.CalibrationLengths, Source, (name, inputs) => _inputs[name] = inputs);
             _forward.Run(layer, exact, _tokens.HeldOutLengths, Source);
             // The pass of the held-out tokens finds the panels written by the pass before it.
             _forward.Run(layer, calibration, _tokens.CalibrationLengths, Quantised);
@@ -84,12 +82,6 @@ internal sealed unsafe class CalibratedLayers : IDisposable
     {
         _forward.Dispose();
         _matrix.Dispose();
-    }
-
-    private bool NeedsInputs(int layer)
-    {
-        var prefix = TensorNames.Layer(layer) + ".";
-        return _places.Values.Any(place => place.Weight.Format.IsPacked && place.Weight.Name.StartsWith(prefix, StringComparison.Ordinal) && !_file.IsFinished(place.Weight));
     }
 
     private void Head(TokenMatrix calibration, TokenMatrix exact, TokenMatrix quantised)
@@ -171,38 +163,55 @@ internal sealed unsafe class CalibratedLayers : IDisposable
         return new PackedMatrix(weight.Format, data, (nint)count, (nint)weight.Columns, (nint)Math.Min(count, weight.SectionRows));
     }
 
-    /// <summary>Quantises rows unless they are in the file.</summary>
+    /// <summary>Quantises rows unless they are in the file, and measures what that cost, once.</summary>
     private void Ensure((ExportedWeight Weight, SourceRows Rows, long FirstRow) place, long first, long count, string name)
     {
         var weight = place.Weight;
-        if (_file.IsWritten(weight, PanelAt(weight, first))) return;
+        if (!_measured.Add((weight.Name, first))) return;
+        // A quantised checkpoint's own panels are taken as they are.
+        var isCarried = place.Rows.ArePacked(first, count);
+        var isWritten = _file.IsWritten(weight, PanelAt(weight, first));
+        if (isCarried && isWritten) return;
         _cancellationToken.ThrowIfCancellationRequested();
         var layout = new PanelLayout(weight.Format, weight.Columns);
         var columns = (int)weight.Columns;
-        // A quantised checkpoint's own panels are taken as they are.
-        var metric = place.Rows.ArePacked(first, count) ? null : Metric(name);
+        var metric = isCarried || isWritten ? null : Metric(name);
         var encoder = metric is not null && weight.Format.Kind == WeightKind.Int2 ? new Wint2Encoder(metric) : null;
+        var moments = isCarried ? null : SecondMoments.Diagonal(InputsOf(name));
         foreach (var (row, rows) in Runs(weight, first, count))
         {
             var errors = new TensorError[PanelLayout.PanelCount(rows)];
             _parallel.For(errors.Length, panel =>
             {
                 var begin = row + panel * (long)PanelLayout.Rows;
-                var part = (int)Math.Min(RowsPerItem, row + rows - begin);
+                var part = (int)Math.Min(PanelLayout.Rows, row + rows - begin);
                 var bytes = new byte[layout.PanelBytes];
-                if (metric is null) place.Rows.ReadPanels(layout, begin, part, bytes);
+                if (isCarried)
+                {
+                    place.Rows.ReadPanels(layout, begin, part, bytes);
+                    _file.Write(weight, PanelAt(weight, row) + panel, bytes);
+                    return;
+                }
+                var values = new float[part * columns];
+                place.Rows.Read(begin, values);
+                if (metric is null) _file.Read(weight, PanelAt(weight, row) + panel, bytes.Length, bytes);
                 else
                 {
-                    var values = new float[part * columns];
-                    place.Rows.Read(begin, values);
                     MatrixQuantizer.Quantize(weight.Format, name, values, metric, encoder, bytes);
-                    errors[panel] = TensorError.Of(layout, bytes, values, metric.Moments);
+                    _file.Write(weight, PanelAt(weight, row) + panel, bytes);
                 }
-                _file.Write(weight, PanelAt(weight, row) + panel, bytes);
+                errors[panel] = TensorError.Of(layout, bytes, values, moments);
             });
-            if (metric is not null) _report.Add(weight, errors);
+            if (!isCarried) _report.Add(weight, errors);
         }
-        _file.Written(weight, PanelAt(weight, first + count - 1) + 1);
+        if (!isWritten) _file.Written(weight, PanelAt(weight, first + count - 1) + 1);
+    }
+
+    private TokenMatrix InputsOf(string name)
+    {
+        if (_inputs.TryGetValue(name, out var inputs)) return inputs;
+        // The gates of routed experts: all see the layer's input.
+        return LayerNames.TryParse(name[(name.IndexOf('.', StringComparison.Ordinal) + 1)..], out var layer, out _) ? _inputs[TensorNames.Router(layer)] : throw new ArgumentException($"Nobody has seen the inputs of {name}.", nameof(name));
     }
 
     /// <summary>What errors cost in the matrix whose first tensor has this name.</summary>

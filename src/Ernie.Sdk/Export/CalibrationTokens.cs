@@ -12,7 +12,7 @@ internal sealed class CalibrationTokens
     /// <summary>Tokens of a sequence.</summary>
     public const int SequenceLength = 512;
     /// <summary>Sequences taken of longer input, spread over all of it.</summary>
-    public const int MaxSequences = 10;
+    public const int MaxSequences = 20;
     /// <summary>One of this many sequences is held out.</summary>
     private const int HeldOutEvery = 5;
     private const string DefaultText = "Ernie.Sdk.Export.calibration.txt";
@@ -58,10 +58,13 @@ internal sealed class CalibrationTokens
     public int[] HeldOutIds { get; }
     public IReadOnlyList<int> HeldOutLengths { get; }
 
+    /// <summary>The held-out sequences, and the others too if <paramref name="all"/>.</summary>
+    public IEnumerable<int[]> Sequences(bool all) => all ? Cut(CalibrationIds, CalibrationLengths).Concat(Cut(HeldOutIds, HeldOutLengths)) : Cut(HeldOutIds, HeldOutLengths);
+
     /// <summary>Text, or JSON lines <c>{"ids": […]}</c>, which need no tokenizer; null for the text that comes with the library.</summary>
     /// <exception cref="FileNotFoundException">There is no such file.</exception>
     /// <exception cref="InvalidDataException">The file holds neither, or too little, or the model has no tokenizer to read text with.</exception>
-    public static CalibrationTokens Read(string? path, Func<ErnieTokenizer?> tokenizer, ErnieConfig config)
+    public static CalibrationTokens Read(string? path, Func<ErnieTokenizer?> tokenizer, ErnieConfig config, int maxSequences = MaxSequences)
     {
         string text;
         if (path is null)
@@ -77,10 +80,10 @@ internal sealed class CalibrationTokens
             text = File.ReadAllText(path, Encoding.UTF8);
         }
         var name = path ?? "default text";
-        if (text.AsSpan().TrimStart().StartsWith("{\"ids\"")) return new CalibrationTokens(Ids(text, name), name, config.VocabSize);
+        if (text.AsSpan().TrimStart().StartsWith("{\"ids\"")) return new CalibrationTokens(Ids(text, name), name, config.VocabSize, maxSequences);
         var encoder = tokenizer() ?? throw new InvalidDataException($"{name}: the checkpoint has no tokenizer that could read text. Give token ids, JSON lines {{\"ids\": […]}}.");
         // Texts end at a line of three dashes, so that no sequence runs from one into the next.
-        return new CalibrationTokens([.. text.ReplaceLineEndings("\n").Split("\n---\n").Select(part => encoder.EncodeToIds(part).ToArray())], name, config.VocabSize);
+        return new CalibrationTokens([.. text.ReplaceLineEndings("\n").Split("\n---\n").Select(part => encoder.EncodeToIds(part).ToArray())], name, config.VocabSize, maxSequences);
     }
 
     private static List<int[]> Ids(string text, string name)
@@ -102,6 +105,16 @@ internal sealed class CalibrationTokens
             }
         }
         return texts;
+    }
+
+    private static IEnumerable<int[]> Cut(int[] ids, IReadOnlyList<int> lengths)
+    {
+        var first = 0;
+        foreach (var length in lengths)
+        {
+            yield return ids[first..(first + length)];
+            first += length;
+        }
     }
 
     private static (int[] Ids, int[] Lengths) Flat(List<int[]> sequences) => ([.. sequences.SelectMany(static s => s)], [.. sequences.Select(static s => s.Length)]);

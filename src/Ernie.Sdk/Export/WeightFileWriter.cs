@@ -53,7 +53,11 @@ internal sealed class WeightFileWriter
         {
             var panels = new PanelFile(file, path, _offsets, checksums, report, journal)
             {
-                Progress = (name, bytes) => progress?.Report(new ErnieProgress(name, bytesDone += bytes, bytesTotal, clock.Elapsed)),
+                Progress = (name, bytes) =>
+                {
+                    progress?.Report(new ErnieProgress(name, bytesDone, bytesTotal, clock.Elapsed));
+                    bytesDone += bytes;
+                },
             };
             using var layers = new CalibratedLayers(source, _weights, calibration, panels, report, cancellationToken);
             layers.Run();

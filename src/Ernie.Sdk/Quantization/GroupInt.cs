@@ -90,13 +90,15 @@ internal static unsafe class GroupInt
     {
         var peak = Vector512<float>.Zero;
         for (var k = 0; k < count; k++) peak = Vector512.Max(peak, Vector512.Abs(Load(w, k)));
-        var unit = peak / Vector512.Create(0.5f * (range.Most - range.Least));
+        var unit = peak / Vector512.Create((float)range.Most);
         var best = Vector512<float>.Zero;
         var bestError = Vector512.Create(float.PositiveInfinity);
         // int8 has levels enough for the peak; where an outlier shares a group of int4 with small weights, it is better cut.
-        var (least, step) = range.Most > 7 ? (0.8f, 0.05f) : (0.4f, 0.025f);
-        for (var ratio = 1.1f; ratio > least; ratio -= step)
+        var least = range.Most > 7 ? 34 : 15;
+        for (var i = 42; i >= least; i--)
         {
+            // In fortieths, so that the peak itself is among them.
+            var ratio = i / 40f;
             Try(Half16(unit * Vector512.Create(ratio)), ref best, ref bestError);
             if (range.Least != -range.Most) Try(Half16(unit * Vector512.Create(-ratio)), ref best, ref bestError);
         }

@@ -57,7 +57,7 @@ public class Wint2EncoderTests(ITestOutputHelper output)
     {
         const int Inputs = 128;
         var weights = Gaussian(16 * Inputs, 3);
-        var moments = Gaussian(Inputs, 4).Select(static x => x * x).ToArray();
+        var moments = Gaussian(Inputs, 4).Select(static x => MathF.Exp(x)).ToArray();
         var metric = ErrorMetric.FromMoments(moments);
         var encoded = new Wint2Encoder(metric).Encode(weights);
         double cost = 0, least = 0;
