@@ -60,7 +60,7 @@ public static class ErnieExporter
         if (folder.Journal is { Finished.Count: > 0 and var finished }) options.Logger?.LogInformation("{Output}: goes on with an export that was interrupted after {Finished} of {Tensors} tensors.", output, finished, graph.Weights.Count);
         var tensors = weights.Write(folder.Path(ModelManifest.WeightFile), source, calibration, report, folder.Journal, progress, cancellationToken);
         folder.Write(ModelManifest.ModelFile, model);
-        if (calibration is not null) folder.Write(QualityReport.FileName, report.Finish().ToJson());
+        if (calibration is not null) folder.Write(QualityReport.FileName, report.Finish(graph.Weights).ToJson());
         if (checkpoint is not null) folder.CopySideFiles(checkpoint);
         var manifest = new ModelManifest
         {

@@ -51,6 +51,9 @@ internal sealed class QualityReport
         _tensors[weight.Name] = (weight.Format, sum);
     }
 
+    /// <summary>What has been added for a weight.</summary>
+    public TensorError? ErrorOf(ExportedWeight weight) => _tensors.TryGetValue(weight.Name, out var known) ? known.Error : null;
+
     /// <summary>Compares predictions.</summary>
     /// <param name="tokens">The held-out sequences.</param>
     /// <param name="exact">[tokens, hidden] after the last norm, from source weights.</param>
@@ -76,7 +79,8 @@ internal sealed class QualityReport
         }
     }
 
-    public QualityFile Finish() => new()
+    /// <param name="weights">Of the model: the order of the list.</param>
+    public QualityFile Finish(IEnumerable<ExportedWeight> weights) => new()
     {
         Text = _text,
         Tokens = _divergence.Tokens,
@@ -84,8 +88,11 @@ internal sealed class QualityReport
         SourcePerplexity = _divergence.SourcePerplexity,
         Divergence = _divergence.Mean,
         Agreement = _divergence.Agreement,
-        Tensors = [.. _tensors.Select(static pair => new TensorQuality(pair.Key, pair.Value.Format, Ratio(pair.Value.Error.Error, pair.Value.Error.Norm), Ratio(pair.Value.Error.WeightedError, pair.Value.Error.WeightedNorm)))],
+        Tensors = [.. weights.Where(weight => _tensors.ContainsKey(weight.Name)).Select(weight => Quality(weight.Name, _tensors[weight.Name]))],
     };
+
+    private static TensorQuality Quality(string name, (WeightFormat Format, TensorError Error) tensor) =>
+        new(name, tensor.Format, Ratio(tensor.Error.Error, tensor.Error.Norm), Ratio(tensor.Error.WeightedError, tensor.Error.WeightedNorm));
 
     private static double Ratio(double error, double norm) => norm > 0 ? error / norm : 0;
 }
