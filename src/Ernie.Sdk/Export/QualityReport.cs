@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using Ernie.Sdk.Kernels;
@@ -94,7 +95,9 @@ internal sealed class QualityReport
     private static TensorQuality Quality(string name, (WeightFormat Format, TensorError Error) tensor) =>
         new(name, tensor.Format, Ratio(tensor.Error.Error, tensor.Error.Norm), Ratio(tensor.Error.WeightedError, tensor.Error.WeightedNorm));
 
-    private static double Ratio(double error, double norm) => norm > 0 ? error / norm : 0;
+    /// <summary>In six digits: the last bits depend on where an export was interrupted, and its file must not.</summary>
+    private static double Ratio(double error, double norm) =>
+        norm > 0 ? double.Parse((error / norm).ToString("G6", CultureInfo.InvariantCulture), CultureInfo.InvariantCulture) : 0;
 }
 
 /// <summary>How much one model's predictions differ from another's, summed over tokens.</summary>
