@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Ernie.Sdk.Export;
 
 namespace Ernie.Sdk.Tests.Engine;
 
@@ -43,6 +44,45 @@ public sealed class TinyModelTests(ITestOutputHelper output)
             var answer = Golden.Ints(sequence.GetProperty("answer_ids"));
             Assert.Equal(answer, await model.GenerateAsync(ids, new ErnieGenerationOptions { Temperature = 0, MaxTokens = 256 }, TestContext.Current.CancellationToken).ToListAsync(TestContext.Current.CancellationToken));
         }
+    }
+
+    /// <summary>Paired on the same prompts: right answers lost, less those won, beyond one standard deviation of the answers that changed. With KL divergence on the prompts.</summary>
+    [Theory]
+    [InlineData(ErniePrecision.Int8, ErniePrecision.Int8, 0.5)]
+    [InlineData(ErniePrecision.Int4, ErniePrecision.Int4, 0.5)]
+    [InlineData(ErniePrecision.Int2, ErniePrecision.Int4, 3)]
+    public async Task Accuracy_AfterQuantisation(ErniePrecision experts, ErniePrecision dense, double points)
+    {
+        using var folder = new TemporaryFolder();
+        await ErnieExporter.ExportAsync(TinyModel.Checkpoint, folder.File("model"), new ErnieExportOptions { Experts = experts, Dense = dense }, cancellationToken: TestContext.Current.CancellationToken);
+        using var source = await TinyModel.LoadAsync();
+        using var quantised = await ErnieModel.LoadAsync(folder.File("model"), new ErnieModelOptions { KvCacheType = ErnieKvCacheType.Float32, KvCacheBytes = 256 << 20, Threads = 2 }, cancellationToken: TestContext.Current.CancellationToken);
+        var samples = File.ReadLines(Data("tiny-eval.jsonl")).Select(static line => JsonDocument.Parse(line).RootElement).ToList();
+        var before = await Task.WhenAll(samples.Select(sample => AnswerAsync(source, sample)));
+        var after = await Task.WhenAll(samples.Select(sample => AnswerAsync(quantised, sample)));
+        int lost = 0, won = 0, right = 0;
+        for (var i = 0; i < samples.Count; i++)
+        {
+            var expected = samples[i].GetProperty("expected").GetString();
+            if (before[i] == expected && after[i] != expected) lost++;
+            if (before[i] != expected && after[i] == expected) won++;
+            if (after[i] == expected) right++;
+        }
+        var divergence = new DivergenceSum();
+        foreach (var sample in samples.Where(static (_, i) => i % 20 == 0))
+        {
+            var ids = source.Tokenizer!.EncodeToIds(sample.GetProperty("prompt").GetString()!, allowSpecialTokens: true).ToArray();
+            var logits = new float[ids.Length * source.VocabularySize];
+            await source.ScoreAsync(ids, (position, values) => values.CopyTo(logits.AsSpan(position * source.VocabularySize)), TestContext.Current.CancellationToken);
+            await quantised.ScoreAsync(ids, (position, values) =>
+            {
+                for (var t = 0; t * source.VocabularySize < values.Length && position + t + 1 < ids.Length; t++)
+                    divergence.Add(logits.AsSpan((position + t) * source.VocabularySize, source.VocabularySize), values.Slice(t * source.VocabularySize, source.VocabularySize), ids[position + t + 1]);
+            }, TestContext.Current.CancellationToken);
+        }
+        output.WriteLine($"experts {experts}, dense {dense}: {right}/{samples.Count} right, {lost} lost, {won} won; KL divergence {divergence.Mean:F4}, same top token {divergence.Agreement:P1}");
+        Assert.InRange(100.0 * (lost - won) / samples.Count, -100, points + 100 * Math.Sqrt(lost + won) / samples.Count);
+        Assert.InRange(divergence.Mean, 1e-6, 1);
     }
 
     private static async Task<string> AnswerAsync(ErnieModel model, JsonElement sample)
