@@ -1,23 +1,22 @@
-using System.Globalization;
 using System.Text;
 
 namespace Ernie.Sdk.Export;
 
 /// <summary>
-/// Which tensors an export has finished, in a file beside the weights: the first line says what is exported, every further one gives checksum and name and, where weights were rounded, the errors
-/// for the quality report. An export that was killed and is started again keeps those tensors, after comparing their bytes with the checksums.
+/// Which tensors an export has finished, in a file beside the weights: the first line says what is exported, every further one gives a checksum and a name. An export that was killed and is
+/// started again keeps those tensors, after comparing their bytes with the checksums.
 /// </summary>
 internal sealed class ExportJournal : IDisposable
 {
     public const string FileName = "export.journal";
 
     private readonly FileStream _file;
-    private readonly Dictionary<string, FinishedTensor> _finished = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, string> _finished = new(StringComparer.Ordinal);
 
     private ExportJournal(FileStream file) => _file = file;
 
-    /// <summary>Finished tensors by name.</summary>
-    public IReadOnlyDictionary<string, FinishedTensor> Finished => _finished;
+    /// <summary>SHA-256 of finished tensors by name.</summary>
+    public IReadOnlyDictionary<string, string> Finished => _finished;
 
     /// <summary>Whether a folder holds the journal of an export of just this.</summary>
     public static bool IsOf(string folder, string identity)
@@ -41,10 +40,10 @@ internal sealed class ExportJournal : IDisposable
         return journal;
     }
 
-    public void Add(string name, FinishedTensor tensor)
+    public void Add(string name, string sha256)
     {
-        _finished[name] = tensor;
-        WriteLine(Line(name, tensor));
+        _finished[name] = sha256;
+        WriteLine($"{sha256} {name}");
     }
 
     public void Dispose() => _file.Dispose();
@@ -59,34 +58,12 @@ internal sealed class ExportJournal : IDisposable
         {
             foreach (var line in lines[1..])
             {
-                if (Parse(line) is var (name, tensor)) _finished[name] = tensor;
+                if (line.Split(' ') is [var sha256, var name]) _finished[name] = sha256;
             }
         }
         _file.SetLength(0);
         WriteLine(identity);
-        foreach (var (name, tensor) in _finished) WriteLine(Line(name, tensor));
-    }
-
-    private static string Line(string name, FinishedTensor tensor) => tensor.Error is { } e
-        ? string.Create(CultureInfo.InvariantCulture, $"{tensor.Sha256} {name} {e.Error:R} {e.Norm:R} {e.WeightedError:R} {e.WeightedNorm:R}")
-        : $"{tensor.Sha256} {name}";
-
-    private static (string Name, FinishedTensor Tensor)? Parse(string line)
-    {
-        switch (line.Split(' '))
-        {
-            case [var sha256, var name]:
-                return (name, new FinishedTensor(sha256, null));
-            case [var sha256, var name, .. { Length: 4 } numbers]:
-                var values = new double[4];
-                for (var i = 0; i < values.Length; i++)
-                {
-                    if (!double.TryParse(numbers[i], NumberStyles.Float, CultureInfo.InvariantCulture, out values[i])) return null;
-                }
-                return (name, new FinishedTensor(sha256, new TensorError(values[0], values[1], values[2], values[3])));
-            default:
-                return null;
-        }
+        foreach (var (name, sha256) in _finished) WriteLine($"{sha256} {name}");
     }
 
     private void WriteLine(string line)
@@ -102,7 +79,3 @@ internal sealed class ExportJournal : IDisposable
         }
     }
 }
-
-/// <param name="Sha256">Of its bytes.</param>
-/// <param name="Error">What rounding its weights cost; null where they were not rounded under calibration.</param>
-internal readonly record struct FinishedTensor(string Sha256, TensorError? Error);

@@ -4,7 +4,7 @@ using Microsoft.Win32.SafeHandles;
 namespace Ernie.Sdk.Export;
 
 /// <summary>The weight file, by panels of its packed weights: written in any order inside a matrix, read again as soon as they are there.</summary>
-internal sealed class PanelFile(SafeFileHandle file, string path, IReadOnlyDictionary<string, long> offsets, IDictionary<string, string> checksums, QualityReport report, ExportJournal? journal)
+internal sealed class PanelFile(SafeFileHandle file, string path, IReadOnlyDictionary<string, long> offsets, IDictionary<string, string> checksums, ExportJournal? journal)
 {
     private const int ReadBytes = 8 << 20;
     private readonly Dictionary<string, long> _written = new(StringComparer.Ordinal);
@@ -60,6 +60,6 @@ internal sealed class PanelFile(SafeFileHandle file, string path, IReadOnlyDicti
         }
         var sha256 = Convert.ToHexStringLower(checksum.GetHashAndReset());
         checksums.Add(weight.Name, sha256);
-        journal?.Add(weight.Name, new FinishedTensor(sha256, report.ErrorOf(weight)));
+        journal?.Add(weight.Name, sha256);
     }
 }

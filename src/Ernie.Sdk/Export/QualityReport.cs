@@ -52,9 +52,6 @@ internal sealed class QualityReport
         _tensors[weight.Name] = (weight.Format, sum);
     }
 
-    /// <summary>What has been added for a weight.</summary>
-    public TensorError? ErrorOf(ExportedWeight weight) => _tensors.TryGetValue(weight.Name, out var known) ? known.Error : null;
-
     /// <summary>Compares predictions.</summary>
     /// <param name="tokens">The held-out sequences.</param>
     /// <param name="exact">[tokens, hidden] after the last norm, from source weights.</param>

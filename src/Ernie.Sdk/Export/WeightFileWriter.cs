@@ -46,12 +46,12 @@ internal sealed class WeightFileWriter
     public IReadOnlyList<ManifestTensor> Write(string path, IWeightSource source, CalibrationTokens? calibration, QualityReport report, ExportJournal? journal, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
     {
         using var file = Open(path, journal);
-        var checksums = Finished(file, report, journal, progress, cancellationToken);
+        var checksums = Finished(file, journal, progress, cancellationToken);
         var (bytesDone, bytesTotal) = (0L, _weights.Where(weight => !checksums.ContainsKey(weight.Name)).Sum(static weight => weight.Bytes));
         var clock = Stopwatch.StartNew();
         if (calibration is not null)
         {
-            var panels = new PanelFile(file, path, _offsets, checksums, report, journal)
+            var panels = new PanelFile(file, path, _offsets, checksums, journal)
             {
                 Progress = (name, bytes) =>
                 {
@@ -101,12 +101,12 @@ internal sealed class WeightFileWriter
             if (chunk.Position + bytes.Length != weight.Bytes) return;
             var sha256 = Convert.ToHexStringLower(checksum.GetHashAndReset());
             checksums.Add(weight.Name, sha256);
-            journal?.Add(weight.Name, new FinishedTensor(sha256, null));
+            journal?.Add(weight.Name, sha256);
         }
     }
 
     /// <summary>Checksums of the tensors that lie in the file as the journal says.</summary>
-    private Dictionary<string, string> Finished(SafeFileHandle file, QualityReport report, ExportJournal? journal, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
+    private Dictionary<string, string> Finished(SafeFileHandle file, ExportJournal? journal, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
     {
         var found = new Dictionary<string, string>(StringComparer.Ordinal);
         if (journal is null) return found;
@@ -127,10 +127,7 @@ internal sealed class WeightFileWriter
                 progress?.Report(new ErnieProgress(weight.Name, done, total, clock.Elapsed));
             }
             var sha256 = Convert.ToHexStringLower(checksum.GetHashAndReset());
-            var finished = journal.Finished[weight.Name];
-            if (sha256 != finished.Sha256) continue;
-            found.Add(weight.Name, sha256);
-            if (finished.Error is { } error) report.Add(weight, [error]);
+            if (sha256 == journal.Finished[weight.Name]) found.Add(weight.Name, sha256);
         }
         return found;
     }
