@@ -77,13 +77,38 @@ internal sealed class CalibrationTokens
             var file = new FileInfo(path);
             if (!file.Exists) throw new FileNotFoundException($"There is no calibration file {path}. Name a text file, or JSON lines {{\"ids\": […]}}.", path);
             if (file.Length > MaxBytes) throw new InvalidDataException($"{path} has {file.Length:N0} bytes; calibration takes at most {MaxBytes:N0} and uses a few thousand tokens of them. Give less text.");
-            text = File.ReadAllText(path, Encoding.UTF8);
+            try
+            {
+                text = File.ReadAllText(path, new UTF8Encoding(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true));
+            }
+            catch (DecoderFallbackException e)
+            {
+                throw new InvalidDataException($"{path} is no UTF-8 text: {e.Message} Name a text file, or JSON lines {{\"ids\": […]}}.", e);
+            }
+            if (text.Contains('\0', StringComparison.Ordinal)) throw new InvalidDataException($"{path} is no text: it holds zero bytes. Name a text file, or JSON lines {{\"ids\": […]}}.");
         }
         var name = path ?? "default text";
-        if (text.AsSpan().TrimStart().StartsWith("{\"ids\"")) return new CalibrationTokens(Ids(text, name), name, config.VocabSize, maxSequences);
+        if (HoldsIds(text)) return new CalibrationTokens(Ids(text, name), name, config.VocabSize, maxSequences);
         var encoder = tokenizer() ?? throw new InvalidDataException($"{name}: the checkpoint has no tokenizer that could read text. Give token ids, JSON lines {{\"ids\": […]}}.");
         // Texts end at a line of three dashes, so that no sequence runs from one into the next.
         return new CalibrationTokens([.. text.ReplaceLineEndings("\n").Split("\n---\n").Select(part => encoder.EncodeToIds(part).ToArray())], name, config.VocabSize, maxSequences);
+    }
+
+    /// <summary>Whether the first line is a JSON object with the key "ids", whatever else it holds.</summary>
+    private static bool HoldsIds(string text)
+    {
+        var first = text.AsSpan().TrimStart();
+        if (first.IsEmpty || first[0] != '{') return false;
+        if (first.IndexOf('\n') is var end and >= 0) first = first[..end];
+        try
+        {
+            using var json = JsonDocument.Parse(first.ToString());
+            return json.RootElement.TryGetProperty("ids", out _);
+        }
+        catch (JsonException)
+        {
+            return false;
+        }
     }
 
     private static List<int[]> Ids(string text, string name)

@@ -84,8 +84,7 @@ internal static class PanelPacker
 
     /// <summary>One weight of a panel.</summary>
     public static float Element(in PanelLayout layout, ReadOnlySpan<byte> panel, int row, int column) =>
-        layout.Format.Kind == WeightKind.Int2 ? Scale(layout, panel, row, column) * Code(layout, panel, row, column)
-            : Code(layout, panel, row, column) * Scale(layout, panel, row, column);
+        Code(layout, panel, row, column) * Scale(layout, panel, row, column);
 
     /// <summary>The integer of one weight: q, or v of WINT2.</summary>
     public static int Code(in PanelLayout layout, ReadOnlySpan<byte> panel, int row, int column)

@@ -99,7 +99,7 @@ public sealed class CalibratedExportTests(ITestOutputHelper output)
         // Ids need no tokenizer.
         var random = new Random(1);
         options.CalibrationFile = folder.File("ids.jsonl");
-        File.WriteAllLines(options.CalibrationFile, Enumerable.Range(0, 6).Select(_ => $$"""{"ids": [{{string.Join(", ", Enumerable.Range(0, 80).Select(_ => random.Next(101)))}}]}"""));
+        File.WriteAllLines(options.CalibrationFile, Enumerable.Range(0, 6).Select(_ => $$"""{"id": "passage", "ids": [{{string.Join(", ", Enumerable.Range(0, 80).Select(_ => random.Next(101)))}}]}"""));
         await ErnieExporter.ExportAsync(folder.File("checkpoint"), folder.File("model"), options, cancellationToken: Token);
         var quality = QualityFile.Find(folder.File("model"))!;
         Assert.All(quality.Tensors, static t => Assert.InRange(t.WeightedError, 0.01, 0.2));
@@ -109,6 +109,8 @@ public sealed class CalibratedExportTests(ITestOutputHelper output)
     [InlineData("", "at least two sequences")]
     [InlineData("{\"ids\": [1, 2, 3]}", "at least two sequences")]
     [InlineData("{\"ids\": [1, 2, 3]}\n{\"ids\": 5}", "line 2")]
+    [InlineData("{\"id\": \"a\", \"ids\": [1, 2, 3]}\n{\"id\": \"b\"}", "line 2")]
+    [InlineData("text with a \0 in it", "zero bytes")]
     [InlineData("{\"ids\": [1, 2, 3]}\n{\"ids\": [99999, 2, 3]}", "token 99999 does not exist")]
     public async Task AUselessCalibrationFile_IsRefusedWithItsName(string content, string problem)
     {
@@ -120,6 +122,16 @@ public sealed class CalibratedExportTests(ITestOutputHelper output)
         Assert.Contains(options.CalibrationFile, e.Message, StringComparison.Ordinal);
         Assert.Contains(problem, e.Message, StringComparison.Ordinal);
         Assert.False(Directory.Exists(folder.File("model")));
+    }
+
+    [Fact]
+    public async Task ACalibrationFileThatIsNoText_IsRefused()
+    {
+        using var folder = new TemporaryFolder();
+        File.WriteAllBytes(folder.File("binary"), [0x7F, 0x45, 0xFF, 0xFE, 0x80]);
+        var options = new ErnieExportOptions { Experts = ErniePrecision.Int4, CalibrationFile = folder.File("binary") };
+        var e = await Assert.ThrowsAsync<InvalidDataException>(() => ErnieExporter.ExportAsync(TinyModel.Checkpoint, folder.File("model"), options, cancellationToken: Token));
+        Assert.Contains("no UTF-8 text", e.Message, StringComparison.Ordinal);
     }
 
     [Fact]

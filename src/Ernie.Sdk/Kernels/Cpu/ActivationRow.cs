@@ -55,20 +55,18 @@ internal static unsafe class ActivationRow
         var max = Vector256.Max(Vector256.Max(Vector256.Abs(a), Vector256.Abs(b)), Vector256.Max(Vector256.Abs(c), Vector256.Abs(d)));
         var four = Vector128.Max(max.GetLower(), max.GetUpper());
         var largest = Math.Max(Math.Max(four[0], four[1]), Math.Max(four[2], four[3]));
-        var sum = 0;
-        float scale;
-        if (!Vector256.EqualsAll(poison, Vector256<float>.Zero) || largest < QuantizedActivations.Smallest)
-        {
-            new Span<byte>(record, PanelLayout.BlockColumns).Clear();
-            scale = largest < QuantizedActivations.Smallest && Vector256.EqualsAll(poison, Vector256<float>.Zero) ? 0 : float.NaN;
-        }
-        else
+        var (sum, scale) = (0, Vector256.EqualsAll(poison, Vector256<float>.Zero) ? 0 : float.NaN);
+        if (scale == 0 && largest >= QuantizedActivations.Smallest)
         {
             var inverse = Vector256.Create(127 / largest);
             Vector256<int> i = Round(a * inverse), j = Round(b * inverse), k = Round(c * inverse), l = Round(d * inverse);
             Vector256.Narrow(Vector256.Narrow(i, j), Vector256.Narrow(k, l)).Store((sbyte*)record);
             sum = Vector256.Sum(i + j + (k + l));
             scale = largest * (1 / 127f);
+        }
+        else
+        {
+            new Span<byte>(record, PanelLayout.BlockColumns).Clear();
         }
         *(float*)(record + ScaleOffset) = scale;
         *(float*)(record + CorrectionOffset) = -offset * (scale * sum);
