@@ -79,11 +79,8 @@ internal static unsafe class PanelExperts<TLanes> where TLanes : unmanaged, ILan
         {
             var tokens = Math.Min(TokenTile, groups.Starts[expert + 1] - slot);
             for (var t = 0; t < tokens; t++) rows[t] = scratch.QuantizedActivations + (slot + t) * inputBytes;
-            for (var row = 0; row < count; row += Lanes)
-            {
-                var output = scratch.Outputs + (nint)slot * a.HiddenSize + firstRow + row;
-                PanelLinear<TLanes>.Plain(a.Down, (nint)expert * a.HiddenSize + firstRow + row, rows, tokens, output, a.HiddenSize, Math.Min(Lanes, count - row));
-            }
+            var output = scratch.Outputs + (nint)slot * a.HiddenSize + firstRow;
+            PanelLinear<TLanes>.Plain(a.Down, (nint)expert * a.HiddenSize + firstRow, count, rows, tokens, output, a.HiddenSize);
         }
     }
 }

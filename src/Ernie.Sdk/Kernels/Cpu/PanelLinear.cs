@@ -35,13 +35,16 @@ internal static unsafe class PanelLinear<TLanes> where TLanes : unmanaged, ILane
             {
                 var tokens = Math.Min(TokenTile, a.TokenCount - token);
                 for (var t = 0; t < tokens; t++) rows[t] = x + (token + t) * rowBytes;
+                var output = a.Output + token * a.OutputSize;
+                if (!a.SwiGlu)
+                {
+                    Plain(a.Weight, (nint)first * Lanes, (int)Math.Min((last - first) * Lanes, a.OutputSize - (nint)first * Lanes), rows, tokens, output + (nint)first * Lanes, a.OutputSize);
+                    continue;
+                }
                 for (var panel = first; panel < last; panel++)
                 {
                     var row = (nint)panel * Lanes;
-                    var output = a.Output + token * a.OutputSize + row;
-                    var width = (int)Math.Min(Lanes, a.OutputSize - row);
-                    if (a.SwiGlu) SwiGlu(a.Weight, row, a.OutputSize + row, rows, tokens, output, a.OutputSize, width);
-                    else Plain(a.Weight, row, rows, tokens, output, a.OutputSize, width);
+                    SwiGlu(a.Weight, row, a.OutputSize + row, rows, tokens, output + row, a.OutputSize, (int)Math.Min(Lanes, a.OutputSize - row));
                 }
             }
         });
@@ -73,12 +76,22 @@ internal static unsafe class PanelLinear<TLanes> where TLanes : unmanaged, ILane
         }
     }
 
-    /// <summary>One panel of at most 32 tokens: output[t, 0 .. width-1], <paramref name="stride"/> apart.</summary>
-    public static void Plain(in PackedMatrix weight, nint row, byte** rows, int tokenCount, float* output, nint stride, int width)
+    /// <summary>Rows of neighbouring panels, from a panel's first one on, of at most 32 tokens: output[t, 0 .. count-1], <paramref name="stride"/> apart.</summary>
+    public static void Plain(in PackedMatrix weight, nint firstRow, int count, byte** rows, int tokenCount, float* output, nint stride)
     {
-        var y = stackalloc float[TokenTile * Lanes];
-        Products(weight.Panel(row), weight.Layout, rows, tokenCount, y);
-        for (var t = 0; t < tokenCount; t++) Put(TLanes.Load(y + t * Lanes), output + t * stride, width);
+        var y = stackalloc float[2 * TokenTile * Lanes];
+        var next = y + TokenTile * Lanes;
+        for (var row = 0; row < count; row += 2 * Lanes)
+        {
+            var panel = weight.Panel(firstRow + row);
+            var hasNext = row + Lanes < count;
+            Products(panel, hasNext ? weight.Panel(firstRow + row + Lanes) : panel, weight.Layout, rows, tokenCount, y, next);
+            for (var t = 0; t < tokenCount; t++)
+            {
+                Put(TLanes.Load(y + t * Lanes), output + t * stride + row, Math.Min(Lanes, count - row));
+                if (hasNext) Put(TLanes.Load(next + t * Lanes), output + t * stride + row + Lanes, Math.Min(Lanes, count - row - Lanes));
+            }
+        }
     }
 
     /// <summary>A gate panel and its up panel: output[t, r] = silu(gate) · up.</summary>
@@ -86,8 +99,7 @@ internal static unsafe class PanelLinear<TLanes> where TLanes : unmanaged, ILane
     {
         var gate = stackalloc float[2 * TokenTile * Lanes];
         var up = gate + TokenTile * Lanes;
-        Products(weight.Panel(gateRow), weight.Layout, rows, tokenCount, gate);
-        Products(weight.Panel(upRow), weight.Layout, rows, tokenCount, up);
+        Products(weight.Panel(gateRow), weight.Panel(upRow), weight.Layout, rows, tokenCount, gate, up);
         for (var t = 0; t < tokenCount; t++) Put(LaneMath<TLanes>.SwiGlu(TLanes.Load(gate + t * Lanes), TLanes.Load(up + t * Lanes)), output + t * stride, width);
     }
 
@@ -97,19 +109,20 @@ internal static unsafe class PanelLinear<TLanes> where TLanes : unmanaged, ILane
         else LaneMath<TLanes>.StoreFirst(value, output, width);
     }
 
-    private static void Products(byte* panel, in PanelLayout layout, byte** rows, int tokenCount, float* y)
+    private static void Products(byte* panel0, byte* panel1, in PanelLayout layout, byte** rows, int tokenCount, float* y0, float* y1)
     {
         switch (layout.Format.Kind)
         {
             case WeightKind.Int8:
-                PanelTiles<TLanes, Int8Panels>.Products(panel, layout, rows, tokenCount, y);
+                PanelTiles<TLanes, Int8Panels>.Products(panel0, panel1, layout, rows, tokenCount, y0, y1);
                 break;
             case WeightKind.Int4:
-                PanelTiles<TLanes, Int4Panels>.Products(panel, layout, rows, tokenCount, y);
+                PanelTiles<TLanes, Int4Panels>.Products(panel0, panel1, layout, rows, tokenCount, y0, y1);
                 break;
             default:
-                if (Int2CommonPanels.Reads(panel + layout.CodeScaleOffset)) PanelTiles<TLanes, Int2CommonPanels>.Products(panel, layout, rows, tokenCount, y);
-                else PanelTiles<TLanes, Int2ColumnPanels>.Products(panel, layout, rows, tokenCount, y);
+                if (Int2CommonPanels.Reads(panel0 + layout.CodeScaleOffset) && Int2CommonPanels.Reads(panel1 + layout.CodeScaleOffset))
+                    PanelTiles<TLanes, Int2CommonPanels>.Products(panel0, panel1, layout, rows, tokenCount, y0, y1);
+                else PanelTiles<TLanes, Int2ColumnPanels>.Products(panel0, panel1, layout, rows, tokenCount, y0, y1);
                 break;
         }
     }

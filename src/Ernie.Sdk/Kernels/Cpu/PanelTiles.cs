@@ -32,9 +32,29 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
     {
         if (TFormat.Passes == 1 && tokenCount >= UnpackTokens && layout.BlockCount * UnpackedPanels<TFormat>.BlockBytes <= MaxUnpackedBytes) Unpacked(panel, layout, rows, tokenCount, y);
         else Tiles(panel, panel, layout, rows, tokenCount, y);
+        Finish(panel, layout, tokenCount, y);
+    }
+
+    /// <summary>The last factor of int2.</summary>
+    private static void Finish(byte* panel, in PanelLayout layout, int tokenCount, float* y)
+    {
         if (layout.Format.Kind != WeightKind.Int2) return;
         var super = TLanes.Load((float*)(panel + layout.SuperScaleOffset));
         for (var t = 0; t < tokenCount; t++) TLanes.Store(TLanes.Multiply(TLanes.Load(y + t * PanelLayout.Rows), super), y + t * PanelLayout.Rows);
+    }
+
+    /// <summary>Two panels, or the same one twice: y [tokens, 16] of each.</summary>
+    public static void Products(byte* panel0, byte* panel1, in PanelLayout layout, byte** rows, int tokenCount, float* y0, float* y1)
+    {
+        if (tokenCount != 1 || panel0 == panel1)
+        {
+            Products(panel0, layout, rows, tokenCount, y0);
+            if (panel1 != panel0) Products(panel1, layout, rows, tokenCount, y1);
+            return;
+        }
+        Pair1(panel0, panel1, layout, rows[0], y0, y1);
+        Finish(panel0, layout, 1, y0);
+        Finish(panel1, layout, 1, y1);
     }
 
     [SkipLocalsInit]
@@ -116,6 +136,58 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
             }
             var scale = Scale(panel, layout, group);
             Accumulate(s0, scale, y);
+        }
+    }
+
+    /// <summary>One token and two panels at once, y [16] of each: two streams of memory keep more lines on their way than one.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Pair1(byte* panel0, byte* panel1, in PanelLayout layout, byte* x0, float* y0, float* y1)
+    {
+        var (codeScale0, codeZero0) = TFormat.Codes<TLanes>(panel0, layout);
+        var (codeScale1, codeZero1) = TFormat.Codes<TLanes>(panel1, layout);
+        nint blocks = (nint)layout.BlockCount, perGroup = (nint)layout.GroupColumns / PanelLayout.BlockColumns;
+        byte* block0 = panel0, block1 = panel1;
+        TLanes.Store(TLanes.Zero, y0);
+        TLanes.Store(TLanes.Zero, y1);
+        for (nint group = 0; blocks > 0; group++, blocks -= perGroup)
+        {
+            var s0 = TLanes.Broadcast(*(float*)(x0 + ActivationRow.CorrectionOffset));
+            var s1 = s0;
+            for (var end = block0 + Math.Min(blocks, perGroup) * TFormat.BlockBytes; block0 < end; block0 += TFormat.BlockBytes, block1 += TFormat.BlockBytes, x0 += ActivationRow.RecordBytes)
+            {
+                TLanes i0 = TLanes.Zero, i1 = TLanes.Zero;
+                for (var pass = 0; pass < TFormat.Passes; pass++)
+                {
+                    TLanes a0 = TLanes.Zero, a1 = TLanes.Zero;
+                    for (nint step = 0; step < 4; step++)
+                    {
+                        if (pass == 0)
+                        {
+                            Prefetch(block0, step);
+                            Prefetch(block1, step);
+                        }
+                        var x = TLanes.BroadcastBytes((sbyte*)x0 + 8 * step);
+                        var even0 = TLanes.MultiplyBytes(TFormat.Even(block0, step, pass, codeScale0, codeZero0), x);
+                        var even1 = TLanes.MultiplyBytes(TFormat.Even(block1, step, pass, codeScale1, codeZero1), x);
+                        a0 = TFormat.SumsEveryStep ? even0 : TLanes.AddInt16(a0, even0);
+                        a1 = TFormat.SumsEveryStep ? even1 : TLanes.AddInt16(a1, even1);
+                        x = TLanes.BroadcastBytes((sbyte*)x0 + 8 * step + 4);
+                        a0 = TLanes.AddInt16(a0, TLanes.MultiplyBytes(TFormat.Odd(block0, step, pass, codeScale0, codeZero0), x));
+                        a1 = TLanes.AddInt16(a1, TLanes.MultiplyBytes(TFormat.Odd(block1, step, pass, codeScale1, codeZero1), x));
+                        if (!TFormat.SumsEveryStep) continue;
+                        i0 = TLanes.AddInt32(i0, TLanes.PairSums(a0));
+                        i1 = TLanes.AddInt32(i1, TLanes.PairSums(a1));
+                    }
+                    if (TFormat.SumsEveryStep) continue;
+                    i0 = Sum(i0, a0, pass);
+                    i1 = Sum(i1, a1, pass);
+                }
+                var activation = TLanes.Broadcast(*(float*)(x0 + ActivationRow.ScaleOffset));
+                s0 = TLanes.MultiplyAdd(TLanes.ToSingle(i0), activation, s0);
+                s1 = TLanes.MultiplyAdd(TLanes.ToSingle(i1), activation, s1);
+            }
+            Accumulate(s0, Scale(panel0, layout, group), y0);
+            Accumulate(s1, Scale(panel1, layout, group), y1);
         }
     }
 
