@@ -20,6 +20,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     private readonly ModelRunner _runner;
     private readonly InferenceEngine _engine;
     private readonly GenerationDefaults _defaults;
+    private readonly SparseLimits _limits;
     private readonly ErnieChatClient? _chat;
     private readonly IDisposable _metrics;
     private int _disposed;
@@ -31,6 +32,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         VocabularySize = manifest.Config.VocabSize;
         var logger = options.LoggerFactory?.CreateLogger<ErnieModel>();
         _defaults = GenerationDefaults.Load(path);
+        _limits = options.SparseAttention.Limits();
         var threads = options.Threads ?? Environment.ProcessorCount;
         var kvType = options.KvCacheType == ErnieKvCacheType.Float32 ? KvElementType.Float32 : KvElementType.BFloat16;
         var blocks = CacheBudget.BlockCount(manifest, kvType, options);
@@ -167,7 +169,10 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         if (room < 1) throw new ArgumentException($"The prompt has {promptIds.Count} tokens; with a context of {ContextLength} it may have at most {ContextLength - 1}. Shorten the prompt or raise ContextLength and KvCacheBytes.", nameof(promptIds));
         if (options.MaxTokens is < 1) throw new ArgumentOutOfRangeException(nameof(options), options.MaxTokens, "MaxTokens must be at least 1.");
         var maxTokens = Math.Min(room, options.MaxTokens ?? _defaults.MaxNewTokens ?? room);
-        var sequence = new Sequence(promptIds, maxTokens, SamplingSettings.Resolve(options, _defaults), options.IgnoreStopTokens ? new HashSet<int>() : StopTokenIds);
+        var sequence = new Sequence(promptIds, maxTokens, SamplingSettings.Resolve(options, _defaults), options.IgnoreStopTokens ? new HashSet<int>() : StopTokenIds)
+        {
+            Limits = options.SparseAttention?.Limits() ?? _limits,
+        };
         await foreach (var token in RunAsync(sequence, cancellationToken).ConfigureAwait(false)) yield return token;
     }
 
@@ -176,7 +181,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     {
         CheckPrompt(ids);
         if (ids.Count > ContextLength) throw new ArgumentException($"The text has {ids.Count} tokens, the context {ContextLength}.", nameof(ids));
-        await foreach (var _ in RunAsync(Sequence.ForScoring(ids, onLogits), cancellationToken).ConfigureAwait(false))
+        await foreach (var _ in RunAsync(Sequence.ForScoring(ids, onLogits, _limits), cancellationToken).ConfigureAwait(false))
         {
         }
     }

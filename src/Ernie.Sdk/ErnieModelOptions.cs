@@ -25,6 +25,10 @@ public sealed class ErnieModelOptions
     /// <value>The default, <see langword="null"/>, is what the model was trained for (131,072) or what the KV cache can hold, whichever is less.</value>
     public int? ContextLength { get; set; }
 
+    /// <summary>Gets or sets how many blocks of a long context are read. A request may say otherwise.</summary>
+    /// <value>The default is PLAS with FastDeploy's limits: dense below 6,400 tokens of a prompt, and below 12,800 cached tokens in decode.</value>
+    public ErnieSparseAttention SparseAttention { get; set; } = new();
+
     /// <summary>Gets or sets how many requests are computed together; more wait in order.</summary>
     /// <value>The default is 16.</value>
     public int MaxConcurrentRequests { get; set; } = 16;
@@ -83,5 +87,7 @@ public sealed class ErnieModelOptions
         if (!Enum.IsDefined(ChatTemplate)) throw new ArgumentOutOfRangeException(nameof(ChatTemplate), ChatTemplate, "Use Auto, Standard or Thinking.");
         if (!Enum.IsDefined(ExpertPrefetch)) throw new ArgumentOutOfRangeException(nameof(ExpertPrefetch), ExpertPrefetch, "Use Auto, On or Off.");
         ArgumentNullException.ThrowIfNull(Export);
+        ArgumentNullException.ThrowIfNull(SparseAttention);
+        _ = SparseAttention.Limits();
     }
 }

@@ -102,6 +102,7 @@ internal sealed unsafe class ModelRunner : IDisposable
         using var starts = Ints(CollectionsMarshal.AsSpan(batch.SequenceStarts), batch.SequenceCount + 1);
         using var flags = Ints(CollectionsMarshal.AsSpan(batch.Flags), batch.SequenceCount);
         using var blocks = Ints(tables, batch.SequenceCount, width);
+        using var limits = Ints(MemoryMarshal.Cast<SparseLimits, int>(CollectionsMarshal.AsSpan(batch.Limits)), batch.SequenceCount, SparseLimits.Count);
         using var rows = Ints(CollectionsMarshal.AsSpan(batch.LogitRows), batch.LogitRows.Count);
         _logitRows = batch.LogitRows.Count;
         var logitBytes = checked((nint)_logitRows * _vocabSize * sizeof(float));
@@ -115,6 +116,7 @@ internal sealed unsafe class ModelRunner : IDisposable
             _binding.BindInput(ErnieGraph.SequenceStarts, starts);
             _binding.BindInput(ErnieGraph.SequenceFlags, flags);
             _binding.BindInput(ErnieGraph.BlockTables, blocks);
+            _binding.BindInput(ErnieGraph.SparseLimits, limits);
             _binding.BindInput(ErnieGraph.LogitRows, rows);
             _binding.ClearBoundOutputs();
             _binding.BindOutput(ErnieGraph.Logits, logits);

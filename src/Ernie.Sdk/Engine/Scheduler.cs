@@ -123,6 +123,6 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, int pr
         var end = sequence.Computed + tokenCount;
         while (sequence.BlockTable.Count < KvCache.BlocksFor(end)) sequence.BlockTable.Add(cache.Allocate());
         var logits = sequence.OnLogits is not null ? tokenCount : end == sequence.Tokens.Count ? 1 : 0;
-        batch.Add(CollectionsMarshal.AsSpan(sequence.Tokens).Slice(sequence.Computed, tokenCount), sequence.Computed, sequence.BlockTable, flags, logits);
+        batch.Add(CollectionsMarshal.AsSpan(sequence.Tokens).Slice(sequence.Computed, tokenCount), sequence.Computed, sequence.BlockTable, flags, sequence.Limits, logits);
     }
 }

@@ -1,4 +1,5 @@
 using System.Threading.Channels;
+using Ernie.Sdk.Kernels;
 
 namespace Ernie.Sdk.Engine;
 
@@ -21,8 +22,8 @@ internal sealed class Sequence
     }
 
     /// <summary>A sequence that generates nothing: <paramref name="onLogits"/> gets the logits [n, vocabulary] of its tokens, on the engine's thread, with the position of the first.</summary>
-    public static Sequence ForScoring(IReadOnlyList<int> tokens, Action<int, ReadOnlySpan<float>> onLogits) =>
-        new(tokens, 0, SamplingSettings.Greedy, new HashSet<int>()) { OnLogits = onLogits };
+    public static Sequence ForScoring(IReadOnlyList<int> tokens, Action<int, ReadOnlySpan<float>> onLogits, SparseLimits limits) =>
+        new(tokens, 0, SamplingSettings.Greedy, new HashSet<int>()) { OnLogits = onLogits, Limits = limits };
 
     public List<int> Tokens { get; }
     public int PromptLength { get; }
@@ -30,6 +31,7 @@ internal sealed class Sequence
     public SamplingSettings Sampling { get; }
     public IReadOnlySet<int> StopTokens { get; }
     public TokenHistory? History { get; }
+    public SparseLimits Limits { get; init; }
     public Action<int, ReadOnlySpan<float>>? OnLogits { get; private init; }
 
     /// <summary>How many younger sequences were admitted before this one.</summary>

@@ -33,6 +33,8 @@ internal unsafe struct AttentionArguments
     /// <summary>[sequences, <see cref="BlockTableStride"/>] block of the pool that holds positions 128·j .. 128·j+127.</summary>
     public int* BlockTables;
     public int BlockTableStride;
+    /// <summary>[sequences] how many blocks are read.</summary>
+    public SparseLimits* Limits;
     /// <summary>[blocks, <see cref="KvBlockLayout.BlockBytes"/>] this layer's part of the cache.</summary>
     public byte* Pool;
     public int PoolBlockCount;

@@ -82,7 +82,7 @@ public sealed class InferenceEngineTests
     {
         using var model = Model();
         using var engine = Engine(model.Runner);
-        var scored = Sequence.ForScoring(SmallModels.Ids(model, 1, 300), static (position, _) => throw new IOException($"at {position}"));
+        var scored = Sequence.ForScoring(SmallModels.Ids(model, 1, 300), static (position, _) => throw new IOException($"at {position}"), SparseLimits.Dense);
         var other = Request(model, 2, 100, 8);
         engine.Submit(scored);
         engine.Submit(other);

@@ -23,7 +23,7 @@ public sealed class SchedulerTests
                 {
                     var prompt = random.Next(1, blocks * 128);
                     sequences.Add(random.Next(6) == 0
-                        ? Sequence.ForScoring(new int[prompt], static (_, _) => { })
+                        ? Sequence.ForScoring(new int[prompt], static (_, _) => { }, SparseLimits.Dense)
                         : new Sequence(new int[prompt], random.Next(1, Math.Min(200, blocks * 128 - prompt) + 1), SamplingSettings.Greedy, new HashSet<int>()));
                     scheduler.Enqueue(sequences[^1]);
                 }
@@ -154,7 +154,7 @@ public sealed class SchedulerTests
         using var cache = Cache(10);
         var scheduler = new Scheduler(cache, 16, 512);
         var batch = new StepBatch();
-        scheduler.Enqueue(Sequence.ForScoring(new int[300], static (_, _) => { }));
+        scheduler.Enqueue(Sequence.ForScoring(new int[300], static (_, _) => { }, SparseLimits.Dense));
         foreach (var count in new[] { 128, 128, 44 })
         {
             Assert.True(scheduler.Plan(batch));
