@@ -77,7 +77,7 @@ public sealed class CalibratedExportTests(ITestOutputHelper output)
         var options = new ErnieExportOptions { Experts = ErniePrecision.Int2, Dense = ErniePrecision.Int4 };
         await ErnieExporter.ExportAsync(TinyModel.Checkpoint, folder.File("whole"), options, cancellationToken: Token);
         using var stop = new CancellationTokenSource();
-        var progress = new DirectProgress(report =>
+        var progress = new DirectProgress<ErnieProgress>(report =>
         {
             // In the middle of the experts of layer 2.
             if (report.Stage.Contains("layers.2.mlp.experts.down", StringComparison.Ordinal)) stop.Cancel();

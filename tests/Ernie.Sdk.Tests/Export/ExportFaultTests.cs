@@ -22,7 +22,7 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
         {
             using var cancellation = new CancellationTokenSource();
             var reports = 0;
-            var progress = new DirectProgress(_ =>
+            var progress = new DirectProgress<ErnieProgress>(_ =>
             {
                 if (++reports == stop) cancellation.Cancel();
             });
@@ -45,7 +45,7 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
     {
         using var export = new SmallExport();
         using var folder = new TemporaryFolder();
-        await Assert.ThrowsAsync<FormatException>(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, folder.File("out"), null, new DirectProgress(static _ => throw new FormatException()), Token));
+        await Assert.ThrowsAsync<FormatException>(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, folder.File("out"), null, new DirectProgress<ErnieProgress>(static _ => throw new FormatException()), Token));
         Assert.Empty(Directory.EnumerateFileSystemEntries(folder.Path));
     }
 
@@ -91,7 +91,7 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
         using var disk = new TemporaryMount("70m");
         var target = Path.Combine(disk.Path, "out");
         var filler = Path.Combine(disk.Path, "filler");
-        var progress = new DirectProgress(report =>
+        var progress = new DirectProgress<ErnieProgress>(report =>
         {
             // Weights are written; another program takes the rest.
             if (report.BytesDone == report.BytesTotal && report.Stage == "weights") Fill(filler);
@@ -159,7 +159,7 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
         using var folder = new TemporaryFolder();
         var target = folder.File("out");
         Exception? second = null;
-        var progress = new DirectProgress(_ => second ??= Record.Exception(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, cancellationToken: Token).GetAwaiter().GetResult()));
+        var progress = new DirectProgress<ErnieProgress>(_ => second ??= Record.Exception(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, cancellationToken: Token).GetAwaiter().GetResult()));
         await ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, null, progress, Token);
         Assert.IsType<ExportInProgressException>(second);
         Assert.Equal([target], Directory.EnumerateFileSystemEntries(folder.Path));
