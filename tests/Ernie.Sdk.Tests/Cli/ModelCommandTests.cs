@@ -36,13 +36,17 @@ public sealed class ModelCommandTests(ExportedTinyModel tiny) : IClassFixture<Ex
     {
         using var cache = new TemporaryFolder();
         string[] options = ["--max-tokens", "8"];
-        var exported = (await CommandRun.Async(Line(s_ids), ["generate", tiny.Model, .. options])).Succeeded();
-        for (var i = 0; i < 2; i++)
+        var first = (await CommandRun.Async(Line(s_ids), ["generate", ExportedTinyModel.Checkpoint, "--cache", cache.Path, .. options])).Succeeded();
+        var exported = Assert.Single(Directory.GetDirectories(cache.Path));
+        Assert.Contains("experts int4/128, dense int4/128", (await CommandRun.Async("inspect", exported)).Succeeded().Out, StringComparison.Ordinal);
+        var written = File.GetLastWriteTimeUtc(exported);
+        foreach (var model in new[] { ExportedTinyModel.Checkpoint, exported })
         {
-            var run = (await CommandRun.Async(Line(s_ids), ["generate", ExportedTinyModel.Checkpoint, "--cache", cache.Path, .. options])).Succeeded();
-            Assert.Equal(exported.Out, run.Out);
-            Assert.Single(Directory.GetDirectories(cache.Path));
+            var again = (await CommandRun.Async(Line(s_ids), ["generate", model, "--cache", cache.Path, .. options])).Succeeded();
+            Assert.Equal(first.Out, again.Out);
+            Assert.Equal([exported], Directory.GetDirectories(cache.Path));
         }
+        Assert.Equal(written, File.GetLastWriteTimeUtc(exported));
     }
 
     [Fact]
