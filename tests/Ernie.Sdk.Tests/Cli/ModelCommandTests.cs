@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Runtime.InteropServices;
 using System.Text;
 using System.Text.Json;
@@ -58,6 +59,30 @@ public sealed class ModelCommandTests(ExportedTinyModel tiny) : IClassFixture<Ex
         var file = (await CommandRun.Async("", ["generate", tiny.Model, folder.File("in.jsonl"), .. options])).Succeeded();
         Assert.Equal((await CommandRun.Async(Line(s_ids), ["generate", tiny.Model, .. options])).Out, file.Out);
         Assert.NotEmpty(file.Out);
+    }
+
+    [Fact]
+    public async Task Generate_WaitingForInput_UsesNoProcessor()
+    {
+        Assert.SkipUnless(OperatingSystem.IsLinux(), "Reads /proc.");
+        var start = new ProcessStartInfo("dotnet", ["exec", ChildProcess.Cli, "generate", tiny.Model, "--max-tokens", "4"]) { RedirectStandardInput = true, RedirectStandardOutput = true };
+        using var process = Process.Start(start)!;
+        await process.StandardInput.WriteLineAsync(Line(s_ids));
+        await process.StandardInput.FlushAsync(TestContext.Current.CancellationToken);
+        Assert.NotNull(await process.StandardOutput.ReadLineAsync(TestContext.Current.CancellationToken).AsTask().WaitAsync(TimeSpan.FromMinutes(1), TestContext.Current.CancellationToken));
+        // Threads that spin between steps, ONNX Runtime's own among them, would never be quiet; .NET compiles in the background for a moment.
+        var used = long.MaxValue;
+        for (var attempt = 0; attempt < 20 && used > 0; attempt++)
+        {
+            var before = Ticks(process.Id);
+            await Task.Delay(500, TestContext.Current.CancellationToken);
+            used = Ticks(process.Id) - before;
+        }
+        process.StandardInput.Close();
+        await process.WaitForExitAsync(TestContext.Current.CancellationToken);
+        Assert.Equal((0, 0), (process.ExitCode, used));
+
+        static long Ticks(int id) => File.ReadAllText($"/proc/{id}/stat").Split(' ')[13..15].Sum(static field => long.Parse(field, System.Globalization.CultureInfo.InvariantCulture));
     }
 
     [Fact]
