@@ -85,7 +85,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     public ErnieTokenizer? Tokenizer { get; }
 
     /// <summary>Loads a model.</summary>
-    /// <param name="path">A folder that <see cref="ErnieExporter"/> wrote, or a checkpoint, which is then exported once into <see cref="ErnieModelOptions.CacheDirectory"/>.</param>
+    /// <param name="path">A folder that <see cref="ErnieExporter"/> wrote, or a checkpoint, which is then exported once into <see cref="ErnieModelOptions.CacheDirectory"/>: by default as int4 fitted to a calibration text, which takes hours for a large model.</param>
     /// <param name="options">How to run it; null for the defaults. Later changes to it have no effect.</param>
     /// <param name="progress">Told about an export's progress and, last, about the loaded model.</param>
     /// <param name="cancellationToken">Stops loading.</param>
