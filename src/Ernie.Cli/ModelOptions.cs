@@ -19,7 +19,7 @@ internal sealed class ModelOptions
 
     /// <summary>Commands that compare numbers cache in fp32; one that measures does what the library does.</summary>
     private ModelOptions(string defaultKv) =>
-        _kv = new Option<string>("--kv") { Description = "Element type of cached keys and values.", DefaultValueFactory = _ => defaultKv }.AcceptOnlyFromAmong("fp32", "bf16");
+        _kv = new Option<string>("--kv") { Description = "Element type of cached keys and values.", DefaultValueFactory = _ => defaultKv }.AcceptOnlyFromAmong("fp32", "bf16", "int8");
 
     public static ModelOptions AddTo(Command command, Argument<string?>? input = null, string defaultKv = "fp32")
     {
@@ -46,7 +46,7 @@ internal sealed class ModelOptions
         var options = new ErnieModelOptions
         {
             Threads = result.GetValue(_threads),
-            KvCacheType = result.GetValue(_kv) == "bf16" ? ErnieKvCacheType.BFloat16 : ErnieKvCacheType.Float32,
+            KvCacheType = result.GetValue(_kv) switch { "bf16" => ErnieKvCacheType.BFloat16, "int8" => ErnieKvCacheType.Int8, _ => ErnieKvCacheType.Float32 },
             CacheDirectory = result.GetValue(_cache),
             LoggerFactory = logger,
             ExpertPrefetch = result.GetValue(_prefetch) switch { "on" => ErnieExpertPrefetch.On, "off" => ErnieExpertPrefetch.Off, _ => ErnieExpertPrefetch.Auto },

@@ -34,7 +34,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         _defaults = GenerationDefaults.Load(path);
         _limits = options.SparseAttention.Limits();
         var threads = options.Threads ?? Environment.ProcessorCount;
-        var kvType = options.KvCacheType == ErnieKvCacheType.Float32 ? KvElementType.Float32 : KvElementType.BFloat16;
+        var kvType = options.KvCacheType switch { ErnieKvCacheType.Float32 => KvElementType.Float32, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.BFloat16 };
         var blocks = CacheBudget.BlockCount(manifest, kvType, options);
         ContextLength = (int)Math.Min(options.ContextLength ?? manifest.Config.ContextLength, Math.Min(manifest.Config.ContextLength, (long)blocks * KvBlockLayout.BlockSize));
         var kernels = options.Kernels ?? KernelRegistry.Choose();
