@@ -17,4 +17,10 @@ internal readonly record struct SparseLimits(int EncoderTopKLeft, int EncoderTop
     public const int Count = 6;
 
     public static SparseLimits Dense => default;
+
+    /// <summary>Whether the tokens of a prompt that lie in this block of the context read all blocks up to it.</summary>
+    public bool PrefillIsDense(int block) => EncoderTopKLeft == 0 || KvBlockLayout.BlockSize * ((long)block + 1) < EncoderLimit;
+
+    /// <summary>Whether a token that is decoded after <paramref name="cached"/> others, at that position, reads all of them.</summary>
+    public bool DecodeIsDense(int cached) => DecoderTopKLeft == 0 || cached < DecoderLimit;
 }

@@ -89,7 +89,7 @@ internal sealed class LoadedRunner : IDisposable
 
     public void Free(List<int> table)
     {
-        foreach (var block in table) Runner.Cache.Free(block);
+        foreach (var block in table) Runner.Cache.Release(block);
     }
 
     public void Dispose()
