@@ -97,7 +97,7 @@ public sealed class ErnieModelOptions
         if (MaxQueuedRequests < 1) throw new ArgumentOutOfRangeException(nameof(MaxQueuedRequests), MaxQueuedRequests, "MaxQueuedRequests must be positive.");
         if (PrefixCacheBytes is < 0) throw new ArgumentOutOfRangeException(nameof(PrefixCacheBytes), PrefixCacheBytes, "PrefixCacheBytes must not be negative.");
         if (PrefillChunkTokens < 128 || PrefillChunkTokens % 128 != 0) throw new ArgumentOutOfRangeException(nameof(PrefillChunkTokens), PrefillChunkTokens, "PrefillChunkTokens must be a positive multiple of 128.");
-        if (!Enum.IsDefined(KvCacheType)) throw new ArgumentOutOfRangeException(nameof(KvCacheType), KvCacheType, "Use BFloat16 or Float32.");
+        if (!Enum.IsDefined(KvCacheType)) throw new ArgumentOutOfRangeException(nameof(KvCacheType), KvCacheType, "Use BFloat16, Float32 or Int8.");
         if (!Enum.IsDefined(ChatTemplate)) throw new ArgumentOutOfRangeException(nameof(ChatTemplate), ChatTemplate, "Use Auto, Standard or Thinking.");
         if (!Enum.IsDefined(ExpertPrefetch)) throw new ArgumentOutOfRangeException(nameof(ExpertPrefetch), ExpertPrefetch, "Use Auto, On or Off.");
         ArgumentNullException.ThrowIfNull(Export);
