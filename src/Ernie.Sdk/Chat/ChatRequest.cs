@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text;
+using Ernie.Sdk.Chat.Templates;
 using Microsoft.Extensions.AI;
 
 namespace Ernie.Sdk.Chat;

@@ -1,4 +1,6 @@
 using System.Runtime.CompilerServices;
+using Ernie.Sdk.Chat.Parsing;
+using Ernie.Sdk.Chat.Templates;
 using Ernie.Sdk.Engine;
 using Ernie.Sdk.Tokenization;
 using Microsoft.Extensions.AI;
