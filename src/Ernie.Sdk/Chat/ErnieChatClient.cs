@@ -1,8 +1,6 @@
 using System.Runtime.CompilerServices;
 using Ernie.Sdk.Chat.Parsing;
 using Ernie.Sdk.Chat.Templates;
-using Ernie.Sdk.Engine;
-using Ernie.Sdk.Tokenization;
 using Microsoft.Extensions.AI;
 
 namespace Ernie.Sdk.Chat;
@@ -38,55 +36,27 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
     }
 
     /// <summary>The prompt of a conversation, as the model gets it.</summary>
-    public List<int> Encode(ChatRequest request) => tokenizer.Encode(template.Render(request.Messages));
+    public List<int> Encode(ChatRequest request) => tokenizer.Encode(Render(request));
 
-    public ChatRequest Request(IEnumerable<ChatMessage> messages, ChatOptions? options) => ChatRequest.From(messages, options, this, model.ModelId);
+    public ChatRequest Request(IEnumerable<ChatMessage> messages, ChatOptions? options) => ChatRequest.From(messages, options, this, model.ModelId, template);
+
+    /// <summary>A model that thinks first answers at once when its reasoning is already closed.</summary>
+    private PromptText Render(ChatRequest request)
+    {
+        var prompt = template.Render(request.Messages, request.Tools);
+        return request.SkipsReasoning && ChatTemplate.EndsInReasoning(prompt) ? new PromptTextBuilder().Append(prompt).Append("\n</think>\n\n").Build() : prompt;
+    }
 
     private async IAsyncEnumerable<ChatResponseUpdate> StreamAsync(IEnumerable<ChatMessage> messages, ChatOptions? options, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         var request = Request(messages, options);
         // A long document takes a while to encode: not on the caller's thread, which may be a user interface's.
-        var prompt = await Task.Run(() => Encode(request), cancellationToken).ConfigureAwait(false);
-        var answer = new AnswerBuilder(model.ModelId);
-        var decoder = new StreamingDecoder(tokenizer, skipSpecialTokens: true);
-        var stops = new StopSequenceMatcher(request.StopSequences);
-        var finish = ChatFinishReason.Length;
-        await foreach (var token in model.GenerateTokensAsync(prompt, request.Generation, cancellationToken).ConfigureAwait(false))
+        var (prompt, isReasoning) = await Task.Run(() =>
         {
-            answer.OutputTokens++;
-            if (token.Finish == FinishReason.Stop) finish = ChatFinishReason.Stop;
-            else if (stops.Append(decoder.Append(token.Id)) is { Length: > 0 } text) yield return answer.Text(text);
-            if (stops.Stopped) break;
-        }
-        var rest = stops.Append(decoder.Finish()) + stops.Finish();
-        if (rest.Length > 0) yield return answer.Text(rest);
-        if (stops.Stopped) finish = ChatFinishReason.Stop;
-        yield return answer.End(finish, prompt.Count);
-    }
-
-    /// <summary>Makes the updates of one answer.</summary>
-    private sealed class AnswerBuilder(string modelId)
-    {
-        private readonly string _id = Guid.NewGuid().ToString("N");
-        private readonly DateTimeOffset _createdAt = DateTimeOffset.UtcNow;
-
-        public int OutputTokens { get; set; }
-
-        public ChatResponseUpdate Text(string text) => Update(new TextContent(text));
-
-        public ChatResponseUpdate End(ChatFinishReason finish, int inputTokens)
-        {
-            var update = Update(new UsageContent(new UsageDetails { InputTokenCount = inputTokens, OutputTokenCount = OutputTokens, TotalTokenCount = inputTokens + OutputTokens }));
-            update.FinishReason = finish;
-            return update;
-        }
-
-        private ChatResponseUpdate Update(AIContent content) => new(ChatRole.Assistant, [content])
-        {
-            ResponseId = $"ernie-{_id}",
-            MessageId = $"message-{_id}",
-            ModelId = modelId,
-            CreatedAt = _createdAt,
-        };
+            var text = Render(request);
+            return (tokenizer.Encode(text), ChatTemplate.EndsInReasoning(text));
+        }, cancellationToken).ConfigureAwait(false);
+        var answer = new AnswerStream(tokenizer, request, model.ModelId, template.IsThinking ? new OutputParser(isReasoning) : null);
+        await foreach (var update in answer.ReadAsync(model.GenerateTokensAsync(prompt, request.Generation, cancellationToken), prompt.Count).ConfigureAwait(false)) yield return update;
     }
 }

@@ -176,11 +176,13 @@ public sealed class ChatClientTests : IAsyncLifetime
         await RefusesAsync(new() { ResponseFormat = ChatResponseFormat.Json }, "ResponseFormat");
         await RefusesAsync(new() { Tools = [AIFunctionFactory.Create(static () => 1, "one")] }, "Tools");
         await RefusesAsync(new() { ConversationId = "c" }, "ConversationId");
-        await RefusesAsync(new() { Reasoning = new ReasoningOptions() }, "Reasoning");
+        await RefusesAsync(new() { Reasoning = new() { Effort = ReasoningEffort.High } }, "Reasoning");
+        await RefusesAsync(new() { ToolMode = ChatToolMode.RequireAny }, "ToolMode");
+        await RefusesAsync(new() { AdditionalProperties = new() { ["logprobs"] = true } }, "AdditionalProperties");
         await Assert.ThrowsAsync<ArgumentException>(() => _client.GetResponseAsync(Question, new() { ModelId = "another" }, Token));
         await Assert.ThrowsAsync<NotSupportedException>(() => _client.GetResponseAsync([new ChatMessage(ChatRole.Tool, "x")], cancellationToken: Token));
         await Assert.ThrowsAsync<NotSupportedException>(() => _client.GetResponseAsync([new ChatMessage(ChatRole.User, [new DataContent(new byte[] { 1 }, "image/png")])], cancellationToken: Token));
-        var fine = new ChatOptions { MaxOutputTokens = 1, ResponseFormat = ChatResponseFormat.Text, ToolMode = ChatToolMode.None, Tools = [AIFunctionFactory.Create(static () => 1, "one")], ModelId = "ernie-tiny-moe", AllowBackgroundResponses = true };
+        var fine = new ChatOptions { MaxOutputTokens = 1, ResponseFormat = ChatResponseFormat.Text, ToolMode = ChatToolMode.None, Tools = [AIFunctionFactory.Create(static () => 1, "one")], ModelId = "ernie-tiny-moe", AllowBackgroundResponses = true, Reasoning = new() { Effort = ReasoningEffort.None, Output = ReasoningOutput.Full } };
         Assert.NotNull((await _client.GetResponseAsync(Question, fine, Token)).Usage);
 
         async Task RefusesAsync(ChatOptions options, string name) => Assert.Contains($"ChatOptions.{name}", (await Assert.ThrowsAsync<NotSupportedException>(() => _client.GetResponseAsync(Question, options, Token))).Message, StringComparison.Ordinal);

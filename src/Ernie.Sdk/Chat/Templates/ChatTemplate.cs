@@ -58,6 +58,13 @@ internal abstract class ChatTemplate
         return ids;
     }
 
+    /// <summary>Whether an answer to the prompt begins inside the reasoning.</summary>
+    public static bool EndsInReasoning(in PromptText prompt)
+    {
+        var end = prompt.Text.AsSpan().TrimEnd('\n').Length;
+        return prompt.Text.AsSpan(0, end).EndsWith(ReasoningBegin) && (prompt.InputRanges is not [.., var last] || last.End <= end - ReasoningBegin.Length);
+    }
+
     private protected static string ContentOf(TemplateMessage message, int index) => message.Content ?? throw new ArgumentException(
         $"Message {index} of role '{message.Role}' has no text. The chat template needs a text, which may be empty.", nameof(message));
 
