@@ -43,6 +43,13 @@ public sealed class ErnieGenerationOptions
     /// <value>The default is another one for every request.</value>
     public long? Seed { get; set; }
 
+    /// <summary>Gets or sets how many blocks of a long context are read.</summary>
+    /// <value>The default, <see langword="null"/>, is <see cref="ErnieModelOptions.SparseAttention"/>.</value>
+    public ErnieSparseAttention? SparseAttention { get; set; }
+
+    /// <summary>Gets or sets who is told how far the prompt is, after each step of prefill. It is called on the engine's thread: return at once.</summary>
+    public IProgress<ErniePrefillProgress>? PrefillProgress { get; set; }
+
     /// <summary>Gets or sets whether to go on after a stop token.</summary>
     public bool IgnoreStopTokens { get; set; }
 }

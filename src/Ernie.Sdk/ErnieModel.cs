@@ -21,6 +21,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     private readonly ModelRunner _runner;
     private readonly InferenceEngine _engine;
     private readonly GenerationDefaults _defaults;
+    private readonly SparseLimits _limits;
     private readonly ErnieChatClient? _chat;
     private readonly IDisposable _metrics;
     private int _disposed;
@@ -32,6 +33,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         VocabularySize = manifest.Config.VocabSize;
         var logger = options.LoggerFactory?.CreateLogger<ErnieModel>();
         _defaults = GenerationDefaults.Load(path);
+        _limits = options.SparseAttention.Limits();
         var threads = options.Threads ?? Environment.ProcessorCount;
         var kvType = options.KvCacheType == ErnieKvCacheType.Float32 ? KvElementType.Float32 : KvElementType.BFloat16;
         var blocks = CacheBudget.BlockCount(manifest, kvType, options);
@@ -40,11 +42,11 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         Tokenizer = ErnieTokenizer.Exists(path) ? ErnieTokenizer.Load(path) : null;
         StopTokenIds = new HashSet<int>([.. _defaults.EosTokenIds, .. manifest.Config.EosTokenIds, .. Tokenizer is null ? [] : ChatTemplate.StopTokenIds(Tokenizer)]);
         if (Tokenizer is not null) _chat = new ErnieChatClient(this, Tokenizer, TemplateOf(options.ChatTemplate, path, Tokenizer));
-        _runner = new ModelRunner(path, manifest, kvType, blocks, threads, kernels, ExpertReading.For(manifest, options));
+        _runner = new ModelRunner(path, manifest, kvType, blocks, threads, kernels, ExpertReading.For(manifest, options), CacheBudget.IdleLimit(manifest, kvType, options, blocks));
         _metrics = ExpertMetrics.Observe(ModelId, _runner.Load);
         try
         {
-            _engine = new InferenceEngine(_runner, VocabularySize, UndefinedRows(Tokenizer, VocabularySize), options.MaxConcurrentRequests, options.PrefillChunkTokens, logger);
+            _engine = new InferenceEngine(_runner, VocabularySize, UndefinedRows(Tokenizer, VocabularySize), options.MaxConcurrentRequests, options.MaxQueuedRequests, options.PrefillChunkTokens, logger);
             if (logger is null) return;
             var plan = MemoryPlan.For(manifest.Config, manifest.Formats, kvType, (long)blocks * KvBlockLayout.BlockSize, chunk: options.PrefillChunkTokens);
             logger.LogInformation(
@@ -163,12 +165,26 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     /// <summary>As <see cref="GenerateAsync"/>, with the reason why the last token is the last.</summary>
     internal async IAsyncEnumerable<GeneratedToken> GenerateTokensAsync(IReadOnlyList<int> promptIds, ErnieGenerationOptions options, [EnumeratorCancellation] CancellationToken cancellationToken = default)
     {
+        await foreach (var token in ContinueAsync(new TokenContext(), promptIds, options, keepsContext: false, cancellationToken).ConfigureAwait(false)) yield return token;
+    }
+
+    /// <summary>Adds a prompt to a context and answers it.</summary>
+    internal async IAsyncEnumerable<GeneratedToken> ContinueAsync(
+        TokenContext context, IReadOnlyList<int> promptIds, ErnieGenerationOptions options, bool keepsContext, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+    {
         CheckPrompt(promptIds);
-        var room = ContextLength - promptIds.Count;
-        if (room < 1) throw new ArgumentException($"The prompt has {promptIds.Count} tokens; with a context of {ContextLength} it may have at most {ContextLength - 1}. Shorten the prompt or raise ContextLength and KvCacheBytes.", nameof(promptIds));
+        var count = context.Tokens.Count + promptIds.Count;
+        var room = ContextLength - count;
+        if (room < 1) throw new ArgumentException($"The prompt has {count} tokens; with a context of {ContextLength} it may have at most {ContextLength - 1}. Shorten the prompt or raise ContextLength and KvCacheBytes.", nameof(promptIds));
         if (options.MaxTokens is < 1) throw new ArgumentOutOfRangeException(nameof(options), options.MaxTokens, "MaxTokens must be at least 1.");
         var maxTokens = Math.Min(room, options.MaxTokens ?? _defaults.MaxNewTokens ?? room);
-        var sequence = new Sequence(promptIds, maxTokens, SamplingSettings.Resolve(options, _defaults), options.IgnoreStopTokens ? new HashSet<int>() : StopTokenIds);
+        var sampling = SamplingSettings.Resolve(options, _defaults);
+        var limits = options.SparseAttention?.Limits() ?? _limits;
+        var sequence = new Sequence(context, [.. promptIds], maxTokens, sampling, options.IgnoreStopTokens ? new HashSet<int>() : StopTokenIds, limits)
+        {
+            Progress = options.PrefillProgress,
+            KeepsContext = keepsContext,
+        };
         await foreach (var token in RunAsync(sequence, cancellationToken).ConfigureAwait(false)) yield return token;
     }
 
@@ -177,13 +193,13 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     {
         CheckPrompt(ids);
         if (ids.Count > ContextLength) throw new ArgumentException($"The text has {ids.Count} tokens, the context {ContextLength}.", nameof(ids));
-        await foreach (var _ in RunAsync(Sequence.ForScoring(ids, onLogits), cancellationToken).ConfigureAwait(false))
+        await foreach (var _ in RunAsync(Sequence.ForScoring([.. ids], onLogits, _limits), cancellationToken).ConfigureAwait(false))
         {
         }
     }
 
     /// <summary>Blocks of the KV cache that no request holds; exact while no request runs.</summary>
-    internal (int Free, int All) KvBlocks => (_runner.Cache.FreeBlockCount, _runner.Cache.BlockCount);
+    internal (int Free, int All) KvBlocks => (_engine.State.FreeBlocks, _runner.Cache.BlockCount);
 
     /// <summary>Bytes of experts' weights that the system was asked to read ahead.</summary>
     internal long PrefetchedBytes => _runner.PrefetchedBytes;

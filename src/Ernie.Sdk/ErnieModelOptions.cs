@@ -15,21 +15,36 @@ public sealed class ErnieModelOptions
     public ErnieKvCacheType KvCacheType { get; set; }
 
     /// <summary>
-    /// Gets or sets the largest size of the KV cache in bytes. Memory is taken as conversations grow and given back as they end. A request is admitted when the cache has room for its longest outcome,
-    /// prompt and most tokens together: where neither request nor model limits an answer, that is a whole context.
+    /// Gets or sets the largest size of the KV cache in bytes. Memory is taken as conversations grow. A request is admitted when its prompt fits beside what runs; when
+    /// answers outgrow the cache, the youngest request waits and goes on later with the same result.
     /// </summary>
     /// <value>The default, <see langword="null"/>, is four full contexts, but at most half of the machine's memory.</value>
     public long? KvCacheBytes { get; set; }
+
+    /// <summary>
+    /// Gets or sets how much of the KV cache keeps, after a request has ended, the beginnings of prompts: a later prompt that begins the same way, as every turn of a conversation does, is not computed
+    /// again. Results do not depend on it. Requests that need the memory get it.
+    /// </summary>
+    /// <value>In bytes; 0 keeps nothing. The default, <see langword="null"/>, is a quarter of the KV cache.</value>
+    public long? PrefixCacheBytes { get; set; }
 
     /// <summary>Gets or sets the longest conversation in tokens, prompt and answer together.</summary>
     /// <value>The default, <see langword="null"/>, is what the model was trained for (131,072) or what the KV cache can hold, whichever is less.</value>
     public int? ContextLength { get; set; }
 
+    /// <summary>Gets or sets how many blocks of a long context are read. A request may say otherwise.</summary>
+    /// <value>The default is PLAS with FastDeploy's limits: dense below 6,400 tokens of a prompt, and below 12,800 cached tokens in decode.</value>
+    public ErnieSparseAttention SparseAttention { get; set; } = new();
+
     /// <summary>Gets or sets how many requests are computed together; more wait in order.</summary>
     /// <value>The default is 16.</value>
     public int MaxConcurrentRequests { get; set; } = 16;
 
-    /// <summary>Gets or sets how many prompt tokens a step computes at most; a multiple of 128. A cancelled prompt ends after the step it is in.</summary>
+    /// <summary>Gets or sets how many requests may wait. One more is refused with <see cref="ErnieQueueFullException"/>.</summary>
+    /// <value>The default is 1,024.</value>
+    public int MaxQueuedRequests { get; set; } = 1024;
+
+    /// <summary>Gets or sets how many prompt tokens a step computes at most; a multiple of 128. Beside answers that are being written a step takes fewer: see the remarks of <see cref="ErnieModel"/>.</summary>
     /// <value>The default is 512.</value>
     public int PrefillChunkTokens { get; set; } = 512;
 
@@ -78,10 +93,14 @@ public sealed class ErnieModelOptions
         if (KvCacheBytes is < 1) throw new ArgumentOutOfRangeException(nameof(KvCacheBytes), KvCacheBytes, "KvCacheBytes must be positive.");
         if (ContextLength is < 1) throw new ArgumentOutOfRangeException(nameof(ContextLength), ContextLength, "ContextLength must be positive.");
         if (MaxConcurrentRequests is < 1 or > 4096) throw new ArgumentOutOfRangeException(nameof(MaxConcurrentRequests), MaxConcurrentRequests, "MaxConcurrentRequests must lie between 1 and 4096.");
+        if (MaxQueuedRequests < 1) throw new ArgumentOutOfRangeException(nameof(MaxQueuedRequests), MaxQueuedRequests, "MaxQueuedRequests must be positive.");
+        if (PrefixCacheBytes is < 0) throw new ArgumentOutOfRangeException(nameof(PrefixCacheBytes), PrefixCacheBytes, "PrefixCacheBytes must not be negative.");
         if (PrefillChunkTokens < 128 || PrefillChunkTokens % 128 != 0) throw new ArgumentOutOfRangeException(nameof(PrefillChunkTokens), PrefillChunkTokens, "PrefillChunkTokens must be a positive multiple of 128.");
         if (!Enum.IsDefined(KvCacheType)) throw new ArgumentOutOfRangeException(nameof(KvCacheType), KvCacheType, "Use BFloat16 or Float32.");
         if (!Enum.IsDefined(ChatTemplate)) throw new ArgumentOutOfRangeException(nameof(ChatTemplate), ChatTemplate, "Use Auto, Standard or Thinking.");
         if (!Enum.IsDefined(ExpertPrefetch)) throw new ArgumentOutOfRangeException(nameof(ExpertPrefetch), ExpertPrefetch, "Use Auto, On or Off.");
         ArgumentNullException.ThrowIfNull(Export);
+        ArgumentNullException.ThrowIfNull(SparseAttention);
+        _ = SparseAttention.Limits();
     }
 }

@@ -12,7 +12,7 @@ internal static class CacheBudget
     public static int BlockCount(ModelManifest manifest, KvElementType kvType, ErnieModelOptions options)
     {
         var config = manifest.Config;
-        var blockBytes = MemoryPlan.For(config, manifest.Formats, kvType, KvBlockLayout.BlockSize).CacheBytes;
+        var blockBytes = BlockBytes(manifest, kvType);
         var context = Math.Min(options.ContextLength ?? config.ContextLength, config.ContextLength);
         var wanted = (long)KvCache.BlocksFor(context) * DefaultContexts;
         var budget = options.KvCacheBytes ?? Math.Max(blockBytes, GC.GetGCMemoryInfo().TotalAvailableMemoryBytes / 2);
@@ -21,4 +21,10 @@ internal static class CacheBudget
         // A pool is one tensor a layer, its blocks are numbered by int.
         return (int)Math.Min(blocks, int.MaxValue / 2);
     }
+
+    /// <summary>Blocks of <paramref name="blockCount"/> that may be kept for prompts to come.</summary>
+    public static int IdleLimit(ModelManifest manifest, KvElementType kvType, ErnieModelOptions options, int blockCount) =>
+        options.PrefixCacheBytes is { } bytes ? (int)Math.Min(blockCount, bytes / BlockBytes(manifest, kvType)) : blockCount / 4;
+
+    private static long BlockBytes(ModelManifest manifest, KvElementType kvType) => MemoryPlan.For(manifest.Config, manifest.Formats, kvType, KvBlockLayout.BlockSize).CacheBytes;
 }

@@ -9,4 +9,7 @@ internal enum FinishReason
 }
 
 /// <summary>A token as it leaves the engine; the last one of a sequence says why it is the last.</summary>
-internal readonly record struct GeneratedToken(int Id, FinishReason? Finish);
+/// <param name="Id">Token.</param>
+/// <param name="Finish">Null, but for the last.</param>
+/// <param name="CachedTokens">Prompt tokens that were in the cache already.</param>
+internal readonly record struct GeneratedToken(int Id, FinishReason? Finish, int CachedTokens);

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Microsoft.Extensions.Logging;
 
 namespace Ernie.Sdk.Engine;
@@ -14,40 +15,84 @@ internal sealed class InferenceEngine : IDisposable
     private readonly Thread _thread;
     private readonly object _gate = new();
     private readonly Queue<Sequence> _incoming = new();
+    private readonly Queue<Action<bool>> _calls = new();
+    private readonly ChunkBudget _budget;
     private readonly int _vocabSize;
+    private readonly int _maxQueuedRequests;
+    private volatile EngineState _state = new(0, 0, 0, 0, 0);
+    private int _waitingCount;
     private Sequence[] _inStep = [];
     private StepTermination? _termination;
     private bool _stopping;
 
-    public InferenceEngine(ModelRunner runner, int vocabSize, IReadOnlyList<Range> undefinedRows, int maxConcurrentRequests, int prefillChunkTokens, ILogger? logger)
+    public InferenceEngine(ModelRunner runner, int vocabSize, IReadOnlyList<Range> undefinedRows, int maxConcurrentRequests, int maxQueuedRequests, int prefillChunkTokens, ILogger? logger)
     {
         _runner = runner;
         _vocabSize = vocabSize;
+        _maxQueuedRequests = maxQueuedRequests;
         _sampler = new Sampler(vocabSize, undefinedRows);
-        _scheduler = new Scheduler(runner.Cache, maxConcurrentRequests, prefillChunkTokens);
+        _budget = new ChunkBudget(prefillChunkTokens);
+        _scheduler = new Scheduler(runner.Cache, maxConcurrentRequests, _budget);
         _logger = logger;
         _thread = new Thread(Loop) { IsBackground = true, Name = "ernie-engine" };
         _thread.Start();
         AppDomain.CurrentDomain.ProcessExit += OnProcessExit;
     }
 
+    /// <summary>Requests that run, that wait, and blocks of the cache, as of the last step.</summary>
+    public EngineState State => _state;
+
     /// <exception cref="ObjectDisposedException">The engine has been stopped.</exception>
+    /// <exception cref="ErnieQueueFullException">Too many requests wait already.</exception>
     public void Submit(Sequence sequence)
     {
         lock (_gate)
         {
             ObjectDisposedException.ThrowIf(_stopping, typeof(ErnieModel));
+            var waiting = _incoming.Count + _waitingCount;
+            if (waiting >= _maxQueuedRequests) throw new ErnieQueueFullException(waiting);
             _incoming.Enqueue(sequence);
             Monitor.Pulse(_gate);
         }
     }
 
-    /// <summary>Ends a sequence early. A step that computes nothing else is broken off.</summary>
+    /// <summary>Runs something on the engine's thread, between two steps.</summary>
+    /// <exception cref="ObjectDisposedException">The engine has been stopped.</exception>
+    public Task<T> Invoke<T>(Func<Scheduler, KvCache, T> call)
+    {
+        var completion = new TaskCompletionSource<T>(TaskCreationOptions.RunContinuationsAsynchronously);
+        lock (_gate)
+        {
+            ObjectDisposedException.ThrowIf(_stopping, typeof(ErnieModel));
+            _calls.Enqueue(Run);
+            Monitor.Pulse(_gate);
+        }
+        return completion.Task;
+
+        void Run(bool stopping)
+        {
+#pragma warning disable CA1031 // The failure is the caller's.
+            try
+            {
+                ObjectDisposedException.ThrowIf(stopping, typeof(ErnieModel));
+                completion.SetResult(call(_scheduler, _runner.Cache));
+            }
+            catch (Exception e)
+            {
+                completion.SetException(e);
+            }
+#pragma warning restore CA1031
+        }
+    }
+
+    /// <summary>Ends a sequence early. A running step leaves it out from here on, and is broken off where it computes nothing else.</summary>
     public void Cancel(Sequence sequence)
     {
         sequence.Cancel();
         lock (_gate)
         {
+            var index = Array.IndexOf(_inStep, sequence);
+            if (index >= 0) _termination!.Drop(index);
             if (_inStep.Length > 0 && Array.TrueForAll(_inStep, static s => s.IsCancelled)) _termination?.Request();
             Monitor.Pulse(_gate);
         }
@@ -97,23 +142,38 @@ internal sealed class InferenceEngine : IDisposable
             }
 #pragma warning restore CA1031
         }
+        while (_calls.TryDequeue(out var call)) call(true);
         foreach (var sequence in _scheduler.All.Concat(_incoming).ToArray()) sequence.Complete(new ObjectDisposedException(nameof(ErnieModel), "The model was disposed while this request was running."));
     }
 
     /// <summary>Takes what has come in; waits while there is nothing to do. False when the engine stops.</summary>
     private bool Receive()
     {
+        Action<bool>[] calls;
         lock (_gate)
         {
-            while (!_stopping && _incoming.Count == 0 && _scheduler.IsIdle) Monitor.Wait(_gate);
+            Observe();
+            while (!_stopping && _incoming.Count == 0 && _calls.Count == 0 && _scheduler.IsIdle) Monitor.Wait(_gate);
             while (_incoming.TryDequeue(out var sequence)) _scheduler.Enqueue(sequence);
-            return !_stopping;
+            Observe();
+            if (_stopping) return false;
+            calls = [.. _calls];
+            _calls.Clear();
         }
+        foreach (var call in calls) call(false);
+        return true;
+    }
+
+    private void Observe()
+    {
+        _waitingCount = _scheduler.WaitingCount;
+        _state = new EngineState(_scheduler.RunningCount, _waitingCount, _runner.Cache.FreeBlockCount, _runner.Cache.IdleBlockCount, _scheduler.Preemptions);
     }
 
     private void Step(StepBatch batch)
     {
         var termination = Enter();
+        var started = Stopwatch.GetTimestamp();
         ReadOnlySpan<float> logits; // [rows, vocabulary]
         try
         {
@@ -127,21 +187,36 @@ internal sealed class InferenceEngine : IDisposable
         {
             lock (_gate) (_termination, _inStep) = (null, []);
         }
+        var decoding = _scheduler.Step.Count(static s => s.IsDecode);
+        _budget.Observe(decoding, batch.TokenCount - decoding, Stopwatch.GetElapsedTime(started));
 
         var row = 0;
-        foreach (var (sequence, tokenCount) in _scheduler.Step)
+        foreach (var (sequence, tokenCount, _) in _scheduler.Step)
         {
-            sequence.Computed += tokenCount;
-            if (sequence.OnLogits is { } onLogits)
-            {
-                Deliver(sequence, onLogits, logits.Slice(row * _vocabSize, tokenCount * _vocabSize), tokenCount);
-                row += tokenCount;
-            }
-            else if (!sequence.IsPrefill)
-            {
-                Extend(sequence, logits.Slice(row++ * _vocabSize, _vocabSize));
-            }
+            var rows = sequence.OnLogits is not null ? tokenCount : sequence.Context.Computed + tokenCount == sequence.Context.Tokens.Count ? 1 : 0;
+            var own = logits.Slice(row * _vocabSize, rows * _vocabSize);
+            row += rows;
+            // Cancelled in the middle of the step: kernels have left out parts of it.
+            if (sequence.IsCancelled) continue;
+            var wasPrefill = sequence.IsPrefill;
+            _scheduler.Advance(sequence, tokenCount);
+            if (wasPrefill) Report(sequence);
+            if (sequence.OnLogits is { } onLogits) Deliver(sequence, onLogits, own, tokenCount);
+            else if (rows > 0) Extend(sequence, own);
         }
+    }
+
+    private static void Report(Sequence sequence)
+    {
+#pragma warning disable CA1031 // A host's progress that throws must not end the engine's thread.
+        try
+        {
+            sequence.Progress?.Report(new ErniePrefillProgress(Math.Min(sequence.Context.Computed, sequence.PromptLength), sequence.PromptLength, sequence.CachedTokens));
+        }
+        catch (Exception)
+        {
+        }
+#pragma warning restore CA1031
     }
 
     private StepTermination Enter()
@@ -159,10 +234,10 @@ internal sealed class InferenceEngine : IDisposable
     private void Extend(Sequence sequence, ReadOnlySpan<float> logits)
     {
         var token = _sampler.Sample(logits, sequence.Sampling, sequence.History, sequence.GeneratedCount);
-        sequence.Tokens.Add(token);
+        sequence.Context.Add(token, sequence.Limits);
         sequence.History?.Add(token);
         FinishReason? finish = sequence.StopTokens.Contains(token) ? FinishReason.Stop : sequence.GeneratedCount >= sequence.MaxTokens ? FinishReason.Length : null;
-        sequence.Emit(new GeneratedToken(token, finish));
+        sequence.Emit(new GeneratedToken(token, finish, sequence.CachedTokens));
         if (finish is not null) _scheduler.Finish(sequence);
     }
 
@@ -171,7 +246,7 @@ internal sealed class InferenceEngine : IDisposable
 #pragma warning disable CA1031 // The callback is the caller's code: what it throws goes back to the caller.
         try
         {
-            onLogits(sequence.Computed - tokenCount, logits);
+            onLogits(sequence.Context.Computed - tokenCount, logits);
             if (!sequence.IsPrefill) _scheduler.Finish(sequence);
         }
         catch (Exception e)
@@ -183,7 +258,7 @@ internal sealed class InferenceEngine : IDisposable
 
     private void Fail(Exception e)
     {
-        var failed = _scheduler.Step.Select(static s => s.Sequence).ToArray();
+        var failed = _scheduler.Failing;
         foreach (var sequence in failed) _scheduler.Finish(sequence, e);
 #pragma warning disable CA1031 // A host's logger that throws must not end the engine's thread, and with it the process.
         try

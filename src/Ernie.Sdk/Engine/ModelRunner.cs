@@ -21,15 +21,17 @@ internal sealed unsafe class ModelRunner : IDisposable
     private readonly OrtIoBinding _binding;
     private readonly List<OrtValue> _pools = [];
     private readonly ScratchBuffer _logits = new();
+    private readonly ScratchBuffer _flags = new();
+    private readonly ScratchBuffer _starts = new();
     private readonly int _vocabSize;
     private int _logitRows;
 
-    public ModelRunner(string folder, ModelManifest manifest, KvElementType kvType, int kvBlockCount, int threadCount, CpuKernels kernels, ExpertReading reading = default)
+    public ModelRunner(string folder, ModelManifest manifest, KvElementType kvType, int kvBlockCount, int threadCount, CpuKernels kernels, ExpertReading reading = default, int? idleBlocks = null)
     {
         var config = manifest.Config;
         _vocabSize = config.VocabSize;
         var layout = new KvBlockLayout(kvType, config.KvHeadCount, config.HeadDim);
-        Cache = new KvCache(layout, config.LayerCount, kvBlockCount);
+        Cache = new KvCache(layout, config.LayerCount, kvBlockCount) { IdleLimit = idleBlocks ?? kvBlockCount };
         Load = new ExpertLoad(Enumerable.Range(0, config.LayerCount).Where(config.IsMoeLayer).Select(static layer => (layer, ErnieGraph.ExpertsNode(layer))), config.ExpertCount, config.ExpertsPerToken);
         if (reading.IsOn && Load.Layers.Count > 0) _prefetch = new ExpertPrefetch(Load, NormRatios(folder, manifest, Load), reading.Ahead, reading.Measures, reading.MaxBytes);
         _environment = new OperatorEnvironment(kernels, layout, new RopeTable(config.HeadDim, config.RopeTheta, config.CompressionRatio, config.ContextLength), threadCount, Load, _prefetch);
@@ -99,15 +101,17 @@ internal sealed unsafe class ModelRunner : IDisposable
         var tables = batch.BlockTables(out var width);
         using var ids = Ints(CollectionsMarshal.AsSpan(batch.InputIds), batch.TokenCount);
         using var positions = Ints(CollectionsMarshal.AsSpan(batch.Positions), batch.TokenCount);
-        using var starts = Ints(CollectionsMarshal.AsSpan(batch.SequenceStarts), batch.SequenceCount + 1);
-        using var flags = Ints(CollectionsMarshal.AsSpan(batch.Flags), batch.SequenceCount);
+        using var starts = Shared(_starts, CollectionsMarshal.AsSpan(batch.SequenceStarts));
+        using var flags = Shared(_flags, CollectionsMarshal.AsSpan(batch.Flags));
+        _environment.Rows = new LiveRows((int*)_flags.Rent(0), (int*)_starts.Rent(0), batch.SequenceCount);
         using var blocks = Ints(tables, batch.SequenceCount, width);
+        using var limits = Ints(MemoryMarshal.Cast<SparseLimits, int>(CollectionsMarshal.AsSpan(batch.Limits)), batch.SequenceCount, SparseLimits.Count);
         using var rows = Ints(CollectionsMarshal.AsSpan(batch.LogitRows), batch.LogitRows.Count);
         _logitRows = batch.LogitRows.Count;
         var logitBytes = checked((nint)_logitRows * _vocabSize * sizeof(float));
         using var logits = OrtValue.CreateTensorValueWithData(OrtMemoryInfo.DefaultInstance, TensorElementType.Float, [_logitRows, _vocabSize], (nint)_logits.Rent(logitBytes), logitBytes);
         using var runOptions = new RunOptions();
-        if (termination is not null && !termination.Attach(runOptions)) throw new OperationCanceledException();
+        if (termination is not null && !termination.Attach(runOptions, _environment, (int*)_flags.Rent(0))) throw new OperationCanceledException();
         try
         {
             _binding.BindInput(ErnieGraph.InputIds, ids);
@@ -115,6 +119,7 @@ internal sealed unsafe class ModelRunner : IDisposable
             _binding.BindInput(ErnieGraph.SequenceStarts, starts);
             _binding.BindInput(ErnieGraph.SequenceFlags, flags);
             _binding.BindInput(ErnieGraph.BlockTables, blocks);
+            _binding.BindInput(ErnieGraph.SparseLimits, limits);
             _binding.BindInput(ErnieGraph.LogitRows, rows);
             _binding.ClearBoundOutputs();
             _binding.BindOutput(ErnieGraph.Logits, logits);
@@ -142,6 +147,8 @@ internal sealed unsafe class ModelRunner : IDisposable
         foreach (var pool in _pools) pool.Dispose();
         _environment.Dispose();
         _logits.Dispose();
+        _flags.Dispose();
+        _starts.Dispose();
         Cache.Dispose();
     }
 
@@ -176,6 +183,14 @@ internal sealed unsafe class ModelRunner : IDisposable
         }).ToArray();
         // Where the earlier norm is zero, what it hid is not known.
         return [[], .. norms.Zip(norms.Skip(1), static (before, after) => before.Zip(after, static (b, a) => b == 0 ? 0 : a / b).ToArray())];
+    }
+
+    /// <summary>A tensor over memory of ours, so that others see the same numbers, and may change them, while the step runs.</summary>
+    private static OrtValue Shared(ScratchBuffer buffer, ReadOnlySpan<int> values)
+    {
+        var memory = (int*)buffer.Rent(values.Length * sizeof(int));
+        values.CopyTo(new Span<int>(memory, values.Length));
+        return OrtValue.CreateTensorValueWithData(OrtMemoryInfo.DefaultInstance, TensorElementType.Int32, [values.Length], (nint)memory, values.Length * sizeof(int));
     }
 
     private static OrtValue Ints(ReadOnlySpan<int> values, params ReadOnlySpan<long> shape)

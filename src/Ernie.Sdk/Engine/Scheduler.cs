@@ -4,26 +4,44 @@ using Ernie.Sdk.Kernels;
 namespace Ernie.Sdk.Engine;
 
 /// <summary>
-/// Decides what the next step computes: one token of every decoding sequence, and prompt chunks that start at multiples of 128 within a token budget. Short prompts go first, so that a long document
+/// Decides what the next step computes: one token of every decoding sequence, and prompt chunks that end at multiples of 128 within a token budget. Short prompts go first, so that a long document
 /// does not hold up everybody else; the oldest prompt always gets one block, so that it arrives too.
 /// </summary>
-internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, int prefillChunkTokens)
+/// <remarks>
+/// Memory is taken block by block. A sequence is admitted when its tokens so far fit beside the others'. When answers outgrow the cache, conversations that wait for their next turn lose their blocks
+/// first, then the youngest sequence does and waits again. Whoever lost blocks computes them again, each run in its own way (<see cref="TokenContext.Next"/>), to the same bits.
+/// </remarks>
+internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, ChunkBudget budget)
 {
     /// <summary>How often a waiting sequence that needs more memory than is free may be passed by smaller ones. Arbitrary.</summary>
     private const int MaxOvertakings = 64;
 
     private readonly List<Sequence> _waiting = [];
+    /// <summary>In order of admission.</summary>
     private readonly List<Sequence> _running = [];
-    private readonly List<(Sequence Sequence, int TokenCount)> _step = [];
-    private int _reservedBlocks;
+    private readonly List<(Sequence Sequence, int TokenCount, bool IsDecode)> _step = [];
+    /// <summary>Contexts between two turns, the longest unused one first.</summary>
+    private readonly LinkedList<TokenContext> _resting = new();
     private bool _isOldestTurn;
+    private Sequence? _growing;
 
     public bool IsIdle => _waiting.Count == 0 && _running.Count == 0;
+    public int WaitingCount => _waiting.Count;
+    public int RunningCount => _running.Count;
     public IEnumerable<Sequence> All => _running.Concat(_waiting);
     /// <summary>Sequences of the planned step with the tokens each has in it, in batch order.</summary>
-    public IReadOnlyList<(Sequence Sequence, int TokenCount)> Step => _step;
+    public IReadOnlyList<(Sequence Sequence, int TokenCount, bool IsDecode)> Step => _step;
+    /// <summary>Whose fault a failed step or plan is: the sequences of the step, and the one that was given memory.</summary>
+    public Sequence[] Failing => [.. _step.Select(static s => s.Sequence).Append(_growing).OfType<Sequence>().Distinct()];
+    /// <summary>Sequences that had to wait again since the beginning.</summary>
+    public long Preemptions { get; private set; }
 
-    public void Enqueue(Sequence sequence) => _waiting.Add(sequence);
+    public void Enqueue(Sequence sequence)
+    {
+        // A context is in use once its next turn is known; if it comes in with another turn still running, the later one waits for it.
+        _resting.Remove(sequence.Context);
+        _waiting.Add(sequence);
+    }
 
     /// <summary>Drops cancelled sequences, admits waiting ones, and fills <paramref name="batch"/>. False when there is nothing to compute.</summary>
     public bool Plan(StepBatch batch)
@@ -33,15 +51,96 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, int pr
             if (_running[i].IsCancelled) Finish(_running[i]);
         }
         Admit();
-
-        batch.Clear();
-        _step.Clear();
-        foreach (var sequence in _running)
+        while (true)
         {
-            if (!sequence.IsPrefill) Add(batch, sequence, 1, SequenceFlags.Decode);
+            batch.Clear();
+            _step.Clear();
+            PlanDecode(batch);
+            PlanPrefill(batch);
+            // Prompts alone may hold all memory between them, and none has enough.
+            if (batch.TokenCount > 0 || _running.Count == 0) return batch.TokenCount > 0;
+            if (!TryReclaimResting()) Preempt(_running[^1]);
         }
-        PlanPrefill(batch);
-        return batch.TokenCount > 0;
+    }
+
+    /// <summary>Records a step that was computed.</summary>
+    public void Advance(Sequence sequence, int tokenCount)
+    {
+        var context = sequence.Context;
+        context.Advance(context.Computed + tokenCount);
+        for (; context.PublishedBlocks < context.Computed / KvBlockLayout.BlockSize && context.TryKey(context.PublishedBlocks, out var key); context.PublishedBlocks++)
+            cache.Publish(key, context.BlockTable[context.PublishedBlocks]);
+    }
+
+    /// <summary>Gives a sequence's memory back, or lets its context rest.</summary>
+    public void Finish(Sequence sequence, Exception? failure = null)
+    {
+        if (!_running.Remove(sequence)) _waiting.Remove(sequence);
+        if (sequence.KeepsContext) Rest(sequence.Context);
+        else Release(sequence.Context);
+        sequence.Complete(failure);
+    }
+
+    /// <summary>Takes a context's blocks; it computes them again when it is needed.</summary>
+    public void Release(TokenContext context)
+    {
+        _resting.Remove(context);
+        foreach (var block in context.BlockTable) cache.Release(block);
+        context.BlockTable.Clear();
+        context.Lose(0);
+    }
+
+    /// <summary>A context that is not used now, and keeps its blocks as long as nobody needs them.</summary>
+    public void Rest(TokenContext context)
+    {
+        // A step that was broken off leaves blocks with nothing in them.
+        Trim(context);
+        _resting.Remove(context);
+        _resting.AddLast(context);
+    }
+
+    /// <summary>A second context with the same tokens. Full blocks are shared, the last one is copied where memory is free.</summary>
+    public TokenContext Fork(TokenContext context)
+    {
+        var copy = context.Copy();
+        var full = context.Computed / KvBlockLayout.BlockSize;
+        for (var b = 0; b < full; b++)
+        {
+            cache.Retain(context.BlockTable[b]);
+            copy.BlockTable.Add(context.BlockTable[b]);
+        }
+        copy.Advance(full * KvBlockLayout.BlockSize);
+        copy.PublishedBlocks = Math.Min(context.PublishedBlocks, full);
+        if (context.Computed > copy.Computed && cache.FreeBlockCount > 0)
+        {
+            copy.BlockTable.Add(cache.Allocate());
+            cache.Copy(context.BlockTable[full], copy.BlockTable[full]);
+            copy.Advance(context.Computed);
+        }
+        Rest(copy);
+        return copy;
+    }
+
+    /// <summary>Drops the tokens of a resting context from <paramref name="count"/> on.</summary>
+    public void Cut(TokenContext context, int count)
+    {
+        context.Cut(count);
+        Trim(context);
+        var begin = context.Computed / KvBlockLayout.BlockSize;
+        if (context.Computed % KvBlockLayout.BlockSize == 0 || cache.TryOwn(context.BlockTable[begin])) return;
+        // The next token is written into the last block, which others read.
+        var shared = context.BlockTable[begin];
+        context.BlockTable.RemoveAt(begin);
+        if (cache.FreeBlockCount > 0)
+        {
+            context.BlockTable.Add(cache.Allocate());
+            cache.Copy(shared, context.BlockTable[begin]);
+        }
+        else
+        {
+            context.Lose(begin * KvBlockLayout.BlockSize);
+        }
+        cache.Release(shared);
     }
 
     /// <summary>In order of arrival; a sequence that does not fit yet may be passed by smaller ones, but not for ever.</summary>
@@ -52,19 +151,18 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, int pr
             var next = _waiting[i];
             if (next.IsCancelled)
             {
-                _waiting.RemoveAt(i);
-                next.Complete();
+                Finish(next);
             }
             else if (Admits(next))
             {
                 _waiting.RemoveAt(i);
                 for (var passed = 0; passed < i; passed++) _waiting[passed].Overtakings++;
-                _reservedBlocks += next.ReservedBlocks;
+                Reuse(next);
                 _running.Add(next);
             }
             else if (_running.Count >= maxConcurrentRequests || next.Overtakings >= MaxOvertakings)
             {
-                _waiting.RemoveAll(static s => Drop(s));
+                foreach (var cancelled in _waiting.Where(static s => s.IsCancelled).ToArray()) Finish(cancelled);
                 return;
             }
             else
@@ -72,57 +170,133 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, int pr
                 i++;
             }
         }
+    }
 
-        static bool Drop(Sequence sequence)
+    private bool Admits(Sequence sequence)
+    {
+        if (_running.Count >= maxConcurrentRequests || _running.Exists(other => other.Context == sequence.Context)) return false;
+        while (true)
         {
-            if (sequence.IsCancelled) sequence.Complete();
-            return sequence.IsCancelled;
+            // A spare block for each sequence that already decodes: its answer grows before this prompt is through.
+            var wanted = Missing(sequence) + _running.Sum(static s => Missing(s) + 1);
+            if (wanted <= cache.FreeBlockCount) return true;
+            if (!TryReclaimResting()) return false;
+        }
+    }
+
+    /// <summary>Blocks that a sequence still takes for its tokens and the next one.</summary>
+    private static int Missing(Sequence sequence) => KvCache.BlocksFor(sequence.Context.Tokens.Count + 1) - sequence.Context.BlockTable.Count;
+
+    /// <summary>Takes the blocks that other contexts with the same beginning have computed. The last token is always computed: someone wants its logits.</summary>
+    private void Reuse(Sequence sequence)
+    {
+        var context = sequence.Context;
+        if (sequence.OnLogits is null && context.Computed % KvBlockLayout.BlockSize == 0)
+        {
+            var reusable = (context.Tokens.Count - 1) / KvBlockLayout.BlockSize;
+            while (context.BlockTable.Count < reusable && context.TryKey(context.BlockTable.Count, out var key) && cache.TryShare(key, out var block))
+            {
+                context.BlockTable.Add(block);
+                context.Advance(context.Computed + KvBlockLayout.BlockSize);
+                context.PublishedBlocks = context.BlockTable.Count;
+            }
+        }
+        if (sequence.CachedTokens < 0) sequence.CachedTokens = Math.Min(context.Computed, sequence.PromptLength);
+    }
+
+    private void PlanDecode(StepBatch batch)
+    {
+        // Preempted sequences leave the end of the list.
+        for (var i = 0; i < _running.Count; i++)
+        {
+            var sequence = _running[i];
+            var (end, isDecode, limits) = sequence.Context.Next();
+            if (!isDecode) continue;
+            while (i < _running.Count && !TryGrow(sequence, end))
+            {
+                if (!TryReclaimResting()) Preempt(_running[^1]);
+            }
+            if (i < _running.Count) Add(batch, sequence, 1, isDecode: true, limits);
         }
     }
 
     private void PlanPrefill(StepBatch batch)
     {
-        var oldest = _running.Find(static s => s.IsPrefill);
+        var oldest = _running.Find(static s => !s.Context.Next().IsDecode);
         if (oldest is null) return;
-        var budget = prefillChunkTokens;
+        var left = budget.Tokens(_step.Count);
         // A budget of one block cannot be shared: it goes to the oldest prompt and to the shortest in turn.
-        _isOldestTurn = budget > KvBlockLayout.BlockSize || !_isOldestTurn;
-        var reserved = _isOldestTurn ? Math.Min(KvBlockLayout.BlockSize, oldest.PromptLength - oldest.Computed) : 0;
-        foreach (var sequence in _running.Where(static s => s.IsPrefill).OrderBy(static s => s.PromptLength - s.Computed).ToArray())
+        _isOldestTurn = left > KvBlockLayout.BlockSize || !_isOldestTurn;
+        var reserved = _isOldestTurn ? Math.Min(KvBlockLayout.BlockSize, Left(oldest)) : 0;
+        foreach (var sequence in _running.Where(static s => !s.Context.Next().IsDecode).OrderBy(Left).ToArray())
         {
-            var left = sequence.PromptLength - sequence.Computed;
+            var context = sequence.Context;
             if (sequence == oldest) reserved = 0;
-            var available = budget - reserved;
+            var available = left - reserved;
             // Every row of a scored chunk has logits, a gigabyte for some thousand rows: one block at a time.
-            var chunk = Math.Min(left, sequence.OnLogits is null ? available : Math.Min(available, KvBlockLayout.BlockSize));
-            if (chunk < left) chunk -= chunk % KvBlockLayout.BlockSize;
-            if (chunk <= 0) continue;
-            Add(batch, sequence, chunk, SequenceFlags.None);
-            budget -= chunk;
+            var end = context.Computed + Math.Min(Left(sequence), sequence.OnLogits is null ? available : Math.Min(available, KvBlockLayout.BlockSize));
+            if (end < context.Computed + Left(sequence)) end -= end % KvBlockLayout.BlockSize;
+            while (end > context.Computed && !TryGrow(sequence, end)) end = Math.Min(end - 1, context.BlockTable.Count * KvBlockLayout.BlockSize);
+            if (end <= context.Computed) continue;
+            left -= end - context.Computed;
+            Add(batch, sequence, end - context.Computed, isDecode: false, context.Next().Limits);
         }
+
+        static int Left(Sequence sequence) => sequence.Context.Next().End - sequence.Context.Computed;
     }
 
-    /// <summary>Gives a sequence's memory back.</summary>
-    public void Finish(Sequence sequence, Exception? failure = null)
+    private bool TryGrow(Sequence sequence, int end)
     {
-        if (_running.Remove(sequence))
+        var context = sequence.Context;
+        _growing = sequence;
+        while (context.BlockTable.Count < KvCache.BlocksFor(end))
         {
-            foreach (var block in sequence.BlockTable) cache.Free(block);
-            sequence.BlockTable.Clear();
-            _reservedBlocks -= sequence.ReservedBlocks;
+            if (cache.FreeBlockCount == 0)
+            {
+                _growing = null;
+                return false;
+            }
+            context.BlockTable.Add(cache.Allocate());
         }
-        sequence.Complete(failure);
+        _growing = null;
+        return true;
     }
 
-    private bool Admits(Sequence sequence) => _running.Count < maxConcurrentRequests && _reservedBlocks + sequence.ReservedBlocks <= cache.BlockCount;
-
-    private void Add(StepBatch batch, Sequence sequence, int tokenCount, SequenceFlags flags)
+    private void Trim(TokenContext context)
     {
-        // First, so that a sequence that gets no memory is among those that end with the error.
-        _step.Add((sequence, tokenCount));
-        var end = sequence.Computed + tokenCount;
-        while (sequence.BlockTable.Count < KvCache.BlocksFor(end)) sequence.BlockTable.Add(cache.Allocate());
-        var logits = sequence.OnLogits is not null ? tokenCount : end == sequence.Tokens.Count ? 1 : 0;
-        batch.Add(CollectionsMarshal.AsSpan(sequence.Tokens).Slice(sequence.Computed, tokenCount), sequence.Computed, sequence.BlockTable, flags, logits);
+        for (var b = context.BlockTable.Count - 1; b >= KvCache.BlocksFor(context.Computed); b--)
+        {
+            cache.Release(context.BlockTable[b]);
+            context.BlockTable.RemoveAt(b);
+        }
+    }
+
+    private bool TryReclaimResting()
+    {
+        while (_resting.First is { } node)
+        {
+            var held = node.Value.BlockTable.Count;
+            Release(node.Value);
+            if (held > 0) return true;
+        }
+        return false;
+    }
+
+    private void Preempt(Sequence sequence)
+    {
+        _running.Remove(sequence);
+        Release(sequence.Context);
+        sequence.Preemptions++;
+        Preemptions++;
+        _waiting.Insert(0, sequence);
+    }
+
+    private void Add(StepBatch batch, Sequence sequence, int tokenCount, bool isDecode, SparseLimits limits)
+    {
+        var context = sequence.Context;
+        _step.Add((sequence, tokenCount, isDecode));
+        var end = context.Computed + tokenCount;
+        var logits = sequence.OnLogits is not null ? tokenCount : end == context.Tokens.Count ? 1 : 0;
+        batch.Add(CollectionsMarshal.AsSpan(context.Tokens).Slice(context.Computed, tokenCount), context.Computed, context.BlockTable, isDecode ? SequenceFlags.Decode : SequenceFlags.None, limits, logits);
     }
 }

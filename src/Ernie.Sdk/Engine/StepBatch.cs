@@ -11,6 +11,8 @@ internal sealed class StepBatch
     public List<int> Positions { get; } = [];
     public List<int> SequenceStarts { get; } = [0];
     public List<int> Flags { get; } = [];
+    /// <summary>[sequences].</summary>
+    public List<SparseLimits> Limits { get; } = [];
     /// <summary>Tokens of the step whose logits are wanted, in the order in which they are returned.</summary>
     public List<int> LogitRows { get; } = [];
     public int TokenCount => InputIds.Count;
@@ -23,6 +25,7 @@ internal sealed class StepBatch
         SequenceStarts.Clear();
         SequenceStarts.Add(0);
         Flags.Clear();
+        Limits.Clear();
         LogitRows.Clear();
         _tables.Clear();
     }
@@ -32,8 +35,9 @@ internal sealed class StepBatch
     /// <param name="firstPosition">Position of the first.</param>
     /// <param name="blockTable">Blocks of the sequence, in order, these tokens' included.</param>
     /// <param name="flags">How sparse attention treats them.</param>
+    /// <param name="limits">How many blocks of the cache they read.</param>
     /// <param name="logitCount">How many of them, counted from the end, want logits.</param>
-    public void Add(ReadOnlySpan<int> tokens, int firstPosition, IReadOnlyList<int> blockTable, SequenceFlags flags, int logitCount)
+    public void Add(ReadOnlySpan<int> tokens, int firstPosition, IReadOnlyList<int> blockTable, SequenceFlags flags, SparseLimits limits, int logitCount)
     {
         for (var i = 0; i < tokens.Length; i++)
         {
@@ -43,6 +47,7 @@ internal sealed class StepBatch
         }
         SequenceStarts.Add(InputIds.Count);
         Flags.Add((int)flags);
+        Limits.Add(limits);
         _tables.Add((blockTable, KvCache.BlocksFor(firstPosition + tokens.Length)));
     }
 

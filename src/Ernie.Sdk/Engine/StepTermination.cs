@@ -1,12 +1,17 @@
+using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Operators;
 using Microsoft.ML.OnnxRuntime;
 
 namespace Ernie.Sdk.Engine;
 
-/// <summary>Ends a running step from another thread, at the next kernel boundary.</summary>
-internal sealed class StepTermination
+/// <summary>Ends a running step from another thread: the whole of it at the next work item of a kernel, or one sequence's part.</summary>
+internal sealed unsafe class StepTermination
 {
     private readonly Lock _gate = new();
+    private readonly List<int> _dropped = [];
     private RunOptions? _running;
+    private OperatorEnvironment? _environment;
+    private int* _flags;
 
     public bool IsRequested { get; private set; }
 
@@ -15,17 +20,35 @@ internal sealed class StepTermination
         lock (_gate)
         {
             IsRequested = true;
-            if (_running is not null) _running.Terminate = true;
+            if (_running is null) return;
+            _running.Terminate = true;
+            _environment!.IsBrokenOff = true;
+        }
+    }
+
+    /// <summary>Nobody waits for this sequence of the step any more. What the step computes of it is of no use afterwards.</summary>
+    public void Drop(int sequence)
+    {
+        lock (_gate)
+        {
+            if (_running is null) _dropped.Add(sequence);
+            else Volatile.Write(ref _flags[sequence], _flags[sequence] | (int)SequenceFlags.Dead);
         }
     }
 
     /// <summary>False when the step need not start.</summary>
-    public bool Attach(RunOptions options)
+    /// <param name="options">Of the run.</param>
+    /// <param name="environment">Of its kernels.</param>
+    /// <param name="flags">[sequences] <see cref="SequenceFlags"/> that the kernels read; valid until <see cref="Detach"/>.</param>
+    public bool Attach(RunOptions options, OperatorEnvironment environment, int* flags)
     {
         lock (_gate)
         {
             if (IsRequested) return false;
             _running = options;
+            _environment = environment;
+            _flags = flags;
+            foreach (var sequence in _dropped) flags[sequence] |= (int)SequenceFlags.Dead;
             return true;
         }
     }
@@ -33,6 +56,11 @@ internal sealed class StepTermination
     /// <summary>The options are about to be disposed.</summary>
     public void Detach()
     {
-        lock (_gate) _running = null;
+        lock (_gate)
+        {
+            if (_environment is not null) _environment.IsBrokenOff = false;
+            _running = null;
+            _environment = null;
+        }
     }
 }

@@ -22,6 +22,7 @@ internal sealed class ErnieGraph
     public const string SequenceStarts = "sequence_starts";
     public const string SequenceFlags = "sequence_flags";
     public const string BlockTables = "block_tables";
+    public const string SparseLimits = "sparse_limits";
     public const string LogitRows = "logit_rows";
     public const string Logits = "logits";
 
@@ -75,6 +76,7 @@ internal sealed class ErnieGraph
         _graph.Input(SequenceStarts, TensorElementKind.Int32, "sequences_plus_1");
         _graph.Input(SequenceFlags, TensorElementKind.Int32, "sequences");
         _graph.Input(BlockTables, TensorElementKind.Int32, "sequences", "blocks");
+        _graph.Input(SparseLimits, TensorElementKind.Int32, "sequences", Kernels.SparseLimits.Count);
         _graph.Input(LogitRows, TensorElementKind.Int32, "rows");
         for (var layer = 0; layer < _config.LayerCount; layer++) _graph.Input(KvCache(layer), TensorElementKind.UInt8, "pool_blocks", "block_bytes");
 
@@ -104,7 +106,7 @@ internal sealed class ErnieGraph
         var h = Norm($"{path}.input_layernorm", x, TensorNames.InputNorm(layer));
         var qkv = Linear($"{path}.self_attn.qkv_proj", h, _config.QkvSize, _config.HiddenSize,
             TensorNames.Query(layer), TensorNames.Key(layer), TensorNames.Value(layer));
-        var y = _graph.Node(OperatorSchema.SparseAttention.Name, Ernie, $"{path}.self_attn", [qkv, Positions, SequenceStarts, SequenceFlags, BlockTables, KvCache(layer)],
+        var y = _graph.Node(OperatorSchema.SparseAttention.Name, Ernie, $"{path}.self_attn", [qkv, Positions, SequenceStarts, SequenceFlags, BlockTables, SparseLimits, KvCache(layer)],
             (OperatorSchema.SparseAttention.HeadCount, _config.HeadCount),
             (OperatorSchema.SparseAttention.KvHeadCount, _config.KvHeadCount),
             (OperatorSchema.SparseAttention.HeadDim, _config.HeadDim),

@@ -17,12 +17,13 @@ internal static unsafe class AttentionSteps
             var begin = a.SequenceStarts[s];
             var end = a.SequenceStarts[s + 1];
             if (begin < 0 || end < begin || end > a.TokenCount) throw new InvalidOperationException($"Sequence {s} has tokens {begin} to {end} of {a.TokenCount}.");
-            if (((SequenceFlags)a.Flags[s] & SequenceFlags.Dead) != 0) continue;
+            if (IsDead(a, s)) continue;
             for (var t = begin; t < end; t++)
             {
                 if (a.Positions[t] != a.Positions[begin] + (t - begin)) throw new InvalidOperationException($"The positions of sequence {s} are not consecutive.");
             }
             if (begin == end) continue;
+            if (end - begin > 1 && IsDecode(a, s)) throw new InvalidOperationException($"Sequence {s} decodes {end - begin} tokens in one step.");
             var position = a.Positions[end - 1];
             var blocks = position / KvBlockLayout.BlockSize + 1;
             if (a.Positions[begin] < 0 || blocks > a.BlockTableStride)
@@ -36,4 +37,23 @@ internal static unsafe class AttentionSteps
         }
         if (last >= 0) a.Rope.Ensure(last);
     }
+
+    /// <summary>Whether the sequence's request has ended. May become true while the step runs, never false.</summary>
+    public static bool IsDead(in AttentionArguments a, int sequence) => ((SequenceFlags)Volatile.Read(ref a.Flags[sequence]) & SequenceFlags.Dead) != 0;
+
+    public static bool IsDecode(in AttentionArguments a, int sequence) => ((SequenceFlags)a.Flags[sequence] & SequenceFlags.Decode) != 0;
+
+    /// <summary>Whether tokens of a sequence inside block <paramref name="block"/> read selected blocks only.</summary>
+    public static bool IsSparse(in AttentionArguments a, int sequence, int block)
+    {
+        if (a.Limits == null) return false;
+        ref readonly var limits = ref a.Limits[sequence];
+        if (!IsDecode(a, sequence)) return !a.DensePrefill && limits.EncoderTopKLeft > 0 && (long)(block + 1) * KvBlockLayout.BlockSize >= limits.EncoderLimit;
+        // The position of the token is the number of tokens before it.
+        return limits.DecoderTopKLeft > 0 && a.Positions[a.SequenceStarts[sequence]] >= limits.DecoderLimit;
+    }
+
+    /// <summary>Tokens of a sequence's block <paramref name="block"/> that are cached when the step's own are.</summary>
+    public static int Present(in AttentionArguments a, int sequence, int block) =>
+        Math.Min(KvBlockLayout.BlockSize, a.Positions[a.SequenceStarts[sequence + 1] - 1] + 1 - block * KvBlockLayout.BlockSize);
 }

@@ -33,6 +33,14 @@ internal unsafe struct AttentionArguments
     /// <summary>[sequences, <see cref="BlockTableStride"/>] block of the pool that holds positions 128·j .. 128·j+127.</summary>
     public int* BlockTables;
     public int BlockTableStride;
+    /// <summary>[sequences] how many blocks are read, or null: all.</summary>
+    public SparseLimits* Limits;
+    /// <summary>[kvHeads, 128, headDim] float: learned gate of the block summaries that prefill selects by, or null: means. Decode always selects by means.</summary>
+    public float* Gate;
+    /// <summary>Prefill reads every block whatever the limits say: the last layer of a model with gates has none and is not selected.</summary>
+    public bool DensePrefill;
+    /// <summary>Told which blocks were selected, or null.</summary>
+    public BlockSelections? Selections;
     /// <summary>[blocks, <see cref="KvBlockLayout.BlockBytes"/>] this layer's part of the cache.</summary>
     public byte* Pool;
     public int PoolBlockCount;

@@ -12,6 +12,7 @@ internal sealed unsafe class OrtThreadPool : IParallelRunner, IDisposable
     private OrtComputeContext _context;
     private Action<int>? _body;
     private ExceptionDispatchInfo? _failure;
+    private volatile bool _isBrokenOff;
 
     public OrtThreadPool(int threadCount)
     {
@@ -21,6 +22,9 @@ internal sealed unsafe class OrtThreadPool : IParallelRunner, IDisposable
 
     public int ThreadCount { get; }
 
+    /// <summary>While set, by any thread, items are left out and <see cref="For"/> throws <see cref="OperationCanceledException"/>: a kernel over a long prompt need not come to its end.</summary>
+    public bool IsBrokenOff { set => _isBrokenOff = value; }
+
     /// <summary>Names the call whose pool the next <see cref="For"/> uses.</summary>
     public void Enter(OrtComputeContext context) => _context = context;
 
@@ -28,7 +32,8 @@ internal sealed unsafe class OrtThreadPool : IParallelRunner, IDisposable
     {
         if (count <= 1 || ThreadCount == 1)
         {
-            SerialRunner.Instance.For(count, body);
+            for (var i = 0; i < count && !_isBrokenOff; i++) body(i);
+            if (_isBrokenOff) throw new OperationCanceledException();
             return;
         }
         _body = body;
@@ -36,6 +41,7 @@ internal sealed unsafe class OrtThreadPool : IParallelRunner, IDisposable
         _context.ParallelFor(&Run, count, (void*)GCHandle.ToIntPtr(_self));
         _body = null;
         _failure?.Throw();
+        if (_isBrokenOff) throw new OperationCanceledException();
     }
 
     // An exception that left this method would end the process.
@@ -45,7 +51,7 @@ internal sealed unsafe class OrtThreadPool : IParallelRunner, IDisposable
         var pool = Unsafe.As<OrtThreadPool>(GCHandle.FromIntPtr((nint)state).Target!);
         try
         {
-            if (pool._failure is null) pool._body!((int)index);
+            if (pool._failure is null && !pool._isBrokenOff) pool._body!((int)index);
         }
 #pragma warning disable CA1031
         catch (Exception e)

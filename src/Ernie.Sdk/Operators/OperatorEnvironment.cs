@@ -17,10 +17,16 @@ internal sealed class OperatorEnvironment(CpuKernels kernels, KvBlockLayout layo
     /// <summary>Null where experts' weights are not read ahead.</summary>
     public ExpertPrefetch? Prefetch { get; } = prefetch;
 
+    /// <summary>Which tokens of the running step are wanted.</summary>
+    public LiveRows Rows { get; set; }
+
+    /// <summary>Makes the kernels of the running step end early, with an exception, or lets the next step's run.</summary>
+    public bool IsBrokenOff { set => _threads.IsBrokenOff = value; }
+
     public KernelContext Enter(OrtComputeContext context)
     {
         _threads.Enter(context);
-        return new KernelContext(_threads, _scratch);
+        return new KernelContext(_threads, _scratch, Rows);
     }
 
     /// <summary>Memory for router choices that the graph does not ask for.</summary>

@@ -83,6 +83,7 @@ internal static class OperatorSchema
             new("sequence_starts", TensorElementKind.Int32),  // [sequences + 1]
             new("sequence_flags", TensorElementKind.Int32),   // [sequences] see SequenceFlags
             new("block_tables", TensorElementKind.Int32),     // [sequences, blocks]
+            new("sparse_limits", TensorElementKind.Int32),    // [sequences, 6] see SparseLimits
             new("kv_cache", TensorElementKind.UInt8),         // [pool blocks, block bytes] see KvBlockLayout; written in place
             new("attn_gate", TensorElementKind.Float, Arity.Optional), // [kv heads, 128, head dim] learned PLAS gate
         ];

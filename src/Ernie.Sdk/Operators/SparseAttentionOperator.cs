@@ -48,8 +48,9 @@ internal sealed class SparseAttentionOperator(OperatorEnvironment environment) :
             var starts = context.Input(2);
             var flags = context.Input(3);
             var tables = context.Input(4);
-            var pool = context.Input(5);
-            if (context.Input(6).IsPresent) throw new NotSupportedException("attn_gate: this version attends densely and has no use for a learned gate.");
+            var limits = context.Input(5);
+            var pool = context.Input(6);
+            if (context.Input(7).IsPresent) throw new NotSupportedException("attn_gate: this version attends densely and has no use for a learned gate.");
             if (qkv.Rank != 2 || qkv[1] != _qkvSize) throw new ArgumentException($"qkv must be [tokens, {_qkvSize}].");
             if (pool.Rank != 2 || pool[1] != _environment.Layout.BlockBytes) throw new ArgumentException($"kv_cache must be [blocks, {_environment.Layout.BlockBytes}].");
 
@@ -62,10 +63,12 @@ internal sealed class SparseAttentionOperator(OperatorEnvironment environment) :
             arguments.Flags = (int*)flags.Data;
             arguments.BlockTables = (int*)tables.Data;
             arguments.BlockTableStride = tables.Rank == 2 ? checked((int)tables[1]) : 0;
+            arguments.Limits = (SparseLimits*)limits.Data;
             arguments.Pool = (byte*)pool.Data;
             arguments.PoolBlockCount = checked((int)pool[0]);
-            if (positions.Count != arguments.TokenCount || starts.Count != arguments.SequenceCount + 1 || tables.Rank != 2 || tables[0] != arguments.SequenceCount)
-                throw new ArgumentException("positions, sequence_starts, sequence_flags and block_tables disagree about the number of tokens or sequences.");
+            if (positions.Count != arguments.TokenCount || starts.Count != arguments.SequenceCount + 1 || tables.Rank != 2 || tables[0] != arguments.SequenceCount
+                || limits.Count != (long)arguments.SequenceCount * SparseLimits.Count)
+                throw new ArgumentException("positions, sequence_starts, sequence_flags, block_tables and sparse_limits disagree about the number of tokens or sequences.");
             arguments.Output = (float*)context.Output(0, qkv[0], _outputSize);
             if (arguments.TokenCount > 0) _environment.Kernels.Attention(arguments, _environment.Enter(context));
         }

@@ -109,7 +109,7 @@ public sealed class EqualBitsTests
         foreach (var (start, count) in new[] { (0, 256), (256, 143), (399, 1) })
         {
             batch.Clear();
-            batch.Add(ids.AsSpan(start, count), start, table, count == 1 ? SequenceFlags.Decode : SequenceFlags.None, count);
+            batch.Add(ids.AsSpan(start, count), start, table, count == 1 ? SequenceFlags.Decode : SequenceFlags.None, SparseLimits.Dense, count);
             calls = 0;
             termination = new StepTermination();
             Assert.Throws<OperationCanceledException>(() => { hooked.Runner.Run(batch, termination); });
@@ -168,7 +168,7 @@ public sealed class EqualBitsTests
                 if (left == 0 || random.Next(4) == 0) continue;
                 // Some decode from the middle on, others take chunks that end on a block.
                 var count = done[s] > 0 && (s + done[s] / 128) % 3 == 0 ? 1 : Math.Min(left, 128 - done[s] % 128 + 128 * random.Next(3));
-                batch.Add(texts[s].AsSpan(done[s], count), done[s], tables[s], count == 1 ? SequenceFlags.Decode : SequenceFlags.None, count);
+                batch.Add(texts[s].AsSpan(done[s], count), done[s], tables[s], count == 1 ? SequenceFlags.Decode : SequenceFlags.None, SparseLimits.Dense, count);
                 step.Add((s, count));
             }
             if (step.Count == 0) continue;

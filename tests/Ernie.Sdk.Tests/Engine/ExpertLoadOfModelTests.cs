@@ -19,7 +19,7 @@ public sealed class ExpertLoadOfModelTests
         int[] ids = [13, 336, 1446, 331, 1207, 374, 322, 1434];
         var table = loaded.Allocate(ids.Length);
         var batch = new StepBatch();
-        batch.Add(ids, 0, table, SequenceFlags.None, 1);
+        batch.Add(ids, 0, table, SequenceFlags.None, SparseLimits.Dense, 1);
         int[] layers = [1, 2, 3, 4];
         var outputs = loaded.Runner.Run(batch, null, [.. layers.Select(ErnieGraph.RouterSelected)]);
         Assert.Equal(layers, loaded.Runner.Load.Layers.Select(static layer => layer.Layer));

@@ -133,7 +133,7 @@ public sealed class GoldenModelTests(ITestOutputHelper output)
     {
         var table = model.Allocate(ids.Length);
         var batch = new StepBatch();
-        batch.Add(ids, 0, table, SequenceFlags.None, ids.Length);
+        batch.Add(ids, 0, table, SequenceFlags.None, SparseLimits.Dense, ids.Length);
         var values = model.Runner.Run(batch, null, [name]);
         model.Free(table);
         using var value = Assert.Single(values);

@@ -82,7 +82,7 @@ public sealed class InferenceEngineTests
     {
         using var model = Model();
         using var engine = Engine(model.Runner);
-        var scored = Sequence.ForScoring(SmallModels.Ids(model, 1, 300), static (position, _) => throw new IOException($"at {position}"));
+        var scored = Sequence.ForScoring(SmallModels.Ids(model, 1, 300), static (position, _) => throw new IOException($"at {position}"), SparseLimits.Dense);
         var other = Request(model, 2, 100, 8);
         engine.Submit(scored);
         engine.Submit(other);
@@ -184,9 +184,9 @@ public sealed class InferenceEngineTests
 
     private static LoadedRunner Model(int blocks = 16) => new(new SyntheticWeights(SmallModels.Moe, 1), blocks: blocks);
 
-    private static InferenceEngine Engine(ModelRunner runner) => new(runner, SmallModels.Moe.VocabSize, [], 16, 256, null);
+    private static InferenceEngine Engine(ModelRunner runner) => new(runner, SmallModels.Moe.VocabSize, [], 16, 1024, 256, null);
 
-    private static Sequence Request(LoadedRunner model, int seed, int prompt, int maxTokens) => new(SmallModels.Ids(model, seed, prompt), maxTokens, SamplingSettings.Greedy, new HashSet<int>());
+    private static Sequence Request(LoadedRunner model, int seed, int prompt, int maxTokens) => new(new TokenContext(), SmallModels.Ids(model, seed, prompt), maxTokens, SamplingSettings.Greedy, new HashSet<int>());
 
     private static async Task<int[]> Tokens(Sequence sequence) => [.. await sequence.Output.ReadAllAsync(s_none).Select(static token => token.Id).ToListAsync(s_none)];
 

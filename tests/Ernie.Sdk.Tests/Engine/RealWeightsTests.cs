@@ -123,7 +123,7 @@ public sealed class RealWeightsTests(ITestOutputHelper output)
             for (var start = 0; start < ids.Length; start += 128)
             {
                 batch.Clear();
-                batch.Add(ids.AsSpan(start, 128), start, table, SequenceFlags.None, 128);
+                batch.Add(ids.AsSpan(start, 128), start, table, SequenceFlags.None, SparseLimits.Dense, 128);
                 sum.Add(start, model.Runner.Run(batch));
             }
             model.Free(table);

@@ -60,7 +60,7 @@ public sealed class HostileModelTests
 
     public static TheoryData<string, string> ManifestEdits { get; } = new()
     {
-        { "formatVersion", "1" }, { "formatVersion", "3" }, { "formatVersion", "-1" }, { "name", "null" }, { "producer", "null" }, { "producer", "\"Ernie.Sdk 9.9.9\"" }, 
+        { "formatVersion", "1" }, { "formatVersion", "99" }, { "formatVersion", "-1" }, { "name", "null" }, { "producer", "null" }, { "producer", "\"Ernie.Sdk 9.9.9\"" }, 
         { "formats", "null" }, { "formats.experts", "\"Int4\"" }, { "formats.experts", "77" }, { "formats.experts", "\"fp32\"" }, { "formats.experts", "\"int4/32\"" }, { "formats.experts", "\"int2\"" }, { "formats.experts", "\"int4/48\"" },
         { "formats.dense", "\"fp32\"" }, { "formats.dense", "\"int2\"" }, { "formats.dense", "\"int8/channel\"" }, { "formats.embedding", "\"int8/128\"" }, { "formats.embedding", "\"fp32\"" }, { "formats.head", "\"int2\"" }, { "formats.head", "\"int4/128\"" },
         { "formats.exceptions", "null" }, { "formats.exceptions", "{\"x\":\"bf16\"}" }, { "formats.exceptions", "{\"model.norm.weight\":\"bf16\"}" }, { "formats.exceptions", "{\"model.layers.1.mlp.experts.down_proj.weight\":\"int8/32\"}" },

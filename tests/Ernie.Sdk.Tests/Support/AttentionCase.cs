@@ -13,7 +13,6 @@ internal sealed unsafe class AttentionCase : IDisposable
     private readonly NativeArray<byte> _pool;
     private readonly int[] _blockTables;
     private readonly int[] _lengths;
-    private readonly RopeTable _rope;
 
     /// <param name="capacities">Positions that each sequence may reach.</param>
     public AttentionCase(int seed, int heads, int kvHeads, int headDim, KvElementType elementType, params int[] capacities)
@@ -34,8 +33,23 @@ internal sealed unsafe class AttentionCase : IDisposable
             for (var j = 0; j < Blocks(capacities[s]); j++) _blockTables[s * _stride + j] = free[next++];
         }
         _lengths = new int[capacities.Length];
-        _rope = new RopeTable(headDim, 500_000, 1, Math.Max(1024, capacities.Max()));
+        Rope = new RopeTable(headDim, 500_000, 1, Math.Max(1024, capacities.Max()));
+        Limits = new SparseLimits[capacities.Length];
+        Tokens = (sequence, position, qkv) => RandomTensor.Floats(new Random(HashCode(_seed, sequence, position)), qkv.Length, 4).CopyTo(qkv);
     }
+
+    /// <summary>Writes [heads + 2 · kvHeads, headDim] of a token.</summary>
+    public delegate void TokenSource(int sequence, int position, Span<float> qkv);
+
+    public TokenSource Tokens { get; init; }
+    public RopeTable Rope { get; init; }
+    /// <summary>[sequences], dense at first.</summary>
+    public SparseLimits[] Limits { get; }
+    /// <summary>[kvHeads, 128, headDim], or null.</summary>
+    public float[]? Gate { get; init; }
+    public bool DensePrefill { get; init; }
+    /// <summary>What the last step kept.</summary>
+    public BlockSelections Selections { get; } = new();
 
     public Span<byte> Pool => _pool.Span;
 
@@ -50,6 +64,8 @@ internal sealed unsafe class AttentionCase : IDisposable
         using var starts = new NativeArray<int>(parts.Length + 1);
         using var flags = new NativeArray<int>(parts.Length);
         using var tables = new NativeArray<int>(parts.Length * _stride);
+        using var limits = NativeArray<SparseLimits>.From([.. parts.Select(part => Limits[part.Sequence])]);
+        using var gate = NativeArray<float>.From(Gate ?? []);
         using var output = new NativeArray<float>((nint)tokens * (kvHeadEnd - kvHeadBegin) * (_heads / _kvHeads) * _headDim);
         output.Span.Fill(float.NaN);
         using var scratch = new ScratchBuffer();
@@ -65,13 +81,13 @@ internal sealed unsafe class AttentionCase : IDisposable
             {
                 var position = _lengths[s] + j;
                 positions.Pointer[t] = position;
-                var random = new Random(HashCode(_seed, s, position));
-                RandomTensor.Floats(random, rows * _headDim, 4).CopyTo(qkv.Span.Slice(t * rows * _headDim, rows * _headDim));
+                Tokens(s, position, qkv.Span.Slice(t * rows * _headDim, rows * _headDim));
             }
             if ((flag & SequenceFlags.Dead) == 0) _lengths[s] += count;
         }
         starts.Pointer[parts.Length] = t;
 
+        Selections.Clear();
         kernels.Attention(new AttentionArguments
         {
             Qkv = qkv.Pointer,
@@ -82,10 +98,14 @@ internal sealed unsafe class AttentionCase : IDisposable
             Flags = flags.Pointer,
             BlockTables = tables.Pointer,
             BlockTableStride = _stride,
+            Limits = limits.Pointer,
+            Gate = Gate is null ? null : gate.Pointer,
+            DensePrefill = DensePrefill,
+            Selections = Selections,
             Pool = _pool.Pointer,
             PoolBlockCount = _blockCount,
             Layout = _layout,
-            Rope = _rope,
+            Rope = Rope,
             HeadCount = _heads,
             KvHeadCount = _kvHeads,
             HeadDim = _headDim,
@@ -95,6 +115,9 @@ internal sealed unsafe class AttentionCase : IDisposable
         }, new KernelContext(runner, scratch));
         return output.Span.ToArray();
     }
+
+    /// <summary>Forgets the tokens of a sequence from a position on: the next step brings them again.</summary>
+    public void Rewind(int sequence, int length) => _lengths[sequence] = length;
 
     /// <summary>One step of one sequence.</summary>
     public float[] Step(CpuKernels kernels, IParallelRunner runner, int sequence, int count) => Step(kernels, runner, [(sequence, count, SequenceFlags.None)]);

@@ -60,7 +60,7 @@ internal sealed class LoadedRunner : IDisposable
         {
             var count = Math.Min(ids.Length - start, chunks.Length == 0 ? ids.Length : chunks[Math.Min(c, chunks.Length - 1)]);
             batch.Clear();
-            batch.Add(ids.Slice(start, count), start, table, count == 1 ? SequenceFlags.Decode : SequenceFlags.None, count);
+            batch.Add(ids.Slice(start, count), start, table, count == 1 ? SequenceFlags.Decode : SequenceFlags.None, SparseLimits.Dense, count);
             result.AddRange(Runner.Run(batch));
             start += count;
         }
@@ -73,13 +73,13 @@ internal sealed class LoadedRunner : IDisposable
     {
         var table = Allocate(prompt.Length + count);
         var batch = new StepBatch();
-        batch.Add(prompt, 0, table, SequenceFlags.None, 1);
+        batch.Add(prompt, 0, table, SequenceFlags.None, SparseLimits.Dense, 1);
         var tokens = new int[count];
         for (var i = 0; i < count; i++)
         {
             tokens[i] = Sampler.ArgMax(Runner.Run(batch));
             batch.Clear();
-            batch.Add([tokens[i]], prompt.Length + i, table, SequenceFlags.Decode, 1);
+            batch.Add([tokens[i]], prompt.Length + i, table, SequenceFlags.Decode, SparseLimits.Dense, 1);
         }
         Free(table);
         return tokens;
@@ -89,7 +89,7 @@ internal sealed class LoadedRunner : IDisposable
 
     public void Free(List<int> table)
     {
-        foreach (var block in table) Runner.Cache.Free(block);
+        foreach (var block in table) Runner.Cache.Release(block);
     }
 
     public void Dispose()

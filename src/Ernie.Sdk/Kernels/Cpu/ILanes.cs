@@ -20,6 +20,8 @@ internal unsafe interface ILanes<TSelf> where TSelf : unmanaged, ILanes<TSelf>
     static abstract TSelf Load(float* source);
     /// <summary>Sixteen bfloat16, widened exactly.</summary>
     static abstract TSelf Load(ushort* source);
+    /// <summary>Sixteen signed bytes, as floats.</summary>
+    static abstract TSelf Load(sbyte* source);
     static abstract void Store(TSelf value, float* target);
 
     static abstract TSelf Add(TSelf a, TSelf b);

@@ -43,6 +43,14 @@ internal readonly unsafe struct Lanes128(Vector128<float> a, Vector128<float> b,
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 Load(sbyte* source)
+    {
+        var (low, high) = Vector128.Widen(Vector128.Load(source));
+        var ((a, b), (c, d)) = (Vector128.Widen(low), Vector128.Widen(high));
+        return new(Vector128.ConvertToSingle(a), Vector128.ConvertToSingle(b), Vector128.ConvertToSingle(c), Vector128.ConvertToSingle(d));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Store(Lanes128 value, float* target)
     {
         value._a.Store(target);

@@ -33,6 +33,11 @@ internal readonly unsafe struct Lanes256(Vector256<float> low, Vector256<float> 
         (Avx2.ConvertToVector256Int32(source + 8) << 16).AsSingle());
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes256 Load(sbyte* source) => new(
+        Vector256.ConvertToSingle(Avx2.ConvertToVector256Int32(source)),
+        Vector256.ConvertToSingle(Avx2.ConvertToVector256Int32(source + 8)));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Store(Lanes256 value, float* target)
     {
         value._low.Store(target);

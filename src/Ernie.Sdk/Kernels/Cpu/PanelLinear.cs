@@ -26,6 +26,7 @@ internal static unsafe class PanelLinear<TLanes> where TLanes : unmanaged, ILane
 
         var panels = (int)PanelLayout.PanelCount(a.OutputSize);
         var perItem = PanelsPerItem(panels, context.Parallel.ThreadCount);
+        var live = context.Rows;
         context.Parallel.For((panels + perItem - 1) / perItem, item =>
         {
             var first = item * perItem;
@@ -34,6 +35,7 @@ internal static unsafe class PanelLinear<TLanes> where TLanes : unmanaged, ILane
             for (var token = 0; token < a.TokenCount; token += TokenTile)
             {
                 var tokens = Math.Min(TokenTile, a.TokenCount - token);
+                if (live.AreDead(token, tokens, a.TokenCount)) continue;
                 for (var t = 0; t < tokens; t++) rows[t] = x + (token + t) * rowBytes;
                 var output = a.Output + token * a.OutputSize;
                 if (!a.SwiGlu)

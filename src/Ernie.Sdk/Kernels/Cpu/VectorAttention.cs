@@ -1,14 +1,15 @@
 namespace Ernie.Sdk.Kernels;
 
-//  Attention, dense
+//  Attention, over all blocks of the cache or over selected ones (PLAS)
 //      qkv   [tokens, heads + 2 · kvHeads, headDim]                float    q, k, v, not rotated
-//      pool  [blocks, KvBlockLayout]                               float or bfloat16
+//      pool  [blocks, KvBlockLayout]                               float, bfloat16 or int8
 //      out   [tokens, heads of kv heads begin .. end-1, headDim]   float
-//  Math       rotation and append, then softmax(q·kᵀ / √headDim) · v over positions 0 .. p. Per (token, head): the cache is cut into splits of eight blocks; inside a split
-//             blocks are added in order to a running (maximum, sum, accumulator), splits are merged in order. Nothing depends on other tokens, tiles or threads.
+//  Math       rotation and append, then softmax(q·kᵀ / √headDim) · v over positions 0 .. p of kept blocks. Per (token, head): the kept blocks are cut into splits of eight; inside a
+//             split they are added in order to a running (maximum, sum, accumulator), splits are merged in order. Nothing depends on other tokens, tiles or threads, and where every
+//             block is kept nothing differs from dense attention.
 //  Source     online softmax (Milakov & Gimelshein 2018), split over the cache as in flash decoding; AttentionTiles has the inner loops
 //  Reference  Kernels/Reference/ReferenceAttention.cs
-//  Tolerance  2e-5 + 2e-5 · |y| with a float cache; 2e-3 with bfloat16, where a key may round to its other neighbour; equal bits for any tokens, threads, instruction set
+//  Tolerance  2e-5 + 2e-5 · |y| with a float cache; 2e-3 with bfloat16, 2e-2 with int8, where a key may round to its other neighbour; equal bits for any tokens, threads, instruction set
 internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, ILanes<TLanes>
 {
     private const int Lanes = LaneMath<TLanes>.Count;
@@ -18,16 +19,23 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
     {
         AttentionSteps.Prepare(arguments);
         if (arguments.Layout.ElementType == KvElementType.BFloat16) Run<BFloat16Element>(arguments, context);
-        else if (arguments.Layout.ElementType == KvElementType.Float32) Run<Float32Element>(arguments, context);
-        else throw new NotSupportedException($"The vector kernels do not read a cache of {arguments.Layout.ElementType}.");
+        else if (arguments.Layout.ElementType == KvElementType.Int8) Run<Int8Element>(arguments, context);
+        else Run<Float32Element>(arguments, context);
     }
 
-    private static void Run<TCache>(AttentionArguments a, in KernelContext context) where TCache : unmanaged, IElement
+    private static void Run<TCache>(AttentionArguments a, in KernelContext context) where TCache : unmanaged, ICacheElement
     {
         var plan = new AttentionPlan(a, context, Lanes);
-        ClearDead(a, plan);
         // Every key and value of the step is stored before any query reads: tokens of a prefill see those before them in the same step.
-        context.Parallel.For(plan.TileCount, i => Append<TCache>(a, plan.Tiles[i]));
+        context.Parallel.For(plan.PackCount * plan.KvHeadCount, i => Append<TCache>(a, plan.Packs[i / plan.KvHeadCount], a.KvHeadBegin + i % plan.KvHeadCount));
+        VectorSelection<TLanes>.Run(a, plan, context);
+        plan.Bind(a);
+        Attend<TCache>(a, plan, context);
+        ClearDead(a, plan);
+    }
+
+    private static void Attend<TCache>(AttentionArguments a, AttentionPlan plan, in KernelContext context) where TCache : unmanaged, ICacheElement
+    {
         if (!plan.SplitsAreItems)
         {
             context.Parallel.For(plan.TileCount, i => Attend<TCache>(a, plan, plan.Tiles[i]));
@@ -41,44 +49,57 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
         for (var i = 0; i < plan.TileCount; i++) Merge(a, plan, plan.Tiles[i]);
     }
 
+    /// <summary>Comes last: sequences may have died while others were computed.</summary>
     private static void ClearDead(in AttentionArguments a, in AttentionPlan plan)
     {
-        nint row = (nint)(a.KvHeadEnd - a.KvHeadBegin) * plan.Group * a.HeadDim;
+        nint row = (nint)plan.KvHeadCount * plan.Group * a.HeadDim;
         for (var s = 0; s < a.SequenceCount; s++)
         {
-            if (((SequenceFlags)a.Flags[s] & SequenceFlags.Dead) == 0) continue;
+            if (!AttentionSteps.IsDead(a, s)) continue;
             for (var t = a.SequenceStarts[s]; t < a.SequenceStarts[s + 1]; t++) new Span<float>(a.Output + t * row, (int)row).Clear();
         }
     }
 
-    private static void Append<TCache>(in AttentionArguments a, in AttentionTile tile) where TCache : unmanaged, IElement
+    private static void Append<TCache>(in AttentionArguments a, in AttentionPack pack, int kvHead) where TCache : unmanaged, ICacheElement
     {
+        if (AttentionSteps.IsDead(a, pack.Sequence)) return;
         var rotated = stackalloc float[a.HeadDim];
-        for (var t = tile.FirstToken; t < tile.FirstToken + tile.TokenCount; t++)
+        var block = Block(a, pack.Sequence, pack.Block);
+        var slot = a.Positions[pack.FirstToken] % BlockSize;
+        for (var i = 0; i < pack.TokenCount; i++, slot++)
         {
-            var slot = a.Positions[t] % BlockSize;
-            var block = Block(a, tile.Sequence, a.Positions[t] / BlockSize);
-            Rotate(a, t, a.HeadCount + tile.KvHead, 1, rotated);
-            var key = block + a.Layout.Key(tile.KvHead, slot, 0);
-            var value = block + a.Layout.Value(tile.KvHead, slot);
-            var source = Row(a, t, a.HeadCount + a.KvHeadCount + tile.KvHead);
-            for (var c = 0; c < a.HeadDim; c++)
+            var t = pack.FirstToken + i;
+            Rotate(a, t, a.HeadCount + kvHead, 1, rotated);
+            var value = Row(a, t, a.HeadCount + a.KvHeadCount + kvHead);
+            float keyScale = 1, valueScale = 1;
+            if (TCache.IsScaled)
             {
-                TCache.Store(key + c * a.Layout.KeyChannelStride, rotated[c]);
-                TCache.Store(value + (nint)c * TCache.Bytes, source[c]);
+                *(float*)(block + a.Layout.KeyScale(kvHead, slot)) = keyScale = Int8Element.Scale(new ReadOnlySpan<float>(rotated, a.HeadDim));
+                *(float*)(block + a.Layout.ValueScale(kvHead, slot)) = valueScale = Int8Element.Scale(new ReadOnlySpan<float>(value, a.HeadDim));
             }
+            Store<TCache>(rotated, a.HeadDim, keyScale, block + a.Layout.Key(kvHead, slot, 0), a.Layout.KeyChannelStride);
+            Store<TCache>(value, a.HeadDim, valueScale, block + a.Layout.Value(kvHead, slot), TCache.Bytes);
         }
+        KeySums<TLanes, TCache>.Sum(a.Layout, block, kvHead, slot);
+        // Only prefill reads gated sums, and a prefill that continues a block computes its sum again: decode owes it for full blocks only.
+        if (a.Gate != null && (!pack.IsDecode || slot == BlockSize)) KeySums<TLanes, TCache>.Sum(a.Layout, block, kvHead, slot, a.Gate + (nint)kvHead * BlockSize * a.HeadDim);
+    }
+
+    private static void Store<TCache>(float* source, int count, float scale, byte* target, nint stride) where TCache : unmanaged, ICacheElement
+    {
+        for (var c = 0; c < count; c++, target += stride) TCache.Store(target, !TCache.IsScaled ? source[c] : scale == 0 ? 0 : source[c] / scale);
     }
 
     /// <summary>All splits of a tile, merged one after another.</summary>
-    private static void Attend<TCache>(in AttentionArguments a, in AttentionPlan plan, in AttentionTile tile) where TCache : unmanaged, IElement
+    private static void Attend<TCache>(in AttentionArguments a, in AttentionPlan plan, in AttentionTile tile) where TCache : unmanaged, ICacheElement
     {
-        var queryCount = tile.TokenCount * plan.Group;
+        if (AttentionSteps.IsDead(a, tile.Sequence)) return;
+        var queryCount = tile.QueryCount;
         var size = queryCount * (plan.Stride + 2);
         var partial = stackalloc float[size];
         var total = stackalloc float[size];
         var queries = stackalloc float[queryCount * a.HeadDim];
-        Queries(a, plan, tile, queries);
+        Queries(a, tile, queries);
         for (var split = 0; split < tile.SplitCount; split++)
         {
             AttendSplit<TCache>(a, plan, tile, split, queries, split == 0 ? total : partial);
@@ -90,23 +111,26 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
     /// <summary>Merges the partial results of a tile's splits in order.</summary>
     private static void Merge(in AttentionArguments a, in AttentionPlan plan, in AttentionTile tile)
     {
+        // A split that was skipped for it left nothing to read.
+        if (AttentionSteps.IsDead(a, tile.Sequence)) return;
         var total = plan.Partial(tile.FirstPartial);
         for (var split = 1; split < tile.SplitCount; split++) Merge(a, plan, tile, split, plan.Partial(tile.FirstPartial + split), total);
         Output(a, plan, tile, total);
     }
 
-    private static void AttendSplit<TCache>(in AttentionArguments a, in AttentionPlan plan, in AttentionTile tile, int split, float* result) where TCache : unmanaged, IElement
+    private static void AttendSplit<TCache>(in AttentionArguments a, in AttentionPlan plan, in AttentionTile tile, int split, float* result) where TCache : unmanaged, ICacheElement
     {
-        var queries = stackalloc float[tile.TokenCount * plan.Group * a.HeadDim];
-        Queries(a, plan, tile, queries);
+        if (AttentionSteps.IsDead(a, tile.Sequence)) return;
+        var queries = stackalloc float[tile.QueryCount * a.HeadDim];
+        Queries(a, tile, queries);
         AttendSplit<TCache>(a, plan, tile, split, queries, result);
     }
 
     /// <summary>One split from nothing: accumulators, maxima and sums of all queries of the tile into <paramref name="result"/>.</summary>
     private static void AttendSplit<TCache>(in AttentionArguments a, in AttentionPlan plan, in AttentionTile tile, int split, float* queries, float* result)
-        where TCache : unmanaged, IElement
+        where TCache : unmanaged, ICacheElement
     {
-        var queryCount = tile.TokenCount * plan.Group;
+        var queryCount = tile.QueryCount;
         var stride = plan.Stride;
         var maxima = result + queryCount * stride;
         var sums = maxima + queryCount;
@@ -115,33 +139,45 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
 
         // [queries, 128] scores, then weights
         var scores = stackalloc float[queryCount * BlockSize];
-        var last = a.Positions[tile.FirstToken + tile.TokenCount - 1];
-        var end = Math.Min(last / BlockSize + 1, (split + 1) * (AttentionPlan.SplitSize / BlockSize));
-        for (var j = split * (AttentionPlan.SplitSize / BlockSize); j < end; j++)
+        var end = Math.Min(tile.BlockCount, (split + 1) * AttentionPlan.SplitBlocks);
+        for (var i = split * AttentionPlan.SplitBlocks; i < end; i++)
         {
+            var j = tile.Block(i);
             var block = Block(a, tile.Sequence, j);
             // Tokens whose positions end before the block come first.
-            var skipped = Math.Clamp(j * BlockSize - a.Positions[tile.FirstToken], 0, tile.TokenCount) * plan.Group;
+            var skipped = Math.Clamp(j * BlockSize - a.Positions[tile.FirstToken], 0, tile.TokenCount) * tile.HeadCount;
             var present = Valid(a, tile, tile.TokenCount - 1, j);
             AttentionTiles<TLanes, TCache>.Scores(
                 queries + skipped * a.HeadDim, a.HeadDim, queryCount - skipped, block + a.Layout.KeyTile(tile.KvHead, 0), a.HeadDim, present, scores + skipped * BlockSize);
             for (var q = skipped; q < queryCount; q++)
-                Soften(scores + q * BlockSize, Valid(a, tile, q / plan.Group, j), result + q * stride, stride, ref maxima[q], ref sums[q]);
+            {
+                var s = scores + q * BlockSize;
+                var valid = Valid(a, tile, q / tile.HeadCount, j);
+                if (TCache.IsScaled) Multiply(s, (float*)(block + a.Layout.KeyScale(tile.KvHead, 0)), valid);
+                Soften(s, valid, result + q * stride, stride, ref maxima[q], ref sums[q]);
+                if (TCache.IsScaled) Multiply(s, (float*)(block + a.Layout.ValueScale(tile.KvHead, 0)), valid);
+            }
 
             var values = block + a.Layout.Value(tile.KvHead, 0);
-            for (var q = skipped; q < queryCount; q += 4)
+            for (int q = skipped, count; q < queryCount; q += count)
             {
-                var count = Math.Min(4, queryCount - q);
-                // What all four see is added together; the rest of each by itself, so that no query touches a value after its own position.
-                var common = count == 4 ? Valid(a, tile, q / plan.Group, j) : 0;
-                if (common > 0) AttentionTiles<TLanes, TCache>.Values(scores + q * BlockSize, 4, values, a.HeadDim, 0, common, result + q * stride, stride);
-                for (var i = q; i < q + count; i++)
+                count = AttentionTiles<TLanes, TCache>.QueriesTogether(queryCount - q);
+                // What all of them see is added together; the rest of each by itself, so that no query touches a value after its own position.
+                var common = count > 1 ? Valid(a, tile, q / tile.HeadCount, j) : 0;
+                if (common > 0) AttentionTiles<TLanes, TCache>.Values(scores + q * BlockSize, count, values, a.HeadDim, 0, common, result + q * stride, stride);
+                for (var each = q; each < q + count; each++)
                 {
-                    var valid = Valid(a, tile, i / plan.Group, j);
-                    if (valid > common) AttentionTiles<TLanes, TCache>.Values(scores + i * BlockSize, 1, values, a.HeadDim, common, valid, result + i * stride, stride);
+                    var valid = Valid(a, tile, each / tile.HeadCount, j);
+                    if (valid > common) AttentionTiles<TLanes, TCache>.Values(scores + each * BlockSize, 1, values, a.HeadDim, common, valid, result + each * stride, stride);
                 }
             }
         }
+    }
+
+    /// <summary>The first <paramref name="valid"/> products, and some after them that nobody uses.</summary>
+    private static void Multiply(float* scores, float* scales, int valid)
+    {
+        for (var i = 0; i < valid; i += Lanes) TLanes.Store(TLanes.Multiply(TLanes.Load(scores + i), TLanes.Load(scales + i)), scores + i);
     }
 
     /// <summary>Positions of block <paramref name="block"/> that a token of the tile sees.</summary>
@@ -193,11 +229,12 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
     /// <summary>total ← total merged with the partial result of a later split, for the queries that reach it.</summary>
     private static void Merge(in AttentionArguments a, in AttentionPlan plan, in AttentionTile tile, int split, float* partial, float* total)
     {
-        var queryCount = tile.TokenCount * plan.Group;
+        var queryCount = tile.QueryCount;
         nint maxima = queryCount * plan.Stride, sums = maxima + queryCount;
         for (var q = 0; q < queryCount; q++)
         {
-            if (a.Positions[tile.FirstToken + q / plan.Group] < split * AttentionPlan.SplitSize) continue;
+            // Kept blocks are seen by all tokens of their tile, of all blocks the last ones by some.
+            if (tile.List == null && a.Positions[tile.FirstToken + q / tile.HeadCount] < split * AttentionPlan.SplitBlocks * BlockSize) continue;
             float oldMax = total[maxima + q], newMax = partial[maxima + q];
             var max = oldMax < newMax ? newMax : oldMax;
             float oldFactor = LaneMath<TLanes>.Exp(oldMax - max), newFactor = LaneMath<TLanes>.Exp(newMax - max);
@@ -211,13 +248,13 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
 
     private static void Output(in AttentionArguments a, in AttentionPlan plan, in AttentionTile tile, float* total)
     {
-        var queryCount = tile.TokenCount * plan.Group;
+        var queryCount = tile.QueryCount;
         var sums = total + queryCount * plan.Stride + queryCount;
-        var heads = (a.KvHeadEnd - a.KvHeadBegin) * plan.Group;
+        var heads = plan.KvHeadCount * plan.Group;
         for (var q = 0; q < queryCount; q++)
         {
-            var head = (tile.KvHead - a.KvHeadBegin) * plan.Group + q % plan.Group;
-            var output = a.Output + ((nint)(tile.FirstToken + q / plan.Group) * heads + head) * a.HeadDim;
+            var head = tile.FirstHead - a.KvHeadBegin * plan.Group + q % tile.HeadCount;
+            var output = a.Output + ((nint)(tile.FirstToken + q / tile.HeadCount) * heads + head) * a.HeadDim;
             var accumulator = total + q * plan.Stride;
             for (var d = 0; d < a.HeadDim; d++) output[d] = accumulator[d] / sums[q];
         }
@@ -229,15 +266,14 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
         for (var d = 0; d < count; d += Lanes) TLanes.Store(TLanes.Multiply(TLanes.Load(accumulator + d), lanes), accumulator + d);
     }
 
-    /// <summary>[tokens · group, headDim] rotated queries, with the scale of the scores inside.</summary>
-    private static void Queries(in AttentionArguments a, in AttentionPlan plan, in AttentionTile tile, float* queries)
+    /// <summary>[tokens · heads, headDim] rotated queries, with the scale of the scores inside.</summary>
+    private static void Queries(in AttentionArguments a, in AttentionTile tile, float* queries)
     {
         var scale = (float)(1 / Math.Sqrt(a.HeadDim));
-        for (var q = 0; q < tile.TokenCount * plan.Group; q++)
-            Rotate(a, tile.FirstToken + q / plan.Group, tile.KvHead * plan.Group + q % plan.Group, scale, queries + (nint)q * a.HeadDim);
+        for (var q = 0; q < tile.QueryCount; q++) Rotate(a, tile.FirstToken + q / tile.HeadCount, tile.FirstHead + q % tile.HeadCount, scale, queries + (nint)q * a.HeadDim);
     }
 
-    private static void Rotate(in AttentionArguments a, int token, int row, float scale, float* y)
+    public static void Rotate(in AttentionArguments a, int token, int row, float scale, float* y)
     {
         var x = Row(a, token, row);
         var angles = a.Rope.Row(a.Positions[token]);

@@ -33,13 +33,19 @@ internal static unsafe class VectorExperts<TLanes> where TLanes : unmanaged, ILa
             part.Output += (nint)first * a.HiddenSize;
             if (a.Selected != null) part.Selected += (nint)first * a.ExpertsPerToken;
             if (a.Weights != null) part.Weights += (nint)first * a.ExpertsPerToken;
-            Chunk(part, new ExpertsScratch(part, memory), context.Parallel);
+            Chunk(part, new ExpertsScratch(part, memory), context, first, a.TokenCount);
         }
     }
 
-    private static void Chunk(ExpertsArguments a, ExpertsScratch scratch, IParallelRunner parallel)
+    private static void Chunk(ExpertsArguments a, ExpertsScratch scratch, in KernelContext context, int firstToken, int allTokens)
     {
+        var parallel = context.Parallel;
         Route(a, scratch, parallel);
+        for (var t = 0; t < a.TokenCount; t++)
+        {
+            // No expert: the row becomes zero.
+            if (context.Rows.AreDead(firstToken + t, 1, allTokens)) new Span<int>(scratch.Selected + t * a.ExpertsPerToken, a.ExpertsPerToken).Fill(-1);
+        }
         var groups = scratch.Assignments;
         groups.Group(scratch.Selected, a.TokenCount, a.ExpertsPerToken, a.ExpertBegin, a.ExpertEnd);
         if (groups.ActiveCount > 0)

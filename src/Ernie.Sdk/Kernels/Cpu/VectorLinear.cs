@@ -21,8 +21,8 @@ internal static unsafe class VectorLinear<TLanes> where TLanes : unmanaged, ILan
     public static void Run(in LinearArguments arguments, in KernelContext context)
     {
         if (arguments.Weight.Format.IsPacked) PanelLinear<TLanes>.Run(arguments, context);
-        else if (arguments.Weight.Format == WeightFormat.BFloat16) Run<BFloat16Element>(arguments, context.Parallel);
-        else Run<Float32Element>(arguments, context.Parallel);
+        else if (arguments.Weight.Format == WeightFormat.BFloat16) Run<BFloat16Element>(arguments, context.Parallel, context.Rows);
+        else Run<Float32Element>(arguments, context.Parallel, context.Rows);
     }
 
     /// <summary>Rows of a work item when <paramref name="rows"/> rows are shared by some threads: about four items a thread, within limits.</summary>
@@ -32,7 +32,7 @@ internal static unsafe class VectorLinear<TLanes> where TLanes : unmanaged, ILan
         return (int)Math.Clamp((share + 3) / 4 * 4, MinRows, MaxRows);
     }
 
-    public static void Run<TWeight>(LinearArguments a, IParallelRunner parallel) where TWeight : unmanaged, IElement
+    public static void Run<TWeight>(LinearArguments a, IParallelRunner parallel, LiveRows live = default) where TWeight : unmanaged, IElement
     {
         if (a.TokenCount == 0) return;
         var rowCount = a.OutputSize;
@@ -40,17 +40,18 @@ internal static unsafe class VectorLinear<TLanes> where TLanes : unmanaged, ILan
         parallel.For(checked((int)((rowCount + perItem - 1) / perItem)), item =>
         {
             var first = (nint)item * perItem;
-            Rows<TWeight>(a, first, (int)Math.Min(perItem, rowCount - first));
+            Rows<TWeight>(a, live, first, (int)Math.Min(perItem, rowCount - first));
         });
     }
 
-    private static void Rows<TWeight>(in LinearArguments a, nint firstRow, int rowCount) where TWeight : unmanaged, IElement
+    private static void Rows<TWeight>(in LinearArguments a, in LiveRows live, nint firstRow, int rowCount) where TWeight : unmanaged, IElement
     {
         var columns = a.Weight.Columns;
         var inputs = stackalloc float*[TokenTile];
         for (var first = 0; first < a.TokenCount; first += TokenTile)
         {
             var tokens = Math.Min(TokenTile, a.TokenCount - first);
+            if (live.AreDead(first, tokens, a.TokenCount)) continue;
             for (var t = 0; t < tokens; t++) inputs[t] = a.Input + (first + t) * columns;
             var output = a.Output + first * a.OutputSize + firstRow;
             if (a.SwiGlu) SwiGlu<TWeight>(a.Weight, firstRow, a.OutputSize + firstRow, rowCount, inputs, tokens, output, a.OutputSize);
