@@ -27,10 +27,11 @@ internal sealed class AnswerStream(ErnieTokenizer tokenizer, ChatRequest request
     {
         var decoder = new StreamingDecoder(tokenizer, skipSpecialTokens: true);
         var finish = ChatFinishReason.Length;
-        var (outputTokens, reasoningTokens) = (0, 0);
+        var (outputTokens, reasoningTokens, cachedTokens) = (0, 0, 0);
         await foreach (var token in tokens.ConfigureAwait(false))
         {
-            outputTokens++;
+            // A budget that ends the reasoning starts the engine twice: the prompt is the first time's.
+            if (outputTokens++ == 0) cachedTokens = token.CachedTokens;
             if (parser?.IsReasoning == true) reasoningTokens++;
             if (token.Finish == FinishReason.Stop) finish = ChatFinishReason.Stop;
             else Append(decoder.Append(token.Id), isLast: false);
@@ -42,7 +43,7 @@ internal sealed class AnswerStream(ErnieTokenizer tokenizer, ChatRequest request
         if (_calls > 0 && finish == ChatFinishReason.Stop) finish = ChatFinishReason.ToolCalls;
         if (TakeUpdate() is { } rest) yield return rest;
 
-        var usage = new UsageDetails { InputTokenCount = inputTokens, OutputTokenCount = outputTokens, TotalTokenCount = inputTokens + outputTokens };
+        var usage = new UsageDetails { InputTokenCount = inputTokens, OutputTokenCount = outputTokens, TotalTokenCount = inputTokens + outputTokens, CachedInputTokenCount = cachedTokens };
         if (parser is not null) usage.ReasoningTokenCount = reasoningTokens;
         _contents.Add(new UsageContent(usage));
         var last = TakeUpdate()!;

@@ -17,9 +17,6 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
 
     public bool AllowsMultipleCalls { get; init; } = true;
 
-    /// <summary>Whether a thinking model shall answer at once.</summary>
-    public bool SkipsReasoning { get; init; }
-
     public bool HidesReasoning { get; init; }
 
     /// <exception cref="NotSupportedException">An option or content asks for something that this version or model does not do.</exception>
@@ -32,33 +29,31 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         Refuse(options, modelId);
         string[] stops = [.. options.StopSequences ?? []];
         if (Array.Exists(stops, static s => s is null)) throw new ArgumentException("ChatOptions.StopSequences holds a null.", nameof(options));
-        return new ChatRequest(conversation, Resolve(options, client))
+        return new ChatRequest(conversation, Resolve(options, client, template))
         {
             StopSequences = stops,
             Tools = ToolsOf(options, template),
             AllowsMultipleCalls = options.AllowMultipleToolCalls != false,
-            SkipsReasoning = IsReasoningOff(options.Reasoning, template),
             HidesReasoning = options.Reasoning?.Output == ReasoningOutput.None,
         };
     }
 
     /// <summary>The caller's own options, where given; <see cref="ChatOptions"/> fills what they leave open.</summary>
-    private static ErnieGenerationOptions Resolve(ChatOptions options, IChatClient client)
+    private static ErnieGenerationOptions Resolve(ChatOptions options, IChatClient client, ChatTemplate template)
     {
-        var own = options.RawRepresentationFactory?.Invoke(client) as ErnieGenerationOptions ?? new ErnieGenerationOptions();
-        return new ErnieGenerationOptions
-        {
-            MaxTokens = own.MaxTokens ?? options.MaxOutputTokens,
-            Temperature = own.Temperature ?? options.Temperature,
-            TopK = own.TopK ?? options.TopK,
-            TopP = own.TopP ?? options.TopP,
-            MinP = own.MinP ?? Number(options, "min_p"),
-            RepetitionPenalty = own.RepetitionPenalty ?? Number(options, "repetition_penalty"),
-            FrequencyPenalty = own.FrequencyPenalty ?? options.FrequencyPenalty,
-            PresencePenalty = own.PresencePenalty ?? options.PresencePenalty,
-            Seed = own.Seed ?? options.Seed,
-            IgnoreStopTokens = own.IgnoreStopTokens,
-        };
+        var resolved = (options.RawRepresentationFactory?.Invoke(client) as ErnieGenerationOptions)?.Snapshot() ?? new ErnieGenerationOptions();
+        if (resolved.MaxReasoningTokens < 0) throw new ArgumentOutOfRangeException(nameof(options), resolved.MaxReasoningTokens, "MaxReasoningTokens must not be negative.");
+        resolved.MaxTokens ??= options.MaxOutputTokens;
+        resolved.Temperature ??= options.Temperature;
+        resolved.TopK ??= options.TopK;
+        resolved.TopP ??= options.TopP;
+        resolved.MinP ??= Number(options, "min_p");
+        resolved.RepetitionPenalty ??= Number(options, "repetition_penalty");
+        resolved.FrequencyPenalty ??= options.FrequencyPenalty;
+        resolved.PresencePenalty ??= options.PresencePenalty;
+        resolved.Seed ??= options.Seed;
+        resolved.MaxReasoningTokens ??= ReasoningBudget(options.Reasoning, template);
+        return resolved;
     }
 
     private static float? Number(ChatOptions options, string name)
@@ -119,13 +114,12 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         return document.RootElement.Clone();
     }
 
-    /// <summary>No reasoning and as much as the model takes can be had exactly; the efforts between would need a budget.</summary>
-    private static bool IsReasoningOff(ReasoningOptions? reasoning, ChatTemplate template)
+    private static int? ReasoningBudget(ReasoningOptions? reasoning, ChatTemplate template)
     {
         if (reasoning?.Output == ReasoningOutput.Summary) throw new NotSupportedException("ChatOptions.Reasoning.Output: summaries are not supported. Use Full or None.");
-        if (reasoning?.Effort is not { } effort || effort == ReasoningEffort.None) return reasoning?.Effort is not null;
-        if (!template.IsThinking) throw new NotSupportedException($"ChatOptions.Reasoning.Effort: this model does not reason; {effort} cannot be had. Use None.");
-        return effort == ReasoningEffort.ExtraHigh ? false : throw new NotSupportedException($"ChatOptions.Reasoning.Effort: {effort} is not supported by this version. Use None, or ExtraHigh for as much as the model takes.");
+        if (reasoning?.Effort is not { } effort) return null;
+        if (effort != ReasoningEffort.None && !template.IsThinking) throw new NotSupportedException($"ChatOptions.Reasoning.Effort: this model does not reason; {effort} cannot be had. Use None.");
+        return effort switch { ReasoningEffort.None => 0, ReasoningEffort.Low => 1024, ReasoningEffort.Medium => 4096, ReasoningEffort.High => 16384, _ => null };
     }
 
     private static void Instruct(List<TemplateMessage> conversation, string instructions)

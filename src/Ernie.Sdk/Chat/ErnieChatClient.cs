@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
 using Ernie.Sdk.Chat.Parsing;
 using Ernie.Sdk.Chat.Templates;
+using Ernie.Sdk.Engine;
 using Microsoft.Extensions.AI;
 
 namespace Ernie.Sdk.Chat;
@@ -8,6 +9,8 @@ namespace Ernie.Sdk.Chat;
 /// <summary>An <see cref="IChatClient"/> over a model that it does not own. Thread-safe; keeps nothing between calls.</summary>
 internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer, ChatTemplate template) : IChatClient
 {
+    private const string ClosedReasoning = "\n</think>\n\n";
+
     private readonly ChatClientMetadata _metadata = new("ernie", providerUri: null, model.ModelId);
 
     public async Task<ChatResponse> GetResponseAsync(IEnumerable<ChatMessage> messages, ChatOptions? options = null, CancellationToken cancellationToken = default) =>
@@ -44,7 +47,7 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
     private PromptText Render(ChatRequest request)
     {
         var prompt = template.Render(request.Messages, request.Tools);
-        return request.SkipsReasoning && ChatTemplate.EndsInReasoning(prompt) ? new PromptTextBuilder().Append(prompt).Append("\n</think>\n\n").Build() : prompt;
+        return request.Generation.MaxReasoningTokens == 0 && ChatTemplate.EndsInReasoning(prompt) ? new PromptTextBuilder().Append(prompt).Append(ClosedReasoning).Build() : prompt;
     }
 
     private async IAsyncEnumerable<ChatResponseUpdate> StreamAsync(IEnumerable<ChatMessage> messages, ChatOptions? options, [EnumeratorCancellation] CancellationToken cancellationToken)
@@ -56,7 +59,38 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
             var text = Render(request);
             return (tokenizer.Encode(text), ChatTemplate.EndsInReasoning(text));
         }, cancellationToken).ConfigureAwait(false);
-        var answer = new AnswerStream(tokenizer, request, model.ModelId, template.IsThinking ? new OutputParser(isReasoning) : null);
-        await foreach (var update in answer.ReadAsync(model.GenerateTokensAsync(prompt, request.Generation, cancellationToken), prompt.Count).ConfigureAwait(false)) yield return update;
+        var parser = template.IsThinking ? new OutputParser(isReasoning) : null;
+        var answer = new AnswerStream(tokenizer, request, model.ModelId, parser);
+        await foreach (var update in answer.ReadAsync(GenerateAsync(prompt, request.Generation, parser, cancellationToken), prompt.Count).ConfigureAwait(false)) yield return update;
+    }
+
+    /// <summary>Generates an answer. Reasoning that reaches its budget is closed for the model, which goes on from there; the parser tells, as it has read all tokens that came before.</summary>
+    private async IAsyncEnumerable<GeneratedToken> GenerateAsync(List<int> prompt, ErnieGenerationOptions options, OutputParser? parser, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        var budget = parser is null ? null : options.MaxReasoningTokens;
+        var reasoned = new List<int>();
+        await foreach (var token in model.GenerateTokensAsync(prompt, options, cancellationToken).ConfigureAwait(false))
+        {
+            yield return token;
+            if (budget is null) continue;
+            if (!parser!.IsReasoning || token.Finish is not null) budget = null;
+            else
+            {
+                reasoned.Add(token.Id);
+                if (reasoned.Count >= budget) break;
+            }
+        }
+        if (budget is null) yield break;
+
+        var closing = tokenizer.EncodeToIds(ClosedReasoning, allowSpecialTokens: true);
+        List<int> begun = [.. prompt, .. reasoned, .. closing];
+        var rest = options.Snapshot();
+        rest.MaxTokens = options.MaxTokens - reasoned.Count - closing.Count;
+        // Draws of a seed begin anew.
+        rest.Seed = unchecked(options.Seed + 1);
+        rest.PrefillProgress = null;
+        if (rest.MaxTokens < 1 || begun.Count >= model.ContextLength) yield break;
+        foreach (var id in closing) yield return new GeneratedToken(id, null, 0);
+        await foreach (var token in model.GenerateTokensAsync(begun, rest, cancellationToken).ConfigureAwait(false)) yield return token;
     }
 }

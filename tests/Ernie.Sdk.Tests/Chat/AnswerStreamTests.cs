@@ -46,7 +46,7 @@ public sealed class AnswerStreamTests
         {
             var (updates, response) = await ReadAsync(Call, r => r with { Tools = s_tools, HidesReasoning = hides });
             var usage = response.Usage!;
-            Assert.Equal(reasoning, usage.ReasoningTokenCount);
+            Assert.Equal((reasoning, 5), (usage.ReasoningTokenCount, usage.CachedInputTokenCount));
             Assert.Equal((7, Tokenizers.Tiny.EncodeToIds(Call, allowSpecialTokens: true).Count + 1), (usage.InputTokenCount, usage.OutputTokenCount));
             Assert.Equal(usage.InputTokenCount + usage.OutputTokenCount, usage.TotalTokenCount);
             Assert.Equal(!hides, updates.SelectMany(static u => u.Contents).OfType<TextReasoningContent>().Any());
@@ -132,8 +132,8 @@ public sealed class AnswerStreamTests
         for (var i = 0; i < ids.Count; i++)
         {
             await Task.Yield();
-            yield return new GeneratedToken(ids[i], i == ids.Count - 1 && finish == FinishReason.Length ? FinishReason.Length : null);
+            yield return new GeneratedToken(ids[i], i == ids.Count - 1 && finish == FinishReason.Length ? FinishReason.Length : null, i == 0 ? 5 : 0);
         }
-        if (finish == FinishReason.Stop) yield return new GeneratedToken(2, FinishReason.Stop);
+        if (finish == FinishReason.Stop) yield return new GeneratedToken(2, FinishReason.Stop, 0);
     }
 }

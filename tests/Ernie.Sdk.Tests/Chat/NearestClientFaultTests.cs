@@ -25,10 +25,10 @@ public sealed class NearestClientFaultTests : IAsyncLifetime
     {
         await using var model = await TinyModel.LoadAsync(static o => o.ChatTemplate = ErnieChatTemplate.Thinking);
         using var client = model.AsChatClient().AsBuilder().UseFunctionInvocation().Build();
-        var weather = AIFunctionFactory.Create((string location) => new Dictionary<string, string> { ["weather"] = location == "Xentadal" ? "sunny" : "rainy" }, "get_weather", "Get the weather of a city.");
+        var weather = AIFunctionFactory.Create((string location) => new Dictionary<string, object> { ["temperature"] = 23, ["condition"] = location == "Xentadal" ? "snowy" : "rainy" }, "get_weather", "Get the weather of a city.");
         var options = new ChatOptions { Temperature = 0, MaxOutputTokens = 120, Tools = [weather] };
         var response = await client.GetResponseAsync("How is the weather in Xentadal?", options, Token);
-        Assert.Contains("sunny", response.Text, StringComparison.Ordinal);
+        Assert.Contains("snowy", response.Text, StringComparison.Ordinal);
         Assert.Single(response.Messages.SelectMany(static m => m.Contents).OfType<FunctionCallContent>());
         options.ToolMode = ChatToolMode.None;
         response = await client.GetResponseAsync("How is the weather in Xentadal?", options, Token);

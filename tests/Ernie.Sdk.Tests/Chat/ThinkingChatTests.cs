@@ -56,6 +56,33 @@ public sealed class ThinkingChatTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task ABudget_EndsTheReasoning_AndTheAnswerComes()
+    {
+        var free = (await _client.GetResponseAsync("Thank you", Greedy(), Token)).Usage!;
+        for (var budget = 1; budget < free.ReasoningTokenCount - 1; budget++)
+        {
+            var response = await _client.GetResponseAsync("Thank you", WithBudget(budget), Token);
+            var reasoning = string.Concat(response.Messages.Single().Contents.OfType<TextReasoningContent>().Select(static c => c.Text));
+            Assert.Equal(budget, _model.Tokenizer!.CountTokens(reasoning));
+            Assert.NotEqual("", response.Text);
+            Assert.Equal(ChatFinishReason.Stop, response.FinishReason);
+            Assert.Equal(free.InputTokenCount, response.Usage!.InputTokenCount);
+            // The closing tag of the client's counts as the model's would.
+            Assert.InRange(response.Usage.ReasoningTokenCount!.Value, budget + 1, budget + 3);
+
+            response = await _client.GetResponseAsync("Thank you", WithBudget(budget, 12), Token);
+            Assert.InRange(response.Usage!.OutputTokenCount!.Value, 1, 12);
+            Assert.Equal(ChatFinishReason.Length, response.FinishReason);
+        }
+        Assert.Equal("You are welcome!", (await _client.GetResponseAsync("Thank you", WithBudget(1000), Token)).Text);
+        Assert.Equal("You are welcome!", (await _client.GetResponseAsync("Thank you", Greedy(static o => o.Reasoning = new() { Effort = ReasoningEffort.Low }), Token)).Text);
+        var request = ((ErnieChatClient)_client).Request([new(ChatRole.User, "x")], Greedy(static o => o.Reasoning = new() { Effort = ReasoningEffort.Medium }));
+        Assert.Equal(4096, request.Generation.MaxReasoningTokens);
+
+        static ChatOptions WithBudget(int budget, int most = 120) => new() { Temperature = 0, MaxOutputTokens = most, RawRepresentationFactory = _ => new ErnieGenerationOptions { MaxReasoningTokens = budget } };
+    }
+
+    [Fact]
     public async Task ACall_ComesOutAndItsResultGoesBackIn()
     {
         var messages = new List<ChatMessage> { new(ChatRole.User, "How is the weather in Xentadal?") };
@@ -66,12 +93,12 @@ public sealed class ThinkingChatTests : IAsyncLifetime
         Assert.Equal(ChatFinishReason.ToolCalls, response.FinishReason);
 
         messages.AddMessages(response);
-        messages.Add(new(ChatRole.Tool, [new FunctionResultContent(call.CallId, new { weather = "sunny" })]));
+        messages.Add(new(ChatRole.Tool, [new FunctionResultContent(call.CallId, new { temperature = 23, condition = "snowy" })]));
         var prompt = Prompt(messages, options);
         Assert.Contains("<tool_list>\n[{\"type\": \"function\", \"function\": {\"name\": \"get_weather\", \"description\": \"Get the weather of a city.\", \"parameters\": {\"type\": \"object\", ", prompt, StringComparison.Ordinal);
         Assert.Contains("\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"location\": \"Xentadal\"}}\n</tool_call>\n", prompt, StringComparison.Ordinal);
-        Assert.Contains("<tool_response>\n{\"weather\": \"sunny\"}\n</tool_response>", prompt, StringComparison.Ordinal);
-        Assert.Contains("sunny", (await _client.GetResponseAsync(messages, options, Token)).Text, StringComparison.Ordinal);
+        Assert.Contains("<tool_response>\n{\"temperature\": 23, \"condition\": \"snowy\"}\n</tool_response>", prompt, StringComparison.Ordinal);
+        Assert.Contains("snowy", (await _client.GetResponseAsync(messages, options, Token)).Text, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -82,14 +109,14 @@ public sealed class ThinkingChatTests : IAsyncLifetime
             (string location) =>
             {
                 asked.Add(location);
-                return new Dictionary<string, string> { ["weather"] = "sunny" };
+                return new Dictionary<string, object> { ["temperature"] = 23, ["condition"] = "snowy" };
             }, "get_weather", "Get the weather of a city.");
         using var client = _client.AsBuilder().UseFunctionInvocation().Build();
         var options = Greedy(o => o.Tools = [weather]);
         var response = await client.GetResponseAsync("How is the weather in Xentadal?", options, Token);
         var streamed = await client.GetStreamingResponseAsync("How is the weather in Xentadal?", options, Token).ToListAsync(Token);
         Assert.Equal(["Xentadal", "Xentadal"], asked);
-        Assert.Contains("sunny", response.Text, StringComparison.Ordinal);
+        Assert.Contains("snowy", response.Text, StringComparison.Ordinal);
         Assert.Equal(response.Text, string.Concat(streamed.Select(static u => u.Text)));
         Assert.Equal(3, response.Messages.Count);
     }
@@ -126,7 +153,6 @@ public sealed class ThinkingChatTests : IAsyncLifetime
     {
         await RefusesAsync("ChatOptions.Tools", static o => o.Tools = [new HostedWebSearchTool()]);
         await RefusesAsync("ChatOptions.ToolMode", static o => (o.Tools, o.ToolMode) = (s_tools, ChatToolMode.RequireAny));
-        await RefusesAsync("ChatOptions.Reasoning.Effort", static o => o.Reasoning = new() { Effort = ReasoningEffort.Low });
         await RefusesAsync("ChatOptions.Reasoning.Output", static o => o.Reasoning = new() { Output = ReasoningOutput.Summary });
         await Assert.ThrowsAsync<NotSupportedException>(() => _client.GetResponseAsync([new ChatMessage(ChatRole.Tool, "x")], Greedy(), Token));
         await Assert.ThrowsAsync<NotSupportedException>(() => _client.GetResponseAsync([new ChatMessage(ChatRole.User, [new FunctionCallContent("1", "f")])], Greedy(), Token));
