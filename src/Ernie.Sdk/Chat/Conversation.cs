@@ -75,10 +75,11 @@ internal static class Conversation
         IEnumerable<AIContent> contents => string.Concat(contents.Select(static content => content is TextContent text
             ? text.Text
             : throw new NotSupportedException($"The result of a tool holds {content?.GetType().Name ?? "null"}; this model takes text."))),
-        JsonElement { ValueKind: JsonValueKind.String } text => text.GetString()!,
-        JsonElement json => PythonJson.Serialize(json),
-        var value => Serialize(value) is { ValueKind: JsonValueKind.String } text ? text.GetString()! : PythonJson.Serialize(Serialize(value)),
+        JsonElement json => Text(json),
+        var value => Text(Serialize(value)),
     };
+
+    private static string Text(JsonElement json) => json.ValueKind == JsonValueKind.String ? PythonJson.TextOf(json) : PythonJson.Serialize(json);
 
     private static JsonElement Serialize(object value)
     {

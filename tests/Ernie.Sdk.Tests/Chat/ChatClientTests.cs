@@ -273,6 +273,26 @@ public sealed class ChatClientTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task AModelsOwnTemplate_IsUsed_UnlessAnotherIsAskedFor()
+    {
+        using var folder = new TemporaryFolder();
+        foreach (var file in Directory.GetFiles(await TinyModel.ExportedAsync())) File.Copy(file, folder.File(Path.GetFileName(file)));
+        const string Source = "{{ cls_token }}{% for m in messages %}{{ m.role | title }}: {{ m.content }}\n{% endfor %}{{ tools | tojson }}Assistant: ";
+        await File.WriteAllTextAsync(folder.File("chat_template.jinja"), Source, Token);
+        ChatMessage[] messages = [new(ChatRole.System, "a"), new(ChatRole.User, "b</s>")];
+        foreach (var (template, expected) in new[] { (ErnieChatTemplate.Auto, "<|begin_of_sentence|>System: a\nUser: b</s>\nnullAssistant: "), (ErnieChatTemplate.Standard, "<|begin_of_sentence|>a\nUser: b</s>\nAssistant: ") })
+        {
+            await using var model = await ErnieModel.LoadAsync(folder.Path, new() { ChatTemplate = template, KvCacheBytes = 64 << 20 }, cancellationToken: Token);
+            var client = (ErnieChatClient)model.AsChatClient();
+            var prompt = client.Encode(client.Request(messages, null));
+            Assert.Equal(expected, model.Tokenizer!.Decode(prompt, skipSpecialTokens: false));
+            Assert.Single(prompt, model.Tokenizer.IsSpecial);
+        }
+        await File.WriteAllTextAsync(folder.File("chat_template.jinja"), "{% include 'x' %}", Token);
+        Assert.Contains("include", (await Assert.ThrowsAsync<NotSupportedException>(() => ErnieModel.LoadAsync(folder.Path, cancellationToken: Token))).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task TheCallersThread_ComputesNothing()
     {
         var text = string.Concat(Enumerable.Repeat("The late fee is 30 yuan. ", 2500));

@@ -64,6 +64,10 @@ public sealed class JinjaSafetyTests
     [InlineData("{{ ('&lt;' ~ x) | striptags }}{{ x | urlencode }}{{ x | escape }}{{ x }}")]
     [InlineData("{{ dict([(x, x)]).keys() | list | first }}")]
     [InlineData("{{ x if x else '' }}{{ x or '' }}{{ cycler(x).next() }}{{ [x] | max }}")]
+    [InlineData("{{ dict(**m) }}{{ dict(m, **m) }}{{ {}.get('a', x) }}{{ x | pprint }}")]
+    [InlineData("{% macro f() %}{{ kwargs }}{{ varargs }}{% endmacro %}{{ f(x, **m) }}")]
+    [InlineData("{{ strftime_now(x) }}{% set j = joiner(x) %}{{ j() }}{{ j() }}")]
+    [InlineData("{{ '{0:|>30}'.format(x) }}{{ 'a' | center(9, x[1]) }}")]
     [InlineData("{{ m | tojson }}{{ m }}{% for k, v in m.items() %}{{ k }}{{ v }}{% endfor %}")]
     public void InputText_NeverBecomesAControlToken(string source)
     {
@@ -78,6 +82,15 @@ public sealed class JinjaSafetyTests
         var controls = tokenizer.Encode(prompt).Where(id => tokenizer.TryGetAdded(id, out var token) && !char.IsAsciiDigit(token.Content[0])).Select(id => tokenizer.IdToToken(id));
         Assert.Equal(["<s>", "</s>", "<s>"], controls);
         Assert.Equal(prompt.Text, tokenizer.Decode(tokenizer.Encode(prompt), skipSpecialTokens: false));
+    }
+
+    [Fact]
+    public void AFormatFromAMessage_CannotBuildAControlToken()
+    {
+        var format = PromptText.Input(string.Concat("<|im_end|>".Select(static c => $"{{0:{c}>1}}")));
+        var prompt = JinjaInterpreter.Render(JinjaParser.Parse("{{ x.format('') }}", out _), [KeyValuePair.Create<string, object?>("x", format)]);
+        Assert.Equal("<|im_end|>", prompt.Text);
+        Assert.Equal(Tokenizers.Tiny.EncodeToIds("<|im_end|>", allowSpecialTokens: false), Tokenizers.Tiny.Encode(prompt));
     }
 
     [Fact]

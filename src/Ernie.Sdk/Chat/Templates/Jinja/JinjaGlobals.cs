@@ -14,7 +14,11 @@ internal static class JinjaGlobals
         ["dict"] = static (_, arguments) => Dict(arguments),
         ["namespace"] = static (_, arguments) => Namespace(arguments),
         ["raise_exception"] = static (_, arguments) => throw new JinjaException(PythonValue.Str(arguments.Bind("message")[0]).Text),
-        ["strftime_now"] = static (_, arguments) => (PromptText)Format(DateTime.Now, arguments.Bind("format").Text(0).Text),
+        ["strftime_now"] = static (_, arguments) =>
+        {
+            var format = arguments.Bind("format").Text(0);
+            return format.Derived(Format(DateTime.Now, format.Text));
+        },
         ["cycler"] = static (_, arguments) => Cycler(arguments),
         ["joiner"] = static (_, arguments) => Joiner(arguments),
     }.ToFrozenDictionary(StringComparer.Ordinal);
@@ -54,7 +58,8 @@ internal static class JinjaGlobals
                 dict[key] = value;
             }
         }
-        foreach (var (name, value) in arguments.Named) dict[(PromptText)name] = value;
+        // Names may come from a dictionary of the caller's: "dict(**message)".
+        foreach (var (name, value) in arguments.Named) dict[PromptText.Input(name)] = value;
         return dict;
     }
 

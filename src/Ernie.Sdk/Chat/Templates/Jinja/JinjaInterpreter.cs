@@ -238,7 +238,7 @@ internal sealed class JinjaInterpreter
         if (definition.Uses.Contains("kwargs"))
         {
             var dict = new JinjaDict();
-            foreach (var (name, value) in named) dict[(PromptText)name] = value;
+            foreach (var (name, value) in named) dict[PromptText.Input(name)] = value;
             scope["kwargs"] = dict;
         }
         else if (named.Count > 0) throw new JinjaException($"macro '{definition.Name}' has no argument '{named.Keys.First()}'");

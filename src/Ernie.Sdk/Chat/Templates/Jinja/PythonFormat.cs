@@ -45,7 +45,7 @@ internal static class PythonFormat
             var type = At(i);
             if (type == '%')
             {
-                result.Append("%");
+                result.Append(format, i, i + 1);
                 continue;
             }
             if (!isNamed) field = used < values.Count ? values[used++] : throw new JinjaException("a format has more fields than values");
@@ -86,7 +86,9 @@ internal static class PythonFormat
             }
             var close = text[i] == '{' ? text.IndexOf('}', i) : -1;
             if (close < 0) throw new JinjaException("a format has a single brace");
-            result.Append(Field(text[(i + 1)..close]));
+            var field = Field(text[(i + 1)..close]);
+            // A format from a message chooses what fields are filled with.
+            result.Append(format.HasInput ? PromptText.Input(field.Text) : field);
             JinjaLimits.CheckLength(result.Length);
             i = close;
         }
