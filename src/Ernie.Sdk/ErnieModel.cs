@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using Ernie.Sdk.Chat;
+using Ernie.Sdk.Chat.Templates;
 using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Engine;
 using Ernie.Sdk.Export;
@@ -43,7 +44,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         ContextLength = (int)Math.Min(options.ContextLength ?? manifest.Config.ContextLength, Math.Min(manifest.Config.ContextLength, (long)blocks * KvBlockLayout.BlockSize));
         var kernels = options.Kernels ?? KernelRegistry.Choose();
         Tokenizer = ErnieTokenizer.Exists(path) ? ErnieTokenizer.Load(path) : null;
-        StopTokenIds = new HashSet<int>([.. _defaults.EosTokenIds, .. manifest.Config.EosTokenIds, .. Tokenizer is null ? [] : Chat.ChatTemplate.StopTokenIds(Tokenizer)]);
+        StopTokenIds = new HashSet<int>([.. _defaults.EosTokenIds, .. manifest.Config.EosTokenIds, .. Tokenizer is null ? [] : ChatTemplate.StopTokenIds(Tokenizer)]);
         if (Tokenizer is not null) _chat = new ErnieChatClient(this, Tokenizer, TemplateOf(options.ChatTemplate, path, Tokenizer));
         _runner = new ModelRunner(path, manifest, kvType, blocks, threads, kernels, ExpertReading.For(manifest, options), CacheBudget.IdleLimit(manifest, kvType, options, blocks));
         _metrics = ExpertMetrics.Observe(ModelId, _runner.Load);
@@ -361,7 +362,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     {
         ErnieChatTemplate.Standard => new StandardTemplate(),
         ErnieChatTemplate.Thinking => new ThinkingTemplate(),
-        _ => Chat.ChatTemplate.For(path, tokenizer),
+        _ => ChatTemplate.For(path, tokenizer),
     };
 
     /// <summary>Rows of the vocabulary that stand for no token; without a tokenizer, none are known.</summary>
