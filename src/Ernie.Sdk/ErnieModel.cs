@@ -45,7 +45,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         var kernels = options.Kernels ?? KernelRegistry.Choose();
         Tokenizer = ErnieTokenizer.Exists(path) ? ErnieTokenizer.Load(path) : null;
         StopTokenIds = new HashSet<int>([.. _defaults.EosTokenIds, .. manifest.Config.EosTokenIds, .. Tokenizer is null ? [] : ChatTemplate.StopTokenIds(Tokenizer)]);
-        if (Tokenizer is not null) _chat = new ErnieChatClient(this, Tokenizer, TemplateOf(options.ChatTemplate, path, Tokenizer));
+        if (Tokenizer is not null) _chat = new ErnieChatClient(this, Tokenizer, TemplateOf(options.ChatTemplate, path, Tokenizer), new ContextWindow(ContextLength, options.ContextOverflow, options.ContextOverflowHandler));
         _runner = new ModelRunner(path, manifest, kvType, blocks, threads, kernels, ExpertReading.For(manifest, options), CacheBudget.IdleLimit(manifest, kvType, options, blocks));
         _metrics = ExpertMetrics.Observe(ModelId, _runner.Load);
         try
@@ -247,7 +247,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         CheckPrompt(promptIds);
         var count = context.Tokens.Count + promptIds.Count;
         var room = ContextLength - count;
-        if (room < 1) throw new ArgumentException($"The prompt has {count} tokens; with a context of {ContextLength} it may have at most {ContextLength - 1}. Shorten the prompt or raise ContextLength and KvCacheBytes.", nameof(promptIds));
+        if (room < 1) throw new ErnieContextOverflowException(count, ContextLength - 1, ContextLength);
         if (options.MaxTokens is < 1) throw new ArgumentOutOfRangeException(nameof(options), options.MaxTokens, "MaxTokens must be at least 1.");
         var maxTokens = Math.Min(room, options.MaxTokens ?? _defaults.MaxNewTokens ?? room);
         var sampling = SamplingSettings.Resolve(options, _defaults);
