@@ -125,7 +125,7 @@ public sealed class NearestClientFaultTests : IAsyncLifetime
     public async Task Fault10_LoadingIsAsynchronous_TellsItsProgress_AndCanBeCancelled()
     {
         var progress = new List<ErnieProgress>();
-        await using (await ErnieModel.LoadAsync(await TinyModel.ExportedAsync(), new() { KvCacheBytes = 64 << 20 }, new DirectProgress(progress.Add), Token)) Assert.NotEmpty(progress);
+        await using (await ErnieModel.LoadAsync(await TinyModel.ExportedAsync(), new() { KvCacheBytes = 64 << 20 }, new DirectProgress<ErnieProgress>(progress.Add), Token)) Assert.NotEmpty(progress);
         using var cancelled = new CancellationTokenSource();
         await cancelled.CancelAsync();
         await Assert.ThrowsAnyAsync<OperationCanceledException>(async () => await ErnieModel.LoadAsync(await TinyModel.ExportedAsync(), null, null, cancelled.Token));
