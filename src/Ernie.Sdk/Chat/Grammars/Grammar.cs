@@ -4,7 +4,7 @@ namespace Ernie.Sdk.Chat.Grammars;
 internal sealed class Grammar
 {
     // 13 kB each for the whole vocabulary.
-    private const int MaximumMasks = 2048;
+    private const int MaximumMasks = 512;
 
     private readonly object _gate = new();
     private readonly GrammarVocabulary _vocabulary;
@@ -97,37 +97,46 @@ internal sealed class Grammar
         return table;
     }
 
-    /// <summary>Sorts the tokens that may come by what they leave to do.</summary>
+    /// <summary>
+    /// Sorts the tokens that may come by what they leave to do. Each stack of the place says so for itself: a token may come if it may for one of them, and costs what it does for the best.
+    /// </summary>
     private Choice Choose(int place)
     {
         var trie = _vocabulary.Trie;
         var ends = new Dictionary<int, List<int>>();
         var groups = new List<(int Cost, TokenSet Tokens)>();
-        if (_automaton.Stacks(place) is [not GrammarAutomaton.Complete and var stack] && _automaton.Stack(stack) is var frame && _network.States[frame.State].Rule is { IsText: true } rule)
+        var others = new List<int>();
+        foreach (var stack in _automaton.Stacks(place).ToArray())
         {
-            var table = TableOf(frame.State);
-            foreach (var step in table.Inside)
-            {
-                if (rule.TryAdd(frame.Count, step.Added, out var count)) groups.Add((_costs.Of(_automaton.Within(rule.Start + step.Target, count, frame.Parent)), step.Tokens));
-            }
-            var after = _automaton.After(stack);
-            foreach (var exit in table.Exits)
-            {
-                if (!rule.TryAdd(frame.Count, exit.Added, out var count) || count < rule.Minimum) continue;
-                Add(ends, after, exit.Node);
-                Walk(exit.Node, after, ends);
-            }
+            if (stack == GrammarAutomaton.Complete) continue;
+            if (_network.States[_automaton.Stack(stack).State].Rule.IsText) AddText(stack, ends, groups);
+            else others.Add(stack);
         }
-        else
-        {
-            Walk(TokenTrie.Root, place, ends);
-        }
+        if (others.Count > 0) Walk(TokenTrie.Root, _automaton.Of(others), ends);
         foreach (var (end, tokens) in ends) groups.Add((_costs.Of(end), new TokenSet(tokens, trie.TokenCount)));
 
         groups.RemoveAll(static group => group.Cost >= CompletionCosts.Impossible);
         var all = new ulong[(trie.TokenCount + 63) / 64];
         foreach (var (_, tokens) in groups) tokens.AddTo(all);
         return new Choice(all, [.. groups], groups.Count == 0 ? 0 : groups.Max(static group => group.Cost));
+    }
+
+    private void AddText(int stack, Dictionary<int, List<int>> ends, List<(int Cost, TokenSet Tokens)> groups)
+    {
+        var frame = _automaton.Stack(stack);
+        var rule = _network.States[frame.State].Rule;
+        var table = TableOf(frame.State);
+        foreach (var step in table.Inside)
+        {
+            if (rule.TryAdd(frame.Count, step.Added, out var count)) groups.Add((_costs.Of(_automaton.Within(rule.Start + step.Target, count, frame.Parent)), step.Tokens));
+        }
+        var after = _automaton.After(stack);
+        foreach (var exit in table.Exits)
+        {
+            if (!rule.TryAdd(frame.Count, exit.Added, out var count) || count < rule.Minimum) continue;
+            Add(ends, after, exit.Node);
+            Walk(exit.Node, after, ends);
+        }
     }
 
     /// <summary>Finds where the tokens under a node end.</summary>

@@ -68,6 +68,13 @@ internal sealed class GrammarAutomaton
         return TakePlace();
     }
 
+    /// <summary>The place of some stacks.</summary>
+    public int Of(IEnumerable<int> stacks)
+    {
+        _open.UnionWith(stacks);
+        return TakePlace();
+    }
+
     /// <summary>The place within a text.</summary>
     public int Within(int state, int count, int parent)
     {
