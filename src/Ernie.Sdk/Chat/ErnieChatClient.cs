@@ -17,6 +17,7 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
     private const string ClosedReasoning = "\n</think>\n\n";
 
     private readonly GrammarCache _grammars = new(tokenizer);
+    private readonly Lazy<TokenTrie> _visible = new(() => TokenTrie.OfVisible(tokenizer, model.StopTokenIds));
     private readonly ChatClientMetadata _metadata = new("ernie", providerUri: null, model.ModelId);
 
     public async Task<ChatResponse> GetResponseAsync(IEnumerable<ChatMessage> messages, ChatOptions? options = null, CancellationToken cancellationToken = default)
@@ -104,7 +105,7 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
         {
             if (id >= model.VocabularySize) throw new ArgumentException($"Additional property 'bad_words' names token {id}; ids lie between 0 and {model.VocabularySize - 1}.", nameof(request));
         }
-        return new ForbiddenText(forbidden.Texts.Select(Encoding.UTF8.GetBytes), forbidden.Tokens, _grammars.Trie, model.VocabularySize);
+        return new ForbiddenText(forbidden.Texts.Select(Encoding.UTF8.GetBytes), forbidden.Tokens, _visible.Value, model.VocabularySize);
     }
 
     /// <summary>Generates an answer. Reasoning that reaches its budget is closed for the model, which goes on from there; the parser tells, as it has read all tokens that came before.</summary>

@@ -42,6 +42,17 @@ internal sealed class TokenTrie
         return new TokenTrie(tokens);
     }
 
+    /// <summary>All tokens that readers of an answer see: those that a checkpoint has added too, but for special ones and those that end the answer.</summary>
+    public static TokenTrie OfVisible(ErnieTokenizer tokenizer, IReadOnlySet<int> stopTokens)
+    {
+        var tokens = new byte[]?[tokenizer.VocabularySize];
+        for (var id = 0; id < tokens.Length; id++)
+        {
+            if (!stopTokens.Contains(id)) tokens[id] = tokenizer.TryGetAdded(id, out var added) ? added.IsSpecial ? null : Encoding.UTF8.GetBytes(added.Content) : TextOf(tokenizer, id);
+        }
+        return new TokenTrie(tokens);
+    }
+
     /// <summary>The bytes of a token; null if it is none of text.</summary>
     public byte[]? Bytes(int token) => (uint)token < (uint)_bytes.Length ? _bytes[token] : null;
 
