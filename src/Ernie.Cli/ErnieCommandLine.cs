@@ -84,6 +84,7 @@ internal static class ErnieCommandLine
             PerplexityCommand.Create(streams),
             CompareCommand.Create(streams),
             ExpertsCommand.Create(streams),
+            PlasMapCommand.Create(streams),
             SynthCommand.Create(streams),
             BenchCommand.Create(streams),
             BenchLayerCommand.Create(streams),

@@ -59,7 +59,8 @@ internal sealed class ModelOptions
     /// <param name="cancellationToken">Stops loading.</param>
     /// <param name="measureExperts">Whether pages of experts are looked at before their use.</param>
     /// <param name="wrap">What to compute with in place of the chosen kernels.</param>
-    public async Task<ErnieModel> LoadAsync(ParseResult result, CommandStreams streams, int maxConcurrentRequests, CancellationToken cancellationToken, bool measureExperts = false, Func<CpuKernels, CpuKernels>? wrap = null)
+    /// <param name="attention">How many blocks are read, if not by the library's defaults.</param>
+    public async Task<ErnieModel> LoadAsync(ParseResult result, CommandStreams streams, int maxConcurrentRequests, CancellationToken cancellationToken, bool measureExperts = false, Func<CpuKernels, CpuKernels>? wrap = null, ErnieSparseAttention? attention = null)
     {
         var logger = Logger(result, streams);
         var options = new ErnieModelOptions
@@ -70,6 +71,7 @@ internal sealed class ModelOptions
             LoggerFactory = logger,
             ExpertPrefetch = result.GetValue(_prefetch) switch { "on" => ErnieExpertPrefetch.On, "off" => ErnieExpertPrefetch.Off, _ => ErnieExpertPrefetch.Auto },
             MeasureExperts = measureExperts,
+            SparseAttention = attention ?? new ErnieSparseAttention(),
             MaxConcurrentRequests = maxConcurrentRequests,
             Export = new ErnieExportOptions { Logger = logger.CreateLogger("export") },
         };

@@ -99,11 +99,17 @@ internal sealed class DepthBenchmark(DepthBenchmarkPlan plan, Action<string> say
         {
             say($"run {run + 1} of {plan.Runs}: decode after {depth - 1} tokens, one layer");
             var probe = bandwidth.Measure();
-            var seconds = Seconds(pool, () =>
+            var times = new double[calls];
+            Seconds(pool, () =>
             {
-                for (var call = 0; call < calls; call++) layer.Run(1, plan.Limits, Context!.Value);
-            }) / calls;
-            decodes.Add((seconds, (probe + bandwidth.Measure()) / 2));
+                for (var call = 0; call < calls; call++)
+                {
+                    var start = Stopwatch.GetTimestamp();
+                    layer.Run(1, plan.Limits, Context!.Value);
+                    times[call] = Stopwatch.GetElapsedTime(start).TotalSeconds;
+                }
+            });
+            decodes.Add((Median.Of(times), (probe + bandwidth.Measure()) / 2));
         }
         // The run nearest to its probe stands for all: neighbours on the machine come and go.
         var decode = decodes.OrderBy(static d => d.Seconds * d.Probe).ElementAt((decodes.Count - 1) / 2);
