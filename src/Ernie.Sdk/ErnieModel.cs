@@ -278,6 +278,18 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         }
     }
 
+    /// <summary>Runs a request and tells when the engine let go of it, cancelled or not.</summary>
+    /// <returns>A <see cref="System.Diagnostics.Stopwatch"/> timestamp.</returns>
+    internal async Task<long> RunToEndAsync(int[] promptIds, ErnieGenerationOptions options, CancellationToken cancellationToken)
+    {
+        CheckPrompt(promptIds);
+        var sequence = new Sequence(new TokenContext(), promptIds, Math.Min(options.MaxTokens ?? 1, ContextLength - promptIds.Length), SamplingSettings.Resolve(options, _defaults), new HashSet<int>(), _limits);
+        _engine.Submit(sequence);
+        using var registration = cancellationToken.UnsafeRegister(_ => _engine.Cancel(sequence), null);
+        await sequence.Ended.ConfigureAwait(false);
+        return System.Diagnostics.Stopwatch.GetTimestamp();
+    }
+
     /// <summary>Runs something on the engine's thread, between two steps.</summary>
     internal Task<T> Invoke<T>(Func<Scheduler, KvCache, T> call) => _engine.Invoke(call);
 
