@@ -87,7 +87,7 @@ internal static class ErnieCommandLine
             PlasMapCommand.Create(streams),
             SynthCommand.Create(streams),
             BenchCommand.Create(streams),
-            BenchLayerCommand.Create(streams), BenchRequestsCommand.Create(streams),
+            BenchLayerCommand.Create(streams), BenchRequestsCommand.Create(streams), CompareAttentionCommand.Create(streams),
         };
         foreach (var option in root.Options.OfType<HelpOption>())
         {
