@@ -84,9 +84,10 @@ internal static class ErnieCommandLine
             PerplexityCommand.Create(streams),
             CompareCommand.Create(streams),
             ExpertsCommand.Create(streams),
+            PlasMapCommand.Create(streams),
             SynthCommand.Create(streams),
             BenchCommand.Create(streams),
-            BenchLayerCommand.Create(streams),
+            BenchLayerCommand.Create(streams), BenchRequestsCommand.Create(streams),
         };
         foreach (var option in root.Options.OfType<HelpOption>())
         {

@@ -1,5 +1,7 @@
 using System.CommandLine;
+using Ernie.Cli.Measuring;
 using Ernie.Sdk;
+using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Microsoft.Extensions.Logging;
 
@@ -19,7 +21,7 @@ internal sealed class ModelOptions
 
     /// <summary>Commands that compare numbers cache in fp32; one that measures does what the library does.</summary>
     private ModelOptions(string defaultKv) =>
-        _kv = new Option<string>("--kv") { Description = "Element type of cached keys and values.", DefaultValueFactory = _ => defaultKv }.AcceptOnlyFromAmong("fp32", "bf16");
+        _kv = new Option<string>("--kv") { Description = "Element type of cached keys and values.", DefaultValueFactory = _ => defaultKv }.AcceptOnlyFromAmong("fp32", "bf16", "int8");
 
     public static ModelOptions AddTo(Command command, Argument<string?>? input = null, string defaultKv = "fp32")
     {
@@ -34,23 +36,42 @@ internal sealed class ModelOptions
 
     public int Threads(ParseResult result) => result.GetValue(_threads);
 
+    /// <summary>What to measure at depth. The model is loaded once, which exports a checkpoint and checks an exported model.</summary>
+    public async Task<DepthBenchmarkPlan> AtDepthAsync(ParseResult result, CommandStreams streams, IReadOnlyList<int> depths, int runs, int steps, CancellationToken cancellationToken)
+    {
+        CpuKernels? kernels = null;
+        var model = await LoadAsync(result, streams, maxConcurrentRequests: 1, cancellationToken, wrap: chosen => kernels = chosen).ConfigureAwait(false);
+        await model.DisposeAsync().ConfigureAwait(false);
+        var longest = ModelManifest.Read(model.Path).Config.ContextLength;
+        if (depths.Max() > longest) throw new InvalidDataException($"--depth: {model.ModelId} has a context of {longest} tokens, {depths.Max()} are too many.");
+        return new DepthBenchmarkPlan
+        {
+            Model = model.Path, Depths = depths, Limits = new ErnieSparseAttention().Limits(), Threads = Threads(result), Runs = runs, Steps = steps, Kernels = kernels!,
+            KvType = KvCacheType(result) switch { ErnieKvCacheType.BFloat16 => KvElementType.BFloat16, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.Float32 },
+        };
+    }
+
+    private ErnieKvCacheType KvCacheType(ParseResult result) => result.GetValue(_kv) switch { "bf16" => ErnieKvCacheType.BFloat16, "int8" => ErnieKvCacheType.Int8, _ => ErnieKvCacheType.Float32 };
+
     /// <param name="result">The parsed options.</param>
     /// <param name="streams">Where progress and log go.</param>
     /// <param name="maxConcurrentRequests">Requests computed together.</param>
     /// <param name="cancellationToken">Stops loading.</param>
     /// <param name="measureExperts">Whether pages of experts are looked at before their use.</param>
     /// <param name="wrap">What to compute with in place of the chosen kernels.</param>
-    public async Task<ErnieModel> LoadAsync(ParseResult result, CommandStreams streams, int maxConcurrentRequests, CancellationToken cancellationToken, bool measureExperts = false, Func<CpuKernels, CpuKernels>? wrap = null)
+    /// <param name="attention">How many blocks are read, if not by the library's defaults.</param>
+    public async Task<ErnieModel> LoadAsync(ParseResult result, CommandStreams streams, int maxConcurrentRequests, CancellationToken cancellationToken, bool measureExperts = false, Func<CpuKernels, CpuKernels>? wrap = null, ErnieSparseAttention? attention = null)
     {
         var logger = Logger(result, streams);
         var options = new ErnieModelOptions
         {
             Threads = result.GetValue(_threads),
-            KvCacheType = result.GetValue(_kv) == "bf16" ? ErnieKvCacheType.BFloat16 : ErnieKvCacheType.Float32,
+            KvCacheType = KvCacheType(result),
             CacheDirectory = result.GetValue(_cache),
             LoggerFactory = logger,
             ExpertPrefetch = result.GetValue(_prefetch) switch { "on" => ErnieExpertPrefetch.On, "off" => ErnieExpertPrefetch.Off, _ => ErnieExpertPrefetch.Auto },
             MeasureExperts = measureExperts,
+            SparseAttention = attention ?? new ErnieSparseAttention(),
             MaxConcurrentRequests = maxConcurrentRequests,
             Export = new ErnieExportOptions { Logger = logger.CreateLogger("export") },
         };

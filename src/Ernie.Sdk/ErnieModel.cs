@@ -45,7 +45,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         var kernels = options.Kernels ?? KernelRegistry.Choose();
         Tokenizer = ErnieTokenizer.Exists(path) ? ErnieTokenizer.Load(path) : null;
         StopTokenIds = new HashSet<int>([.. _defaults.EosTokenIds, .. manifest.Config.EosTokenIds, .. Tokenizer is null ? [] : ChatTemplate.StopTokenIds(Tokenizer)]);
-        if (Tokenizer is not null) _chat = new ErnieChatClient(this, Tokenizer, TemplateOf(options.ChatTemplate, path, Tokenizer));
+        if (Tokenizer is not null) _chat = new ErnieChatClient(this, Tokenizer, TemplateOf(options.ChatTemplate, path, Tokenizer), new ContextWindow(ContextLength, options.ContextOverflow, options.ContextOverflowHandler));
         _runner = new ModelRunner(path, manifest, kvType, blocks, threads, kernels, ExpertReading.For(manifest, options), CacheBudget.IdleLimit(manifest, kvType, options, blocks));
         _metrics = ExpertMetrics.Observe(ModelId, _runner.Load);
         try
@@ -247,7 +247,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         CheckPrompt(promptIds);
         var count = context.Tokens.Count + promptIds.Count;
         var room = ContextLength - count;
-        if (room < 1) throw new ArgumentException($"The prompt has {count} tokens; with a context of {ContextLength} it may have at most {ContextLength - 1}. Shorten the prompt or raise ContextLength and KvCacheBytes.", nameof(promptIds));
+        if (room < 1) throw new ErnieContextOverflowException(count, ContextLength - 1, ContextLength);
         if (options.MaxTokens is < 1) throw new ArgumentOutOfRangeException(nameof(options), options.MaxTokens, "MaxTokens must be at least 1.");
         var maxTokens = Math.Min(room, options.MaxTokens ?? _defaults.MaxNewTokens ?? room);
         var sampling = SamplingSettings.Resolve(options, _defaults);
@@ -276,6 +276,18 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         await foreach (var _ in RunAsync(Sequence.ForScoring([.. ids], onLogits, _limits), cancellationToken).ConfigureAwait(false))
         {
         }
+    }
+
+    /// <summary>Runs a request and tells when the engine let go of it, cancelled or not.</summary>
+    /// <returns>A <see cref="System.Diagnostics.Stopwatch"/> timestamp.</returns>
+    internal async Task<long> RunToEndAsync(int[] promptIds, ErnieGenerationOptions options, CancellationToken cancellationToken)
+    {
+        CheckPrompt(promptIds);
+        var sequence = new Sequence(new TokenContext(), promptIds, Math.Min(options.MaxTokens ?? 1, ContextLength - promptIds.Length), SamplingSettings.Resolve(options, _defaults), new HashSet<int>(), _limits);
+        _engine.Submit(sequence);
+        using var registration = cancellationToken.UnsafeRegister(_ => _engine.Cancel(sequence), null);
+        await sequence.Ended.ConfigureAwait(false);
+        return System.Diagnostics.Stopwatch.GetTimestamp();
     }
 
     /// <summary>Runs something on the engine's thread, between two steps.</summary>
@@ -356,7 +368,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
 
     private ErnieChatClient Client => _chat ?? throw new NotSupportedException($"{Path} has no tokenizer.model. Copy the checkpoint's tokenizer files there, or use GenerateAsync with token ids.");
 
-    private static KvElementType KvTypeOf(ErnieKvCacheType type) => type == ErnieKvCacheType.Float32 ? KvElementType.Float32 : KvElementType.BFloat16;
+    private static KvElementType KvTypeOf(ErnieKvCacheType type) => type switch { ErnieKvCacheType.Float32 => KvElementType.Float32, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.BFloat16 };
 
     private static ChatTemplate TemplateOf(ErnieChatTemplate wanted, string path, ErnieTokenizer tokenizer) => wanted switch
     {

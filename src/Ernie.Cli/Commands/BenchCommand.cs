@@ -17,16 +17,33 @@ internal static class BenchCommand
         var tokens = new Option<int>("--tokens") { Description = "Tokens that each sequence decodes in a run.", DefaultValueFactory = static _ => 48, HelpName = "N" }.InRange(2, 1 << 20);
         var sequences = CommonOptions.Numbers("--sequences", "Sequences that decode at once, with commas between.", "1,2,4,8,16,32,64", 4096);
         var prefill = CommonOptions.Numbers("--prefill", "Lengths of prompts, with commas between.", "128,512,2048", 1 << 20);
+        var depth = CommonOptions.Numbers("--depth", "Measure attention and decode steps after so many tokens instead, with commas between.", "", 1 << 20);
         var json = new Option<string?>("--json") { Description = "Also write everything to this file.", HelpName = "FILE" };
         var plot = Plot();
         var command = new DocumentedCommand("bench",
             "Measures a model: load, memory, decode, prefill.",
-            "Rates stand beside what the machine reads from memory and computes from registers, measured in the same run. Bytes are counted from the tensors that each step was given; of the experts only\nthose that its tokens chose. Prompts are random ids, other ones in every run. Load time is of files in the page cache: of all loads but the first.",
-            "ernie bench model", "ernie bench model --sequences 1,8 --prefill 512 --runs 5 --json bench.json --plot bench.svg");
+            "Rates stand beside what the machine reads from memory and computes from registers, measured in the same run. Bytes are counted from the tensors that each step was given; of the experts only\nthose that its tokens chose. Prompts are random ids, other ones in every run. Load time is of files in the page cache: of all loads but the first.\nWith --depth the cache is not prefilled but filled, with keys whose neighbours resemble one another as a text's do; attention gets queries of the same kind in place of the model's. Shown beside the\nblocks that sparse attention keeps: 'kept' of a KV head in decode, 's' as a share in prefill of the last 1,024 tokens of one layer.",
+            "ernie bench model", "ernie bench model --depth 4096,131072 --kv int8", "ernie bench model --sequences 1,8 --prefill 512 --runs 5 --json bench.json --plot bench.svg");
         var model = ModelOptions.AddTo(command, null, defaultKv: "bf16");
-        foreach (var option in new Option[] { runs, tokens, sequences, prefill, json, plot }) command.Add(option);
+        foreach (var option in new Option[] { runs, tokens, sequences, prefill, depth, json, plot }) command.Add(option);
+        command.Validators.Add(result =>
+        {
+            if (result.GetValue(depth) is { Length: > 0 } && result.GetValue(plot) is not null) result.AddError("--plot draws no measurements of --depth.");
+        });
         command.SetAction(async (result, cancellationToken) =>
         {
+            if (CommonOptions.NumbersOf(result.GetValue(depth)!) is { Count: > 0 } depths)
+            {
+                DepthBenchmarkResult deep;
+                using (var progress = new ProgressLine(streams, "bench"))
+                {
+                    var atDepth = await model.AtDepthAsync(result, streams, depths, result.GetValue(runs), result.GetValue(tokens), cancellationToken).ConfigureAwait(false);
+                    deep = await Task.Run(() => new DepthBenchmark(atDepth, text => progress.Show(null, () => text)).Run(cancellationToken), cancellationToken).ConfigureAwait(false);
+                }
+                await streams.Out.WriteAsync(Table(deep)).ConfigureAwait(false);
+                if (result.GetValue(json) is { } deepFile) await File.WriteAllTextAsync(deepFile, JsonSerializer.Serialize(deep, Json) + "\n", cancellationToken).ConfigureAwait(false);
+                return ExitCode.Success;
+            }
             var plan = new ModelBenchmarkPlan
             {
                 Threads = model.Threads(result),
@@ -73,6 +90,22 @@ internal static class BenchCommand
             foreach (var p in r.Prefill)
                 text.WriteLine($"{p.Tokens,10} {p.TokensPerSecond,9:F1} {p.Seconds * 1e3,9:F1} {p.Bytes / 1e9,8:F3} {p.OperationsPerSecond / 1e9,7:F0} {p.ArithmeticProbe / 1e9,7:F0} {p.OperationsPerSecond / p.ArithmeticProbe * 100,4:F0}{(r.ExpertCount > 0 ? $"           {p.TouchedExperts:F1}" : "")}");
         }
+        return text.ToString();
+    }
+
+    internal static string Table(DepthBenchmarkResult r)
+    {
+        var text = new StringWriter(CultureInfo.InvariantCulture) { NewLine = "\n" };
+        text.WriteLine($"model    {r.Model}: {r.LayerCount} layers, {r.KvType} cache");
+        text.WriteLine($"runs on  {r.Machine.Processor}, {r.Threads} threads, kernels {r.Kernels}, .NET {r.Machine.DotNet}, ONNX Runtime {r.Machine.OnnxRuntime}");
+        text.WriteLine();
+        text.WriteLine($"{"decode, one layer",-18}{"blocks",7} {"kept",6} {"ms",8} {"MB",8} {"GB/s",7} {"probe",7} {"%",4}{(r.Depths.Any(static d => d.StepSeconds is not null) ? "   model, ms/step" : "")}");
+        foreach (var d in r.Depths)
+            text.WriteLine($"{d.Depth,17} {d.Blocks,7} {d.KeptBlocks,6:F1} {d.DecodeSeconds * 1e3,8:F3} {d.DecodeBytes / 1e6,8:F2} {d.BytesPerSecond / 1e9,7:F1} {d.ReadProbe / 1e9,7:F1} {d.BytesPerSecond / d.ReadProbe * 100,4:F0}{(d.StepSeconds is { } step ? $"   {step * 1e3,14:F2}" : "")}");
+        text.WriteLine();
+        text.WriteLine($"{"prefill, one layer",-18}{"tokens",7} {"s",6} {"dense ms",9} {"GOP/s",7} {"probe",7} {"sparse ms",10} {"faster",7} {"of 1/s",7}");
+        foreach (var d in r.Depths)
+            text.WriteLine($"{d.Depth,17} {d.PrefillTokens,7} {d.KeptShare,6:F3} {d.DenseSeconds * 1e3,9:F1} {d.DenseOperations / d.DenseSeconds / 1e9,7:F0} {d.FloatProbe / 1e9,7:F0} {d.SparseSeconds * 1e3,10:F1} {d.Speedup,7:F2} {d.Speedup * d.KeptShare,7:F2}");
         return text.ToString();
     }
 

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Ernie.Sdk.Kernels;
 
 namespace Ernie.Cli.Measuring;
@@ -33,12 +34,15 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, IDis
 
     public override void Linear(in LinearArguments arguments, in KernelContext context)
     {
+        var started = Stopwatch.GetTimestamp();
         inner.Linear(arguments, context);
         lock (_gate)
         {
+            var elapsed = Stopwatch.GetElapsedTime(started).TotalSeconds;
             // The graph is fixed: the first product of a step is always with the same weight.
             if (_firstWeight == null) _firstWeight = arguments.Weight.Data;
             if (arguments.Weight.Data == _firstWeight) EndStep();
+            _step.KernelSeconds += elapsed;
             _step.WeightBytes += arguments.Weight.ByteCount();
             _step.Operations += 2.0 * arguments.TokenCount * arguments.Weight.Rows * arguments.Weight.Columns;
         }
@@ -46,9 +50,11 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, IDis
 
     public override void Attention(in AttentionArguments arguments, in KernelContext context)
     {
+        var started = Stopwatch.GetTimestamp();
         inner.Attention(arguments, context);
         lock (_gate)
         {
+            _step.KernelSeconds += Stopwatch.GetElapsedTime(started).TotalSeconds;
             _step.Tokens = arguments.TokenCount;
             _step.Sequences = arguments.SequenceCount;
             for (var s = 0; s < arguments.SequenceCount; s++)
@@ -69,9 +75,11 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, IDis
         var metered = arguments;
         var count = arguments.TokenCount * arguments.ExpertsPerToken;
         if (metered.Selected == null) metered.Selected = (int*)_selected.Rent((nint)count * sizeof(int));
+        var started = Stopwatch.GetTimestamp();
         inner.Experts(metered, context);
         lock (_gate)
         {
+            _step.KernelSeconds += Stopwatch.GetElapsedTime(started).TotalSeconds;
             if (!_touched.TryGetValue((nint)arguments.Router, out var touched)) _touched.Add((nint)arguments.Router, touched = new bool[arguments.ExpertCount]);
             if (_inCall.Length != arguments.ExpertCount) _inCall = new bool[arguments.ExpertCount];
             else Array.Clear(_inCall);
@@ -111,6 +119,8 @@ internal sealed class StepTraffic
     public long WeightBytes { get; set; }
     /// <summary>Keys and values.</summary>
     public long CacheBytes { get; set; }
+    /// <summary>Time inside the kernels.</summary>
+    public double KernelSeconds { get; set; }
     /// <summary>Multiplications and additions.</summary>
     public double Operations { get; set; }
     public int MoeLayers { get; set; }

@@ -7,7 +7,7 @@ using Microsoft.Extensions.AI;
 namespace Ernie.Sdk.Chat;
 
 /// <summary>An <see cref="IChatClient"/> over a model that it does not own. Thread-safe; keeps nothing between calls.</summary>
-internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer, ChatTemplate template) : IChatClient
+internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer, ChatTemplate template, ContextWindow window) : IChatClient
 {
     private const string ClosedReasoning = "\n</think>\n\n";
 
@@ -52,12 +52,21 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
 
     private async IAsyncEnumerable<ChatResponseUpdate> StreamAsync(IEnumerable<ChatMessage> messages, ChatOptions? options, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        var request = Request(messages, options);
+        IReadOnlyList<ChatMessage> conversation = [.. messages];
+        var request = Request(conversation, options);
         // A long document takes a while to encode: not on the caller's thread, which may be a user interface's.
         var (prompt, isReasoning) = await Task.Run(() =>
         {
             var text = Render(request);
-            return (tokenizer.Encode(text), ChatTemplate.EndsInReasoning(text));
+            var ids = tokenizer.Encode(text);
+            var fitting = window.Fit(conversation, request.Generation.MaxTokens, candidate => candidate == conversation ? ids.Count : Encode(Request(candidate, options)).Count);
+            if (fitting != conversation)
+            {
+                request = Request(fitting, options);
+                text = Render(request);
+                ids = tokenizer.Encode(text);
+            }
+            return (ids, ChatTemplate.EndsInReasoning(text));
         }, cancellationToken).ConfigureAwait(false);
         var parser = template.IsThinking ? new OutputParser(isReasoning) : null;
         var answer = new AnswerStream(tokenizer, request, model.ModelId, parser);

@@ -8,14 +8,17 @@ namespace Ernie.Sdk.Checkpoints;
 internal sealed class Checkpoint : IWeightSource, IDisposable
 {
     private readonly CheckpointFiles _files;
+    private readonly AttentionGates? _gates;
     private readonly IReadOnlyDictionary<string, CheckpointTensor> _tensors;
 
-    private Checkpoint(string folder, CheckpointFiles files, ErnieConfig config, TensorBinder binder, List<string> notes)
+    private Checkpoint(string folder, CheckpointFiles files, AttentionGates? gates, ErnieConfig config, TensorBinder binder, List<string> notes)
     {
         Folder = folder;
         Config = config;
         _files = files;
-        _tensors = binder.Bind(notes);
+        _gates = gates;
+        var tensors = binder.Bind(notes);
+        _tensors = gates is null ? tensors : new Dictionary<string, CheckpointTensor>(tensors.Concat(gates.Tensors), StringComparer.Ordinal);
         Layout = binder.Layout;
         QuantisedMatrices = binder.QuantisedMatrices;
         Notes = notes;
@@ -29,7 +32,7 @@ internal sealed class Checkpoint : IWeightSource, IDisposable
     /// <summary>What the reader had to decide: defaults taken for absent keys, keys overruled by tensors, tensors skipped.</summary>
     public IReadOnlyList<string> Notes { get; }
     /// <summary>Weight files, as opened.</summary>
-    public IEnumerable<string> FileNames => _files.Names;
+    public IEnumerable<string> FileNames => _gates is null ? _files.Names : _files.Names.Append(AttentionGates.FileName);
     /// <summary>Element types as declared in the headers, with tensors and bytes of each.</summary>
     public IEnumerable<(string ElementType, int Tensors, long Bytes)> ElementTypes => _files.ElementTypes;
     /// <summary>Canonical names of all weights. In a tied model <see cref="TensorNames.Head"/> is among them and gives the embedding.</summary>
@@ -56,16 +59,20 @@ internal sealed class Checkpoint : IWeightSource, IDisposable
             quantization = Wint2Config.Read(keys, notes);
         }
         var files = CheckpointFiles.Open(folder, notes);
+        AttentionGates? gates = null;
         try
         {
             if (quantization is null) UnknownTensors.ThrowIfQuantised(files.Tensors);
             var config = ErnieConfigReader.Parse(json, "config.json", notes, CheckpointFacts.Of(files.Tensors));
-            var checkpoint = new Checkpoint(folder, files, config, new TensorBinder(files.Tensors, config, folder, quantization), notes);
+            gates = AttentionGates.Open(folder, config);
+            if (gates is not null) config = config with { HasAttentionGates = true };
+            var checkpoint = new Checkpoint(folder, files, gates, config, new TensorBinder(files.Tensors, config, folder, quantization), notes);
             foreach (var note in notes) logger?.LogInformation("{Folder}: {Note}", folder, note);
             return checkpoint;
         }
         catch
         {
+            gates?.Dispose();
             files.Dispose();
             throw;
         }
@@ -75,5 +82,9 @@ internal sealed class Checkpoint : IWeightSource, IDisposable
     public CheckpointTensor Tensor(string canonicalName) =>
         _tensors.TryGetValue(canonicalName, out var tensor) ? tensor : throw new ArgumentException($"{Folder}: the model has no weight '{canonicalName}'.", nameof(canonicalName));
 
-    public void Dispose() => _files.Dispose();
+    public void Dispose()
+    {
+        _gates?.Dispose();
+        _files.Dispose();
+    }
 }

@@ -55,6 +55,7 @@ internal static class CheckpointReport
         var count = ParameterCount.Of(config);
         lines.Add($"Model           {config.ModelType}, {config.LayerCount} layers, hidden {config.HiddenSize}, vocabulary {config.VocabSize}, embedding {(config.TieWordEmbeddings ? "tied" : "untied")}");
         lines.Add($"Attention       {config.HeadCount} heads on {config.KvHeadCount} of {config.HeadDim}, context {config.ContextLength}, rope theta {Text(config.RopeTheta)}");
+        if (config.HasAttentionGates) lines.Add($"Gates           learned, in {Layers(config.LayerCount - 1)}: sparse attention summarises blocks by them in prefill; the last layer prefills densely");
         if (config.MoeLayerCount < config.LayerCount) lines.Add($"Dense           {Layers(config.LayerCount - config.MoeLayerCount)} of width {config.IntermediateSize}");
         if (config.MoeLayerCount > 0)
         {

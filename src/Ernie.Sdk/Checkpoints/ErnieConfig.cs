@@ -29,11 +29,15 @@ internal sealed record ErnieConfig
     /// <summary>Whether experts are selected with a correction bias; without one it is zero.</summary>
     public bool HasCorrectionBias { get; init; } = true;
 
+    /// <summary>Whether layers have a learned gate, by which sparse attention summarises blocks in prefill. The last layer never has one and then prefills densely.</summary>
+    public bool HasAttentionGates { get; init; }
+
     public IReadOnlyList<int> EosTokenIds { get; init; } = [];
     public int? BosTokenId { get; init; }
     public int? PadTokenId { get; init; }
 
     public bool IsMoeLayer(int layer) => (uint)layer < (uint)MoeLayers.Count && MoeLayers[layer];
+    public bool IsGatedLayer(int layer) => HasAttentionGates && layer < LayerCount - 1;
     public int MoeLayerCount => MoeLayers.Count(static moe => moe);
     /// <summary>Width of the one SwiGLU that stands for all shared experts.</summary>
     public int SharedIntermediateSize => ExpertIntermediateSize * SharedExpertCount;

@@ -16,6 +16,7 @@ internal static class TensorNames
     public static string Key(int layer) => $"model.layers.{layer}.self_attn.k_proj.weight";
     public static string Value(int layer) => $"model.layers.{layer}.self_attn.v_proj.weight";
     public static string AttentionOutput(int layer) => $"model.layers.{layer}.self_attn.o_proj.weight";
+    public static string AttentionGate(int layer) => $"model.layers.{layer}.self_attn.attn_gate.weight";
     public static string Gate(int layer) => $"model.layers.{layer}.mlp.gate_proj.weight";
     public static string Up(int layer) => $"model.layers.{layer}.mlp.up_proj.weight";
     public static string Down(int layer) => $"model.layers.{layer}.mlp.down_proj.weight";

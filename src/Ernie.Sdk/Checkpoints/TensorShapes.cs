@@ -28,6 +28,7 @@ internal static class TensorShapes
         yield return (".self_attn.k_proj.weight", (long)c.KvHeadCount * c.HeadDim, hidden);
         yield return (".self_attn.v_proj.weight", (long)c.KvHeadCount * c.HeadDim, hidden);
         yield return (".self_attn.o_proj.weight", hidden, (long)c.HeadCount * c.HeadDim);
+        yield return (".self_attn.attn_gate.weight", (long)c.KvHeadCount * Kernels.KvBlockLayout.BlockSize, c.HeadDim);
         yield return (".mlp.gate.weight", c.ExpertCount, hidden);
         yield return (".mlp.moe_statics.e_score_correction_bias", 1, c.ExpertCount);
         yield return (".mlp.shared_experts.gate_proj.weight", c.SharedIntermediateSize, hidden);

@@ -62,7 +62,8 @@ internal sealed record MemoryPlan
                 Parameters = parameters,
                 EmbeddingBytes = Matrix(formats.Embedding, config.VocabSize, hidden),
                 HeadBytes = formats.SharesEmbedding(config) ? 0 : Matrix(formats.Head, config.VocabSize, hidden),
-                AttentionBytes = layers.Sum(layer => Matrix(formats.OfDense(ErnieGraph.QueryKeyValue, layer), config.QkvSize, hidden) + Matrix(formats.OfDense(ErnieGraph.AttentionOutput, layer), hidden, queries)),
+                AttentionBytes = layers.Sum(layer => Matrix(formats.OfDense(ErnieGraph.QueryKeyValue, layer), config.QkvSize, hidden) + Matrix(formats.OfDense(ErnieGraph.AttentionOutput, layer), hidden, queries)
+                    + (config.IsGatedLayer(layer) ? (long)sizeof(float) * config.KvHeadCount * KvBlockLayout.BlockSize * config.HeadDim : 0)),
                 DenseMlpBytes = layers.Where(layer => !config.IsMoeLayer(layer)).Sum(layer =>
                     Mlp(formats.OfDense(ErnieGraph.DenseGateUp, layer), formats.OfDense(ErnieGraph.DenseDown, layer), 1, hidden, config.IntermediateSize)),
                 ExpertBytes = layers.Where(config.IsMoeLayer).Sum(layer =>

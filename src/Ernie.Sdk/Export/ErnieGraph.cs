@@ -106,12 +106,22 @@ internal sealed class ErnieGraph
         var h = Norm($"{path}.input_layernorm", x, TensorNames.InputNorm(layer));
         var qkv = Linear($"{path}.self_attn.qkv_proj", h, _config.QkvSize, _config.HiddenSize,
             TensorNames.Query(layer), TensorNames.Key(layer), TensorNames.Value(layer));
-        var y = _graph.Node(OperatorSchema.SparseAttention.Name, Ernie, $"{path}.self_attn", [qkv, Positions, SequenceStarts, SequenceFlags, BlockTables, SparseLimits, KvCache(layer)],
+        string[] inputs = [qkv, Positions, SequenceStarts, SequenceFlags, BlockTables, SparseLimits, KvCache(layer)];
+        if (_config.IsGatedLayer(layer))
+        {
+            var gate = TensorNames.AttentionGate(layer);
+            inputs = [.. inputs, Matrix(gate, WeightFormat.Float32, [_config.KvHeadCount, Kernels.KvBlockLayout.BlockSize, _config.HeadDim], gate)];
+        }
+        (string, object)[] attributes =
+        [
             (OperatorSchema.SparseAttention.HeadCount, _config.HeadCount),
             (OperatorSchema.SparseAttention.KvHeadCount, _config.KvHeadCount),
             (OperatorSchema.SparseAttention.HeadDim, _config.HeadDim),
             (OperatorSchema.SparseAttention.KvHeadBegin, 0),
-            (OperatorSchema.SparseAttention.KvHeadEnd, _config.KvHeadCount));
+            (OperatorSchema.SparseAttention.KvHeadEnd, _config.KvHeadCount),
+        ];
+        if (_config.HasAttentionGates && !_config.IsGatedLayer(layer)) attributes = [.. attributes, (OperatorSchema.SparseAttention.DensePrefill, 1)];
+        var y = _graph.Node(OperatorSchema.SparseAttention.Name, Ernie, $"{path}.self_attn", inputs, attributes);
         var o = Linear($"{path}.self_attn.o_proj", y, _config.HiddenSize, _config.HeadCount * _config.HeadDim, TensorNames.AttentionOutput(layer));
         return _graph.Node("Add", Onnx, $"{path}.self_attn.residual", [x, o]);
     }

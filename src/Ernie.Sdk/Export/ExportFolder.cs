@@ -17,7 +17,7 @@ internal sealed class ExportFolder : IDisposable
     private static readonly string[] s_sideFiles =
     [
         "config.json", "generation_config.json", "tokenizer.model", "spm.model", "ernie_token_100k.model", "tokenizer.json", "tokenizer_config.json",
-        "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "LICENSE", "plas_attention_mlp_weight.safetensors",
+        "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "LICENSE",
     ];
 
     private readonly string _target;

@@ -47,10 +47,7 @@ internal static unsafe class AttentionSteps
     public static bool IsSparse(in AttentionArguments a, int sequence, int block)
     {
         if (a.Limits == null) return false;
-        ref readonly var limits = ref a.Limits[sequence];
-        if (!IsDecode(a, sequence)) return !a.DensePrefill && limits.EncoderTopKLeft > 0 && (long)(block + 1) * KvBlockLayout.BlockSize >= limits.EncoderLimit;
-        // The position of the token is the number of tokens before it.
-        return limits.DecoderTopKLeft > 0 && a.Positions[a.SequenceStarts[sequence]] >= limits.DecoderLimit;
+        return IsDecode(a, sequence) ? !a.Limits[sequence].DecodeIsDense(a.Positions[a.SequenceStarts[sequence]]) : !a.DensePrefill && !a.Limits[sequence].PrefillIsDense(block);
     }
 
     /// <summary>Tokens of a sequence's block <paramref name="block"/> that are cached when the step's own are.</summary>

@@ -19,13 +19,15 @@ internal readonly unsafe struct OrtKernelInfo(nint handle)
         }
     }
 
-    public int Int(string name)
+    public int Int(string name) => TryInt(name) ?? throw new InvalidDataException($"Node {NodeName} has no integer attribute '{name}'. Export the checkpoint again with this version of Ernie.Sdk.");
+
+    /// <summary>Null where the node does not have the attribute.</summary>
+    public int? TryInt(string name)
     {
         long value;
         nint status;
         fixed (byte* p = Ort.Utf8(name)) status = ((delegate* unmanaged<nint, byte*, long*, nint>)Ort.Api->KernelInfoGetAttribute_int64)(handle, p, &value);
-        if (!Ort.Succeeded(status)) throw new InvalidDataException($"Node {NodeName} has no integer attribute '{name}'. Export the checkpoint again with this version of Ernie.Sdk.");
-        return checked((int)value);
+        return Ort.Succeeded(status) ? checked((int)value) : null;
     }
 
     public float Float(string name)

@@ -63,10 +63,7 @@ internal static class OperatorSchema
         public static IReadOnlyList<Port> Outputs { get; } = [new("y", TensorElementKind.Float)]; // [tokens, rows] or [tokens, rows / 2]
     }
 
-    /// <summary>
-    /// Rotation of q and k, append to the paged cache, and attention. The names of the PLAS attributes are FastDeploy's; a graph that carries them runs densely on kernels that have no
-    /// block selection, which is exact below <c>plas_encoder_top_k_left · 128</c> tokens.
-    /// </summary>
+    /// <summary>Rotation of q and k, append to the paged cache, and attention over all blocks or, by each sequence's limits, over selected ones (PLAS).</summary>
     public static class SparseAttention
     {
         public const string Name = "SparseAttention";
@@ -75,6 +72,8 @@ internal static class OperatorSchema
         public const string HeadDim = "head_dim";
         public const string KvHeadBegin = "kv_head_begin";
         public const string KvHeadEnd = "kv_head_end";
+        /// <summary>1: prefill reads every block whatever the limits say. Only the last layer of a model with gates has it.</summary>
+        public const string DensePrefill = "dense_prefill";
 
         public static IReadOnlyList<Port> Inputs { get; } =
         [

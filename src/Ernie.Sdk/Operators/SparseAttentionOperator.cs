@@ -28,6 +28,7 @@ internal sealed class SparseAttentionOperator(OperatorEnvironment environment) :
                 HeadDim = info.Int(OperatorSchema.SparseAttention.HeadDim),
                 KvHeadBegin = info.Int(OperatorSchema.SparseAttention.KvHeadBegin),
                 KvHeadEnd = info.Int(OperatorSchema.SparseAttention.KvHeadEnd),
+                DensePrefill = info.TryInt(OperatorSchema.SparseAttention.DensePrefill) is not (null or 0),
                 Layout = environment.Layout,
                 Rope = environment.Rope,
             };
@@ -50,11 +51,15 @@ internal sealed class SparseAttentionOperator(OperatorEnvironment environment) :
             var tables = context.Input(4);
             var limits = context.Input(5);
             var pool = context.Input(6);
-            if (context.Input(7).IsPresent) throw new NotSupportedException("attn_gate: this version attends densely and has no use for a learned gate.");
+            var gate = context.Input(7);
             if (qkv.Rank != 2 || qkv[1] != _qkvSize) throw new ArgumentException($"qkv must be [tokens, {_qkvSize}].");
             if (pool.Rank != 2 || pool[1] != _environment.Layout.BlockBytes) throw new ArgumentException($"kv_cache must be [blocks, {_environment.Layout.BlockBytes}].");
 
+            if (gate.IsPresent && !gate.Shape.SequenceEqual([_template.KvHeadCount, KvBlockLayout.BlockSize, _template.HeadDim]))
+                throw new ArgumentException($"attn_gate must be [{_template.KvHeadCount}, {KvBlockLayout.BlockSize}, {_template.HeadDim}].");
+
             var arguments = _template;
+            arguments.Gate = gate.IsPresent ? (float*)gate.Data : null;
             arguments.Qkv = (float*)qkv.Data;
             arguments.TokenCount = checked((int)qkv[0]);
             arguments.Positions = (int*)positions.Data;

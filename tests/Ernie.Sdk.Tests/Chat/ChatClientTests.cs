@@ -266,7 +266,7 @@ public sealed class ChatClientTests : IAsyncLifetime
         using var client = model.AsChatClient();
         ChatMessage[] messages = [new(ChatRole.User, string.Concat(Enumerable.Repeat("late fee ", 100)))];
         var count = await model.CountTokensAsync(messages, cancellationToken: Token);
-        var e = await Assert.ThrowsAsync<ArgumentException>(() => client.GetResponseAsync(messages, cancellationToken: Token));
+        var e = await Assert.ThrowsAsync<ErnieContextOverflowException>(() => client.GetResponseAsync(messages, cancellationToken: Token));
         Assert.Contains($"{count} tokens", e.Message, StringComparison.Ordinal);
         Assert.Contains("at most 63", e.Message, StringComparison.Ordinal);
         Assert.Equal(ChatFinishReason.Length, (await client.GetResponseAsync(Question, Endless(), Token)).FinishReason);

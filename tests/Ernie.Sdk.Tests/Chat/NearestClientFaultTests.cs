@@ -116,7 +116,7 @@ public sealed class NearestClientFaultTests : IAsyncLifetime
     {
         await using var model = await TinyModel.LoadAsync(static o => o.ContextLength = 64);
         ChatMessage[] messages = [new(ChatRole.User, string.Concat(Enumerable.Repeat("late fee ", 100)))];
-        var e = await Assert.ThrowsAsync<ArgumentException>(() => model.AsChatClient().GetResponseAsync(messages, cancellationToken: Token));
+        var e = await Assert.ThrowsAsync<ErnieContextOverflowException>(() => model.AsChatClient().GetResponseAsync(messages, cancellationToken: Token));
         Assert.Contains($"{await model.CountTokensAsync(messages, cancellationToken: Token)} tokens", e.Message, StringComparison.Ordinal);
         await Assert.ThrowsAsync<ArgumentOutOfRangeException>(() => _client.GetResponseAsync(Question, new() { MaxOutputTokens = -1 }, Token));
     }

@@ -141,7 +141,7 @@ public sealed class ConversationTests
         await conversation.RewindAsync(600);
         Assert.Equal(Ids(1, 600), conversation.GetTokens());
         await Assert.ThrowsAsync<ArgumentOutOfRangeException>(() => conversation.RewindAsync(601));
-        await Assert.ThrowsAsync<ArgumentException>(async () => await conversation.ContinueAsync(new int[model.ContextLength], cancellationToken: s_none).ToListAsync(s_none));
+        await Assert.ThrowsAsync<ErnieContextOverflowException>(async () => await conversation.ContinueAsync(new int[model.ContextLength], cancellationToken: s_none).ToListAsync(s_none));
         Assert.Equal(600, conversation.TokenCount);
         Assert.NotEmpty(await ContinueAsync(conversation, Ids(2, 5), 2));
         await conversation.RewindAsync(0);

@@ -88,6 +88,7 @@ internal sealed unsafe class AttentionCase : IDisposable
         starts.Pointer[parts.Length] = t;
 
         Selections.Clear();
+        Flagged?.Invoke((nint)flags.Pointer);
         kernels.Attention(new AttentionArguments
         {
             Qkv = qkv.Pointer,
@@ -116,8 +117,17 @@ internal sealed unsafe class AttentionCase : IDisposable
         return output.Span.ToArray();
     }
 
-    /// <summary>Forgets the tokens of a sequence from a position on: the next step brings them again.</summary>
-    public void Rewind(int sequence, int length) => _lengths[sequence] = length;
+    /// <summary>Told where the flags of a step lie, before it runs.</summary>
+    public Action<nint>? Flagged { get; set; }
+
+    /// <summary>Forgets the tokens of a sequence from a position on, if there is one: the next step brings them again.</summary>
+    /// <returns>How many tokens there were.</returns>
+    public int Rewind(int sequence, int? length)
+    {
+        var before = _lengths[sequence];
+        _lengths[sequence] = length ?? before;
+        return before;
+    }
 
     /// <summary>One step of one sequence.</summary>
     public float[] Step(CpuKernels kernels, IParallelRunner runner, int sequence, int count) => Step(kernels, runner, [(sequence, count, SequenceFlags.None)]);
