@@ -17,7 +17,7 @@ public sealed class PlasMapCommandTests(ExportedTinyModel tiny) : IClassFixture<
             var run = (await CommandRun.Async(s_prompt, ["plas-map", tiny.Model, "--top-k-left", "2", "--top-k-right", "3", "--plot", folder.File(file), .. perHead])).Succeeded();
             Assert.Contains("1500 tokens in 12 blocks", run.Lines[0], StringComparison.Ordinal);
             // Five layers; blocks 1 to 11 select, for block 1 ends at token 256.
-            var rows = run.Lines[3..].Select(static line => line.Split([' ', '%'], StringSplitOptions.RemoveEmptyEntries)).ToArray();
+            var rows = run.Lines[2..].Select(static line => line.Split([' ', '%'], StringSplitOptions.RemoveEmptyEntries)).ToArray();
             Assert.Equal(5, rows.Length);
             Assert.All(rows, static row =>
             {
