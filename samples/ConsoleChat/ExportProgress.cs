@@ -16,7 +16,7 @@ internal sealed class ExportProgress : IProgress<ErnieProgress>
         if (done && _any) Console.Error.Write($"\r{"",Width}\r");
         if (done || value.Elapsed - _shown < TimeSpan.FromMilliseconds(100)) return;
         (_shown, _any) = (value.Elapsed, true);
-        var text = $"Exporting once: {100.0 * value.BytesDone / value.BytesTotal:F0} % at {value.BytesPerSecond / 1e6:F0} MB/s, {value.Remaining:m\\:ss} left";
+        var text = $"Exporting once: {100.0 * value.BytesDone / value.BytesTotal:F0} % at {value.BytesPerSecond / 1e6:F1} MB/s, {value.Remaining:h\\:mm\\:ss} left";
         Console.Error.Write($"\r{text,-Width}");
     }
 }

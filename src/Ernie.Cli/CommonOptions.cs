@@ -54,14 +54,14 @@ internal static class CommonOptions
         return option;
     }
 
-    /// <summary>Positive numbers with commas between them; an empty text is none.</summary>
-    public static Option<string> Numbers(string name, string description, string numbers, int most)
+    /// <summary>Numbers with commas between them; an empty text is none.</summary>
+    public static Option<string> Numbers(string name, string description, string numbers, int most, int least = 1)
     {
         var option = new Option<string>(name) { Description = description, DefaultValueFactory = _ => numbers, HelpName = "N,N,…" };
         option.Validators.Add(result =>
         {
-            if (result.Tokens.Count == 1 && !result.Tokens[0].Value.Split(',', StringSplitOptions.RemoveEmptyEntries).All(n => int.TryParse(n, NumberStyles.None, CultureInfo.InvariantCulture, out var value) && value >= 1 && value <= most))
-                result.AddError($"{name} takes numbers between 1 and {most} with commas between them; it was '{result.Tokens[0].Value}'.");
+            if (result.Tokens.Count == 1 && !result.Tokens[0].Value.Split(',', StringSplitOptions.RemoveEmptyEntries).All(n => int.TryParse(n, NumberStyles.None, CultureInfo.InvariantCulture, out var value) && value >= least && value <= most))
+                result.AddError($"{name} takes numbers between {least} and {most} with commas between them; it was '{result.Tokens[0].Value}'.");
         });
         return option;
     }

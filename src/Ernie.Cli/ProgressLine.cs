@@ -24,7 +24,7 @@ internal sealed class ProgressLine(CommandStreams streams, string verb) : IProgr
         else
         {
             Show(value.BytesTotal == 0 ? null : (double)value.BytesDone / value.BytesTotal, () => string.Create(CultureInfo.InvariantCulture,
-                $"{Size.Text(value.BytesDone)} of {Size.Text(value.BytesTotal)}, {value.BytesPerSecond / 1e6:F0} MB/s{Left(value.Remaining)}"));
+                $"{Size.Text(value.BytesDone)} of {Size.Text(value.BytesTotal)}, {Rate(value.BytesPerSecond)}{Left(value.Remaining)}"));
         }
     }
 
@@ -72,10 +72,14 @@ internal sealed class ProgressLine(CommandStreams streams, string verb) : IProgr
 
     public void Dispose() => Clear();
 
+    /// <summary>With a digit behind the point where calibration makes an export slow.</summary>
+    private static string Rate(double bytesPerSecond) => (bytesPerSecond / 1e6).ToString(bytesPerSecond < 10e6 ? "F1" : "F0", CultureInfo.InvariantCulture) + " MB/s";
+
     private static string Left(TimeSpan? remaining) => remaining switch
     {
         null => "",
-        { TotalHours: >= 1 } => string.Create(CultureInfo.InvariantCulture, $", {remaining:d\\.hh\\:mm\\:ss} left"),
+        { TotalDays: >= 1 } => string.Create(CultureInfo.InvariantCulture, $", {remaining:d\\.hh\\:mm\\:ss} left"),
+        { TotalHours: >= 1 } => string.Create(CultureInfo.InvariantCulture, $", {remaining:h\\:mm\\:ss} left"),
         _ => string.Create(CultureInfo.InvariantCulture, $", {remaining:m\\:ss} left"),
     };
 

@@ -14,7 +14,7 @@ internal static class QualityTable
     {
         var text = new StringBuilder();
         text.AppendLine(CultureInfo.InvariantCulture,
-            $"quality on {quality.Tokens} held-out tokens of {quality.Text}: perplexity {quality.Perplexity:F3} (source {quality.SourcePerplexity:F3}), KL divergence {quality.Divergence:F4}, same top token {quality.Agreement:P1}");
+            $"quality on {quality.Tokens} held-out tokens of {quality.Text}: perplexity {quality.Perplexity:G7} (source {quality.SourcePerplexity:G7}), KL divergence {quality.Divergence:F4}, same top token {quality.Agreement:P1}");
         if (quality.Tensors.Count == 0) return text.ToString().TrimEnd();
         text.AppendLine("relative squared error of weights, largest first (weighted: by the mean squares of their inputs)");
         text.AppendLine("   plain  weighted  format       weight");

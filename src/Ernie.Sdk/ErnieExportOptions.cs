@@ -2,21 +2,21 @@ using Microsoft.Extensions.Logging;
 
 namespace Ernie.Sdk;
 
-/// <summary>How <see cref="ErnieExporter"/> writes a model.</summary>
+/// <summary>How <see cref="ErnieExporter"/> writes a model. By default all large matrices become <see cref="ErniePrecision.Int4"/> in groups of 128, fitted to a calibration text; a quantised checkpoint keeps what it holds.</summary>
 public sealed class ErnieExportOptions
 {
     /// <summary>A <see cref="GroupSize"/>: one scale for a whole row, an output channel, as in FastDeploy's <c>wint8</c> and <c>wint4</c>.</summary>
     public const int PerChannel = 0;
 
     /// <summary>Gets or sets the precision of the routed experts.</summary>
-    /// <value>The default, <see langword="null"/>, keeps what a quantised checkpoint holds, layer by layer and bit for bit; others become <see cref="ErniePrecision.BFloat16"/>.</value>
+    /// <value>The default, <see langword="null"/>, keeps what a quantised checkpoint holds, layer by layer and bit for bit; others become <see cref="ErniePrecision.Int4"/>. <see cref="ErniePrecision.BFloat16"/> is what the released checkpoints hold.</value>
     public ErniePrecision? Experts { get; set; }
 
     /// <summary>
     /// Gets or sets the precision of every other matrix: attention, dense and shared feed-forward layers, and head. Norms and routers are always float32; the embedding, of which a token reads one row,
     /// is bfloat16 where this is an integer precision, and a head that shares its weights is then stored beside it.
     /// </summary>
-    /// <value>The default, <see langword="null"/>, keeps what a quantised checkpoint holds, bit for bit; others become <see cref="ErniePrecision.BFloat16"/>.</value>
+    /// <value>The default, <see langword="null"/>, keeps what a quantised checkpoint holds, bit for bit; others become <see cref="ErniePrecision.Int4"/>.</value>
     public ErniePrecision? Dense { get; set; }
 
     /// <summary>Gets or sets how many neighbouring inputs share a scale in <see cref="ErniePrecision.Int8"/> and <see cref="ErniePrecision.Int4"/>: 32, 64, 128 or <see cref="PerChannel"/>.</summary>
@@ -28,7 +28,7 @@ public sealed class ErnieExportOptions
     public IReadOnlyList<int> Int4Layers { get; set; } = [];
 
     /// <summary>Gets or sets whether integer precisions are chosen by what the weights are multiplied with, which a calibration text shows, and the export measures what they cost (<c>quality.json</c>).</summary>
-    /// <value>The default is <see langword="true"/>. Without it weights are rounded as if all inputs were alike, which is fast; <see cref="ErniePrecision.Int2"/> is refused then.</value>
+    /// <value>The default is <see langword="true"/>; a checkpoint without tokenizer and <see cref="CalibrationFile"/> is exported as if it were not, with a warning to <see cref="Logger"/>. Without calibration weights are rounded as if all inputs were alike, which is fast; <see cref="ErniePrecision.Int2"/> is refused then.</value>
     public bool Calibrate { get; set; } = true;
 
     /// <summary>Gets or sets the file to calibrate with: text that resembles what the model is used for, with lines of <c>---</c> between its parts, or JSON lines <c>{"ids": […]}</c>. A few thousand tokens of it are used.</summary>
@@ -46,5 +46,10 @@ public sealed class ErnieExportOptions
     internal bool DebugOutputs { get; set; }
 
     /// <summary>A copy that the caller cannot change any more.</summary>
-    internal ErnieExportOptions Snapshot() => (ErnieExportOptions)MemberwiseClone();
+    internal ErnieExportOptions Snapshot()
+    {
+        var copy = (ErnieExportOptions)MemberwiseClone();
+        copy.Int4Layers = [.. Int4Layers ?? []];
+        return copy;
+    }
 }

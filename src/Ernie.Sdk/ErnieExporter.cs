@@ -16,7 +16,7 @@ public static class ErnieExporter
     /// <summary>Exports a checkpoint.</summary>
     /// <param name="checkpoint">Folder with <c>config.json</c> and safetensors files in the -PT, transformers, -Paddle or -2Bits-Paddle layout.</param>
     /// <param name="output">Folder to create. It must not exist, or be empty.</param>
-    /// <param name="options">Precisions; null for the defaults.</param>
+    /// <param name="options">Precisions; null for the defaults: int4 fitted to a calibration text, or what a quantised checkpoint holds.</param>
     /// <param name="progress">Told about every few megabytes.</param>
     /// <param name="cancellationToken">Stops the export and removes what it has written.</param>
     /// <exception cref="InvalidDataException">The checkpoint is damaged or incomplete.</exception>
@@ -88,7 +88,8 @@ public static class ErnieExporter
         {
             if (rounded.Find(static weight => weight.Format.Kind == WeightKind.Int2) is { } needs && checkpoint is not null)
                 throw new InvalidDataException($"{needs.Name}: int2 needs calibration, and {checkpoint} has no tokenizer to read the default text with. Give token ids: a file of JSON lines {{\"ids\": […]}} as calibration file.");
-            options.Logger?.LogInformation("There is no tokenizer to read the calibration text with; weights are rounded as if all inputs were alike.");
+            if (checkpoint is not null)
+                options.Logger?.LogWarning("{Checkpoint} has no tokenizer to read the calibration text with: weights are rounded as if all inputs were alike. Give token ids, JSON lines {{\"ids\": […]}}, as calibration file for a better model.", checkpoint);
             return null;
         }
         return CalibrationTokens.Read(options.CalibrationFile, () => checkpoint is not null && ErnieTokenizer.Exists(checkpoint) ? ErnieTokenizer.Load(checkpoint) : null, source.Config);

@@ -43,6 +43,13 @@ public sealed class ErnieGenerationOptions
     /// <value>The default is another one for every request.</value>
     public long? Seed { get; set; }
 
+    /// <summary>
+    /// Gets or sets the most tokens that a thinking model reasons before it answers: then a chat client writes the closing tag for it. 0 answers at once. Reasoning that a budget ends
+    /// counts as prompt from there on, which is what penalties see.
+    /// </summary>
+    /// <value>The default is what <c>ChatOptions.Reasoning</c> asks for: 0 for <c>None</c>, 1,024 for <c>Low</c>, 4,096 for <c>Medium</c>, 16,384 for <c>High</c>, and no limit else.</value>
+    public int? MaxReasoningTokens { get; set; }
+
     /// <summary>Gets or sets how many blocks of a long context are read.</summary>
     /// <value>The default, <see langword="null"/>, is <see cref="ErnieModelOptions.SparseAttention"/>.</value>
     public ErnieSparseAttention? SparseAttention { get; set; }
@@ -52,4 +59,7 @@ public sealed class ErnieGenerationOptions
 
     /// <summary>Gets or sets whether to go on after a stop token.</summary>
     public bool IgnoreStopTokens { get; set; }
+
+    /// <summary>A copy that the caller cannot change any more.</summary>
+    internal ErnieGenerationOptions Snapshot() => (ErnieGenerationOptions)MemberwiseClone();
 }

@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using Ernie.Sdk.Chat;
+using Ernie.Sdk.Chat.Templates;
 using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Engine;
 using Ernie.Sdk.Export;
@@ -21,6 +22,8 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     private readonly InferenceEngine _engine;
     private readonly GenerationDefaults _defaults;
     private readonly SparseLimits _limits;
+    private readonly ModelManifest _manifest;
+    private readonly Lazy<string> _fingerprint;
     private readonly ErnieChatClient? _chat;
     private readonly IDisposable _metrics;
     private int _disposed;
@@ -28,19 +31,21 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     private ErnieModel(string path, ModelManifest manifest, ErnieModelOptions options)
     {
         Path = path;
+        _manifest = manifest;
+        _fingerprint = new Lazy<string>(() => ConversationFile.Fingerprint(manifest));
         ModelId = manifest.Name;
         VocabularySize = manifest.Config.VocabSize;
         var logger = options.LoggerFactory?.CreateLogger<ErnieModel>();
         _defaults = GenerationDefaults.Load(path);
         _limits = options.SparseAttention.Limits();
         var threads = options.Threads ?? Environment.ProcessorCount;
-        var kvType = options.KvCacheType switch { ErnieKvCacheType.Float32 => KvElementType.Float32, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.BFloat16 };
+        var kvType = KvTypeOf(options.KvCacheType);
         var blocks = CacheBudget.BlockCount(manifest, kvType, options);
         ContextLength = (int)Math.Min(options.ContextLength ?? manifest.Config.ContextLength, Math.Min(manifest.Config.ContextLength, (long)blocks * KvBlockLayout.BlockSize));
         var kernels = options.Kernels ?? KernelRegistry.Choose();
         Tokenizer = ErnieTokenizer.Exists(path) ? ErnieTokenizer.Load(path) : null;
-        StopTokenIds = new HashSet<int>([.. _defaults.EosTokenIds, .. manifest.Config.EosTokenIds, .. Tokenizer is null ? [] : Chat.ChatTemplate.StopTokenIds(Tokenizer)]);
-        if (Tokenizer is not null) _chat = new ErnieChatClient(this, Tokenizer, TemplateOf(options.ChatTemplate, path, Tokenizer));
+        StopTokenIds = new HashSet<int>([.. _defaults.EosTokenIds, .. manifest.Config.EosTokenIds, .. Tokenizer is null ? [] : ChatTemplate.StopTokenIds(Tokenizer)]);
+        if (Tokenizer is not null) _chat = new ErnieChatClient(this, Tokenizer, TemplateOf(options.ChatTemplate, path, Tokenizer), new ContextWindow(ContextLength, options.ContextOverflow, options.ContextOverflowHandler));
         _runner = new ModelRunner(path, manifest, kvType, blocks, threads, kernels, ExpertReading.For(manifest, options), CacheBudget.IdleLimit(manifest, kvType, options, blocks));
         _metrics = ExpertMetrics.Observe(ModelId, _runner.Load);
         try
@@ -81,7 +86,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     public ErnieTokenizer? Tokenizer { get; }
 
     /// <summary>Loads a model.</summary>
-    /// <param name="path">A folder that <see cref="ErnieExporter"/> wrote, or a checkpoint, which is then exported once into <see cref="ErnieModelOptions.CacheDirectory"/>.</param>
+    /// <param name="path">A folder that <see cref="ErnieExporter"/> wrote, or a checkpoint, which is then exported once into <see cref="ErnieModelOptions.CacheDirectory"/>: by default as int4 fitted to a calibration text, which takes hours for a large model.</param>
     /// <param name="options">How to run it; null for the defaults. Later changes to it have no effect.</param>
     /// <param name="progress">Told about an export's progress and, last, about the loaded model.</param>
     /// <param name="cancellationToken">Stops loading.</param>
@@ -124,6 +129,74 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         ObjectDisposedException.ThrowIf(_disposed != 0, this);
         return new ErnieExpertLoad(_runner.Load);
     }
+
+    /// <summary>Says what a model takes to run some conversations at once, before anything is loaded.</summary>
+    /// <param name="path">An exported model.</param>
+    /// <param name="tokens">Tokens of each conversation, prompt and answer together.</param>
+    /// <param name="requests">Conversations at once.</param>
+    /// <param name="options">How the model would be run: element type of the cache, chunk of prompts.</param>
+    /// <exception cref="InvalidDataException">The folder holds no exported model, or a damaged one.</exception>
+    /// <exception cref="OverflowException">The sizes leave 63 bits.</exception>
+    public static ErnieMemoryEstimate EstimateMemory(string path, int tokens, int requests = 1, ErnieModelOptions? options = null)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(path);
+        ArgumentOutOfRangeException.ThrowIfNegative(tokens);
+        ArgumentOutOfRangeException.ThrowIfNegative(requests);
+        options ??= new ErnieModelOptions();
+        options.Validate();
+        var manifest = ModelManifest.Read(path);
+        return new ErnieMemoryEstimate(MemoryPlan.For(manifest.Config, manifest.Formats, KvTypeOf(options.KvCacheType), tokens, requests, options.PrefillChunkTokens));
+    }
+
+    /// <summary>Starts a conversation in token ids that keeps its keys and values between turns.</summary>
+    /// <exception cref="ObjectDisposedException">The model was disposed.</exception>
+    public ErnieConversation StartConversation()
+    {
+        ObjectDisposedException.ThrowIf(_disposed != 0, this);
+        return new ErnieConversation(this, new TokenContext());
+    }
+
+    /// <summary>Reads a conversation that <see cref="ErnieConversation.SaveAsync"/> wrote. What does not fit into the KV cache now is computed again when the conversation goes on.</summary>
+    /// <param name="path">File.</param>
+    /// <param name="cancellationToken">Stops reading.</param>
+    /// <exception cref="FileNotFoundException">There is no such file.</exception>
+    /// <exception cref="InvalidDataException">The file is damaged, or was saved with another model, another element type of the cache or a longer context.</exception>
+    public Task<ErnieConversation> RestoreConversationAsync(string path, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(path);
+        ObjectDisposedException.ThrowIf(_disposed != 0, this);
+        return Task.Run(async () =>
+        {
+            var (header, tokens) = ConversationFile.Read(path, _runner.Cache, _manifest.Config, ContextLength, _fingerprint.Value, cancellationToken);
+            var context = TokenContext.Of(tokens, header.TokenRuns(), header.OpenTokens);
+            var blocks = await _engine.Invoke((scheduler, _) => scheduler.Take(KvCache.BlocksFor(header.Computed))).ConfigureAwait(false);
+            try
+            {
+                ConversationFile.Fill(path, blocks, _runner.Cache, cancellationToken);
+            }
+            catch
+            {
+                await _engine.Invoke((_, cache) => { blocks.ForEach(cache.Release); return true; }).ConfigureAwait(false);
+                throw;
+            }
+            await _engine.Invoke((scheduler, _) =>
+            {
+                context.BlockTable.AddRange(blocks);
+                context.Advance(Math.Min(header.Computed, blocks.Count * KvBlockLayout.BlockSize));
+                scheduler.Rest(context);
+                return true;
+            }).ConfigureAwait(false);
+            return new ErnieConversation(this, context);
+        }, cancellationToken);
+    }
+
+    /// <summary>Gives memory back that is kept for prompts to come.</summary>
+    /// <exception cref="ObjectDisposedException">The model was disposed.</exception>
+    public Task ClearPrefixCacheAsync() => _engine.Invoke(static (_, cache) =>
+    {
+        cache.FreeIdle();
+        return true;
+    });
 
     /// <summary>Gets a chat client over this model. It is thread-safe, keeps nothing between calls, and does not own the model.</summary>
     /// <exception cref="NotSupportedException">The model has no tokenizer.</exception>
@@ -174,7 +247,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         CheckPrompt(promptIds);
         var count = context.Tokens.Count + promptIds.Count;
         var room = ContextLength - count;
-        if (room < 1) throw new ArgumentException($"The prompt has {count} tokens; with a context of {ContextLength} it may have at most {ContextLength - 1}. Shorten the prompt or raise ContextLength and KvCacheBytes.", nameof(promptIds));
+        if (room < 1) throw new ErnieContextOverflowException(count, ContextLength - 1, ContextLength);
         if (options.MaxTokens is < 1) throw new ArgumentOutOfRangeException(nameof(options), options.MaxTokens, "MaxTokens must be at least 1.");
         var maxTokens = Math.Min(room, options.MaxTokens ?? _defaults.MaxNewTokens ?? room);
         var sampling = SamplingSettings.Resolve(options, _defaults);
@@ -184,7 +257,15 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
             Progress = options.PrefillProgress,
             KeepsContext = keepsContext,
         };
-        await foreach (var token in RunAsync(sequence, cancellationToken).ConfigureAwait(false)) yield return token;
+        try
+        {
+            await foreach (var token in RunAsync(sequence, cancellationToken).ConfigureAwait(false)) yield return token;
+        }
+        finally
+        {
+            // The next turn may come at once: not before the engine has let go of the context.
+            if (keepsContext && sequence.IsSubmitted) await sequence.Ended.ConfigureAwait(false);
+        }
     }
 
     /// <summary>Computes the logits of every token of a text; <paramref name="onLogits"/> gets [n, vocabulary] with the position of the first, in order, on the engine's thread.</summary>
@@ -197,8 +278,48 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         }
     }
 
+    /// <summary>Runs something on the engine's thread, between two steps.</summary>
+    internal Task<T> Invoke<T>(Func<Scheduler, KvCache, T> call) => _engine.Invoke(call);
+
+    internal async Task SaveAsync(TokenContext context, string path, CancellationToken cancellationToken)
+    {
+        // Held while the file is written: neither reclaimed nor changed.
+        var snapshot = await _engine.Invoke((scheduler, _) => scheduler.Hold(context)).ConfigureAwait(false);
+        try
+        {
+            await Task.Run(() => ConversationFile.Write(path, snapshot, _runner.Cache, _fingerprint.Value, cancellationToken), cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            Release(snapshot);
+        }
+    }
+
+    /// <summary>Gives a context's blocks back, whether or not the engine still runs.</summary>
+    internal void Release(TokenContext context)
+    {
+        try
+        {
+            _ = _engine.Invoke((scheduler, _) =>
+            {
+                scheduler.Release(context);
+                return true;
+            });
+        }
+        catch (ObjectDisposedException)
+        {
+            // The cache is gone with the engine.
+        }
+    }
+
     /// <summary>Blocks of the KV cache that no request holds; exact while no request runs.</summary>
     internal (int Free, int All) KvBlocks => (_engine.State.FreeBlocks, _runner.Cache.BlockCount);
+
+    /// <summary>Requests that the engine has not admitted yet, as of the last step.</summary>
+    internal int WaitingRequests => _engine.State.Waiting;
+
+    /// <summary>How often a request lost its memory to an older one.</summary>
+    internal long Preemptions => _engine.State.Preemptions;
 
     /// <summary>Bytes of experts' weights that the system was asked to read ahead.</summary>
     internal long PrefetchedBytes => _runner.PrefetchedBytes;
@@ -219,6 +340,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     {
         cancellationToken.ThrowIfCancellationRequested();
         _engine.Submit(sequence);
+        sequence.IsSubmitted = true;
         try
         {
             // The engine hears of a cancel at once, not when this loop is next scheduled.
@@ -234,11 +356,13 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
 
     private ErnieChatClient Client => _chat ?? throw new NotSupportedException($"{Path} has no tokenizer.model. Copy the checkpoint's tokenizer files there, or use GenerateAsync with token ids.");
 
+    private static KvElementType KvTypeOf(ErnieKvCacheType type) => type switch { ErnieKvCacheType.Float32 => KvElementType.Float32, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.BFloat16 };
+
     private static ChatTemplate TemplateOf(ErnieChatTemplate wanted, string path, ErnieTokenizer tokenizer) => wanted switch
     {
         ErnieChatTemplate.Standard => new StandardTemplate(),
         ErnieChatTemplate.Thinking => new ThinkingTemplate(),
-        _ => Chat.ChatTemplate.For(path, tokenizer),
+        _ => ChatTemplate.For(path, tokenizer),
     };
 
     /// <summary>Rows of the vocabulary that stand for no token; without a tokenizer, none are known.</summary>

@@ -1,4 +1,5 @@
 using Ernie.Sdk.Kernels;
+using Microsoft.Extensions.AI;
 using Microsoft.Extensions.Logging;
 
 namespace Ernie.Sdk;
@@ -58,11 +59,22 @@ public sealed class ErnieModelOptions
     /// <summary>Whether predictions of experts are counted, and pages looked at, even where nothing is read ahead.</summary>
     internal bool MeasureExperts { get; set; }
 
+    /// <summary>Gets or sets what the chat client does with a conversation that is too long for the context.</summary>
+    /// <value>The default is <see cref="ErnieContextOverflow.Refuse"/>. Otherwise room is made for the answer too: <c>MaxOutputTokens</c>, or 1,024, at most a quarter of the context.</value>
+    public ErnieContextOverflow ContextOverflow { get; set; }
+
+    /// <summary>
+    /// Gets or sets who shortens a conversation that is too long for the context, instead of <see cref="ContextOverflow"/>: it returns the messages to send, or <see langword="null"/> to refuse.
+    /// It may be called by several threads at once.
+    /// </summary>
+    public Func<ErnieOverflowingConversation, IEnumerable<ChatMessage>?>? ContextOverflowHandler { get; set; }
+
     /// <summary>Gets or sets the chat format.</summary>
     /// <value>The default is <see cref="ErnieChatTemplate.Auto"/>.</value>
     public ErnieChatTemplate ChatTemplate { get; set; }
 
     /// <summary>Gets or sets how a checkpoint is exported when <see cref="ErnieModel.LoadAsync"/> is given one instead of an exported model.</summary>
+    /// <value>The default exports int4 fitted to a calibration text. <see cref="ErnieExportOptions.Calibrate"/> set to <see langword="false"/> makes the first load much faster, and the model a little worse.</value>
     public ErnieExportOptions Export { get; set; } = new();
 
     /// <summary>Gets or sets the folder for such exports.</summary>
@@ -98,6 +110,7 @@ public sealed class ErnieModelOptions
         if (PrefillChunkTokens < 128 || PrefillChunkTokens % 128 != 0) throw new ArgumentOutOfRangeException(nameof(PrefillChunkTokens), PrefillChunkTokens, "PrefillChunkTokens must be a positive multiple of 128.");
         if (!Enum.IsDefined(KvCacheType)) throw new ArgumentOutOfRangeException(nameof(KvCacheType), KvCacheType, "Use BFloat16, Float32 or Int8.");
         if (!Enum.IsDefined(ChatTemplate)) throw new ArgumentOutOfRangeException(nameof(ChatTemplate), ChatTemplate, "Use Auto, Standard or Thinking.");
+        if (!Enum.IsDefined(ContextOverflow)) throw new ArgumentOutOfRangeException(nameof(ContextOverflow), ContextOverflow, "Use Refuse or DropOldestTurns.");
         if (!Enum.IsDefined(ExpertPrefetch)) throw new ArgumentOutOfRangeException(nameof(ExpertPrefetch), ExpertPrefetch, "Use Auto, On or Off.");
         ArgumentNullException.ThrowIfNull(Export);
         ArgumentNullException.ThrowIfNull(SparseAttention);

@@ -1,5 +1,5 @@
 using System.Buffers;
-using Ernie.Sdk.Chat;
+using Ernie.Sdk.Chat.Templates;
 using Ernie.Sdk.Tokenization;
 using Microsoft.ML.Tokenizers;
 

@@ -47,8 +47,8 @@ internal static class CompareCommand
     {
         using var progress = new ProgressLine(streams, "compare");
         var options = new ErnieModelOptions { KvCacheType = ErnieKvCacheType.Float32, MaxConcurrentRequests = 1 };
-        using var first = await ErnieModel.LoadAsync(reference, options, cancellationToken: cancellationToken).ConfigureAwait(false);
         var manifest = ModelManifest.Read(reference);
+        using var first = await ErnieModel.LoadAsync(reference, options, cancellationToken: cancellationToken).ConfigureAwait(false);
         // Tokens of the default text that exports are fitted to say nothing about other texts.
         var tokens = file is null ? CalibrationTokens.Read(null, () => first.Tokenizer, manifest.Config) : CalibrationTokens.Read(file, () => first.Tokenizer, manifest.Config, MaxSequences);
         var sequences = tokens.Sequences(all: file is not null).ToList();
@@ -103,7 +103,9 @@ internal static class CompareCommand
             writer.WriteStartObject();
             writer.WriteString("model", row.Model);
             writer.WriteNumber("bits", row.Bits);
-            writer.WriteNumber("perplexity", row.Perplexity);
+            // An untrained model's may be beyond all numbers, and JSON has no infinity.
+            if (double.IsFinite(row.Perplexity)) writer.WriteNumber("perplexity", row.Perplexity);
+            else writer.WriteString("perplexity", row.Perplexity.ToString(CultureInfo.InvariantCulture));
             writer.WriteNumber("divergence", row.Divergence);
             writer.WriteNumber("agreement", row.Agreement);
             writer.WriteNumber("tokens", row.Tokens);

@@ -14,21 +14,21 @@ internal static class ExportCommand
     {
         var checkpoint = new Argument<string>("CHECKPOINT") { Description = "Folder with config.json and safetensors files." };
         var output = new Argument<string>("OUT") { Description = "Folder to create." };
-        var experts = CommonOptions.Experts("[default: as a quantised checkpoint holds them, else bf16]");
-        var dense = CommonOptions.Dense("[default: as a quantised checkpoint holds them, else bf16]");
+        var experts = CommonOptions.Experts("[default: as a quantised checkpoint holds them, else int4]");
+        var dense = CommonOptions.Dense("[default: as a quantised checkpoint holds them, else int4]");
         var group = CommonOptions.Group();
         var calibration = new Option<string?>("--calibration")
         {
             Description = "What integer precisions are fitted to: text, parts of it between lines of '---', or JSON lines {\"ids\": […]}; 'none' rounds as if all inputs were alike. [default: a small text in several languages]",
             HelpName = "FILE|none",
         };
-        var int4Layers = CommonOptions.Numbers("--int4-layers", "Layers whose routed experts are int4 where --experts is int2.", "", 4096);
+        var int4Layers = CommonOptions.Numbers("--int4-layers", "Layers whose routed experts are int4 where --experts is int2; the first layer is 0.", "", 4096, least: 0);
         var logLevel = CommonOptions.LogLevel();
         var command = new DocumentedCommand("export", "Writes a checkpoint as an ONNX model.",
             "The folder holds model.onnx, model.weights, ernie.json with checksums, and the checkpoint's tokenizer files. It appears when it is complete; Ctrl+C removes what was written. "
             + "An export that was killed goes on when it is started again with the same checkpoint and options."
-            + " Integer precisions are fitted to a calibration text, and what they cost on a part of it that was held out is printed and stored in quality.json.",
-            "ernie export samples/ernie-tiny-moe tiny", "ernie export ERNIE-4.5-21B-A3B-PT model --experts int4 --dense int8 --group 64", "ernie export ERNIE-4.5-21B-A3B-PT model --experts int4 --dense int4 --calibration texts.txt")
+            + " Integer precisions are fitted to a calibration text, which takes most of the time; what they cost on a part of it that was held out is printed and stored in quality.json. A checkpoint without a tokenizer is rounded without a text, with a warning.",
+            "ernie export samples/ernie-tiny-moe tiny", "ernie export ERNIE-4.5-21B-A3B-PT model --experts int2 --dense int8 --calibration texts.txt", "ernie export ERNIE-4.5-0.3B-PT model --experts bf16 --dense bf16")
         { checkpoint, output, experts, dense, group, calibration, int4Layers, logLevel };
         command.SetAction(async (result, cancellationToken) =>
         {
@@ -54,6 +54,6 @@ internal static class ExportCommand
     public static string Summary(string folder, TimeSpan elapsed)
     {
         var manifest = ModelManifest.Read(folder);
-        return string.Create(CultureInfo.InvariantCulture, $"{folder}: {manifest.Tensors.Count} tensors, {Size.Text(manifest.WeightBytes)}, in {elapsed.TotalSeconds:F1} s ({manifest.WeightBytes / 1e6 / elapsed.TotalSeconds:F0} MB/s)");
+        return string.Create(CultureInfo.InvariantCulture, $"{folder}: {manifest.Tensors.Count} tensors, {Size.Text(manifest.WeightBytes)}, in {elapsed.TotalSeconds:F1} s ({manifest.WeightBytes / 1e6 / elapsed.TotalSeconds:F1} MB/s)");
     }
 }

@@ -19,11 +19,11 @@ internal static class SynthCommand
         };
         var output = new Option<string>("--out") { Description = "Folder to create.", Required = true, HelpName = "DIR" };
         var seed = new Option<int>("--seed") { Description = "Seed of the weights.", DefaultValueFactory = static _ => 0, HelpName = "N" };
-        var experts = CommonOptions.Experts("[default: bf16]");
-        var dense = CommonOptions.Dense("[default: bf16]");
+        var experts = CommonOptions.Experts("[default: int4]");
+        var dense = CommonOptions.Dense("[default: int4]");
         var group = CommonOptions.Group();
         var command = new DocumentedCommand("synth", "Writes a model with random weights.",
-            "An exported model of a released shape without a tokenizer, for trying sizes and speeds. The same seed gives the same bytes.",
+            "An exported model of a released shape without a tokenizer, for trying sizes and speeds: int4 in groups of 128 unless options say otherwise. The same seed gives the same bytes.",
             "ernie synth --shape 0.3b --layers 2 --out synthetic", """echo '{"ids": [1, 2, 3]}' | ernie generate synthetic --max-tokens 16 --ignore-eos""")
         { shape, layers, output, seed, experts, dense, group };
         command.Validators.Add(result =>

@@ -1,42 +1,59 @@
 using System.Globalization;
-using System.Text;
+using System.Text.Json;
+using Ernie.Sdk.Chat.Templates;
 using Microsoft.Extensions.AI;
 
 namespace Ernie.Sdk.Chat;
 
 /// <summary>What a caller's messages and options come to: a conversation for the template, and how to generate. Holds no reference to what the caller passed.</summary>
-internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, ErnieGenerationOptions Generation, IReadOnlyList<string> StopSequences)
+internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, ErnieGenerationOptions Generation)
 {
-    /// <exception cref="NotSupportedException">An option or content asks for something this version does not do.</exception>
-    public static ChatRequest From(IEnumerable<ChatMessage> messages, ChatOptions? options, IChatClient client, string modelId)
+    private static readonly string[] s_properties = ["min_p", "repetition_penalty"];
+
+    public IReadOnlyList<string> StopSequences { get; init; } = [];
+
+    /// <summary>Tools that the model is told of, in the OpenAI format; null where it may call none.</summary>
+    public IReadOnlyList<JsonElement>? Tools { get; init; }
+
+    public bool AllowsMultipleCalls { get; init; } = true;
+
+    public bool HidesReasoning { get; init; }
+
+    /// <exception cref="NotSupportedException">An option or content asks for something that this version or model does not do.</exception>
+    public static ChatRequest From(IEnumerable<ChatMessage> messages, ChatOptions? options, IChatClient client, string modelId, ChatTemplate template)
     {
-        var conversation = messages.Select(Convert).ToList();
+        var conversation = Conversation.From(messages, template);
         if (!string.IsNullOrEmpty(options?.Instructions)) Instruct(conversation, options.Instructions);
         if (conversation.Count == 0) throw new ArgumentException("There are no messages.", nameof(messages));
-        if (options is not null) RefuseUnsupported(options, modelId);
-        string[] stops = [.. options?.StopSequences ?? []];
+        if (options is null) return new ChatRequest(conversation, new ErnieGenerationOptions());
+        Refuse(options, modelId);
+        string[] stops = [.. options.StopSequences ?? []];
         if (Array.Exists(stops, static s => s is null)) throw new ArgumentException("ChatOptions.StopSequences holds a null.", nameof(options));
-        return new ChatRequest(conversation, Resolve(options, client), stops);
+        return new ChatRequest(conversation, Resolve(options, client, template))
+        {
+            StopSequences = stops,
+            Tools = ToolsOf(options, template),
+            AllowsMultipleCalls = options.AllowMultipleToolCalls != false,
+            HidesReasoning = options.Reasoning?.Output == ReasoningOutput.None,
+        };
     }
 
     /// <summary>The caller's own options, where given; <see cref="ChatOptions"/> fills what they leave open.</summary>
-    private static ErnieGenerationOptions Resolve(ChatOptions? options, IChatClient client)
+    private static ErnieGenerationOptions Resolve(ChatOptions options, IChatClient client, ChatTemplate template)
     {
-        if (options is null) return new ErnieGenerationOptions();
-        var own = options.RawRepresentationFactory?.Invoke(client) as ErnieGenerationOptions ?? new ErnieGenerationOptions();
-        return new ErnieGenerationOptions
-        {
-            MaxTokens = own.MaxTokens ?? options.MaxOutputTokens,
-            Temperature = own.Temperature ?? options.Temperature,
-            TopK = own.TopK ?? options.TopK,
-            TopP = own.TopP ?? options.TopP,
-            MinP = own.MinP ?? Number(options, "min_p"),
-            RepetitionPenalty = own.RepetitionPenalty ?? Number(options, "repetition_penalty"),
-            FrequencyPenalty = own.FrequencyPenalty ?? options.FrequencyPenalty,
-            PresencePenalty = own.PresencePenalty ?? options.PresencePenalty,
-            Seed = own.Seed ?? options.Seed,
-            IgnoreStopTokens = own.IgnoreStopTokens,
-        };
+        var resolved = (options.RawRepresentationFactory?.Invoke(client) as ErnieGenerationOptions)?.Snapshot() ?? new ErnieGenerationOptions();
+        if (resolved.MaxReasoningTokens < 0) throw new ArgumentOutOfRangeException(nameof(options), resolved.MaxReasoningTokens, "MaxReasoningTokens must not be negative.");
+        resolved.MaxTokens ??= options.MaxOutputTokens;
+        resolved.Temperature ??= options.Temperature;
+        resolved.TopK ??= options.TopK;
+        resolved.TopP ??= options.TopP;
+        resolved.MinP ??= Number(options, "min_p");
+        resolved.RepetitionPenalty ??= Number(options, "repetition_penalty");
+        resolved.FrequencyPenalty ??= options.FrequencyPenalty;
+        resolved.PresencePenalty ??= options.PresencePenalty;
+        resolved.Seed ??= options.Seed;
+        resolved.MaxReasoningTokens ??= ReasoningBudget(options.Reasoning, template);
+        return resolved;
     }
 
     private static float? Number(ChatOptions options, string name)
@@ -46,10 +63,10 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         {
             return value switch
             {
-                System.Text.Json.JsonElement json => json.GetSingle(),
+                JsonElement json => json.GetSingle(),
                 string text => float.Parse(text, NumberStyles.Float, CultureInfo.InvariantCulture),
                 bool => throw new InvalidCastException(),
-                _ => System.Convert.ToSingle(value, CultureInfo.InvariantCulture),
+                _ => Convert.ToSingle(value, CultureInfo.InvariantCulture),
             };
         }
         catch (Exception e) when (e is FormatException or InvalidCastException or OverflowException or InvalidOperationException)
@@ -58,44 +75,56 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         }
     }
 
-    private static void RefuseUnsupported(ChatOptions options, string modelId)
+    private static void Refuse(ChatOptions options, string modelId)
     {
         if (options.ModelId is { } wanted && wanted != modelId) throw new ArgumentException($"This client runs '{modelId}', the options ask for '{wanted}'.", nameof(options));
-        if (options.ResponseFormat is ChatResponseFormatJson) throw new NotSupportedException("ChatOptions.ResponseFormat: only text is supported by this version.");
-        if (options.Tools is { Count: > 0 } && options.ToolMode is not NoneChatToolMode) throw new NotSupportedException("ChatOptions.Tools: tools are not supported by this version. Leave Tools empty or set ToolMode to None.");
+        if (options.ResponseFormat is not (null or ChatResponseFormatText)) throw new NotSupportedException("ChatOptions.ResponseFormat: only text is supported by this version.");
+        if (options.ToolMode is RequiredChatToolMode) throw new NotSupportedException("ChatOptions.ToolMode: a required tool call is not supported by this version. Use Auto or None.");
         if (options.ConversationId is not null) throw new NotSupportedException("ChatOptions.ConversationId: conversations are not kept by this version. Send all messages.");
         if (options.ContinuationToken is not null) throw new NotSupportedException("ChatOptions.ContinuationToken: background responses are not supported.");
-        if (options.Reasoning is not null) throw new NotSupportedException("ChatOptions.Reasoning: reasoning options are not supported by this version.");
+        foreach (var name in options.AdditionalProperties?.Keys ?? [])
+        {
+            if (!s_properties.Contains(name)) throw new NotSupportedException($"ChatOptions.AdditionalProperties: '{name}' is unknown. Known are {string.Join(", ", s_properties)}; RawRepresentationFactory takes an ErnieGenerationOptions with more.");
+        }
+    }
+
+    private static List<JsonElement>? ToolsOf(ChatOptions options, ChatTemplate template)
+    {
+        if (options.Tools is not { Count: > 0 } tools || options.ToolMode is NoneChatToolMode) return null;
+        if (!template.TakesTools) throw new NotSupportedException("ChatOptions.Tools: the chat template of this model has no place for tools. Leave Tools empty or set ToolMode to None.");
+        return [.. tools.Select(static tool => tool is AIFunctionDeclaration function ? Describe(function) : throw new NotSupportedException($"ChatOptions.Tools: a {tool?.GetType().Name ?? "null"} is not supported; tools are functions (AIFunctionDeclaration)."))];
+    }
+
+    private static JsonElement Describe(AIFunctionDeclaration function)
+    {
+        using var json = new MemoryStream();
+        using (var writer = new Utf8JsonWriter(json))
+        {
+            writer.WriteStartObject();
+            writer.WriteString("type", "function");
+            writer.WriteStartObject("function");
+            writer.WriteString("name", function.Name);
+            if (!string.IsNullOrEmpty(function.Description)) writer.WriteString("description", function.Description);
+            writer.WritePropertyName("parameters");
+            function.JsonSchema.WriteTo(writer);
+            writer.WriteEndObject();
+            writer.WriteEndObject();
+        }
+        using var document = JsonDocument.Parse(json.GetBuffer().AsMemory(0, (int)json.Length));
+        return document.RootElement.Clone();
+    }
+
+    private static int? ReasoningBudget(ReasoningOptions? reasoning, ChatTemplate template)
+    {
+        if (reasoning?.Output == ReasoningOutput.Summary) throw new NotSupportedException("ChatOptions.Reasoning.Output: summaries are not supported. Use Full or None.");
+        if (reasoning?.Effort is not { } effort) return null;
+        if (effort != ReasoningEffort.None && !template.IsThinking) throw new NotSupportedException($"ChatOptions.Reasoning.Effort: this model does not reason; {effort} cannot be had. Use None.");
+        return effort switch { ReasoningEffort.None => 0, ReasoningEffort.Low => 1024, ReasoningEffort.Medium => 4096, ReasoningEffort.High => 16384, _ => null };
     }
 
     private static void Instruct(List<TemplateMessage> conversation, string instructions)
     {
         if (conversation is [{ Role: "system" } first, ..]) conversation[0] = first with { Content = $"{instructions}\n{first.Content}" };
         else conversation.Insert(0, new TemplateMessage("system", instructions));
-    }
-
-    private static TemplateMessage Convert(ChatMessage message)
-    {
-        if (message is null) throw new ArgumentException("A message is null.", nameof(message));
-        StringBuilder text = new(), reasoning = new();
-        foreach (var content in message.Contents)
-        {
-            switch (content)
-            {
-                case TextReasoningContent thought:
-                    reasoning.Append(thought.Text);
-                    break;
-                case TextContent part:
-                    text.Append(part.Text);
-                    break;
-                case UsageContent or ErrorContent:
-                    break;
-                default:
-                    throw new NotSupportedException($"A {message.Role} message holds {content.GetType().Name}; this version takes text.");
-            }
-        }
-        if (message.Role != ChatRole.System && message.Role != ChatRole.User && message.Role != ChatRole.Assistant)
-            throw new NotSupportedException($"Role '{message.Role}' is not supported by this version; use system, user or assistant.");
-        return new TemplateMessage(message.Role.Value, text.ToString(), reasoning.Length > 0 ? reasoning.ToString() : null);
     }
 }

@@ -1,13 +1,16 @@
 using System.Runtime.CompilerServices;
+using Ernie.Sdk.Chat.Parsing;
+using Ernie.Sdk.Chat.Templates;
 using Ernie.Sdk.Engine;
-using Ernie.Sdk.Tokenization;
 using Microsoft.Extensions.AI;
 
 namespace Ernie.Sdk.Chat;
 
 /// <summary>An <see cref="IChatClient"/> over a model that it does not own. Thread-safe; keeps nothing between calls.</summary>
-internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer, ChatTemplate template) : IChatClient
+internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer, ChatTemplate template, ContextWindow window) : IChatClient
 {
+    private const string ClosedReasoning = "\n</think>\n\n";
+
     private readonly ChatClientMetadata _metadata = new("ernie", providerUri: null, model.ModelId);
 
     public async Task<ChatResponse> GetResponseAsync(IEnumerable<ChatMessage> messages, ChatOptions? options = null, CancellationToken cancellationToken = default) =>
@@ -36,55 +39,67 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
     }
 
     /// <summary>The prompt of a conversation, as the model gets it.</summary>
-    public List<int> Encode(ChatRequest request) => tokenizer.Encode(template.Render(request.Messages));
+    public List<int> Encode(ChatRequest request) => tokenizer.Encode(Render(request));
 
-    public ChatRequest Request(IEnumerable<ChatMessage> messages, ChatOptions? options) => ChatRequest.From(messages, options, this, model.ModelId);
+    public ChatRequest Request(IEnumerable<ChatMessage> messages, ChatOptions? options) => ChatRequest.From(messages, options, this, model.ModelId, template);
+
+    /// <summary>A model that thinks first answers at once when its reasoning is already closed.</summary>
+    private PromptText Render(ChatRequest request)
+    {
+        var prompt = template.Render(request.Messages, request.Tools);
+        return request.Generation.MaxReasoningTokens == 0 && ChatTemplate.EndsInReasoning(prompt) ? new PromptTextBuilder().Append(prompt).Append(ClosedReasoning).Build() : prompt;
+    }
 
     private async IAsyncEnumerable<ChatResponseUpdate> StreamAsync(IEnumerable<ChatMessage> messages, ChatOptions? options, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        var request = Request(messages, options);
+        IReadOnlyList<ChatMessage> conversation = [.. messages];
+        var request = Request(conversation, options);
         // A long document takes a while to encode: not on the caller's thread, which may be a user interface's.
-        var prompt = await Task.Run(() => Encode(request), cancellationToken).ConfigureAwait(false);
-        var answer = new AnswerBuilder(model.ModelId);
-        var decoder = new StreamingDecoder(tokenizer, skipSpecialTokens: true);
-        var stops = new StopSequenceMatcher(request.StopSequences);
-        var finish = ChatFinishReason.Length;
-        await foreach (var token in model.GenerateTokensAsync(prompt, request.Generation, cancellationToken).ConfigureAwait(false))
+        var (prompt, isReasoning) = await Task.Run(() =>
         {
-            answer.OutputTokens++;
-            if (token.Finish == FinishReason.Stop) finish = ChatFinishReason.Stop;
-            else if (stops.Append(decoder.Append(token.Id)) is { Length: > 0 } text) yield return answer.Text(text);
-            if (stops.Stopped) break;
-        }
-        var rest = stops.Append(decoder.Finish()) + stops.Finish();
-        if (rest.Length > 0) yield return answer.Text(rest);
-        if (stops.Stopped) finish = ChatFinishReason.Stop;
-        yield return answer.End(finish, prompt.Count);
+            var text = Render(request);
+            var ids = tokenizer.Encode(text);
+            var fitting = window.Fit(conversation, request.Generation.MaxTokens, candidate => candidate == conversation ? ids.Count : Encode(Request(candidate, options)).Count);
+            if (fitting != conversation)
+            {
+                request = Request(fitting, options);
+                text = Render(request);
+                ids = tokenizer.Encode(text);
+            }
+            return (ids, ChatTemplate.EndsInReasoning(text));
+        }, cancellationToken).ConfigureAwait(false);
+        var parser = template.IsThinking ? new OutputParser(isReasoning) : null;
+        var answer = new AnswerStream(tokenizer, request, model.ModelId, parser);
+        await foreach (var update in answer.ReadAsync(GenerateAsync(prompt, request.Generation, parser, cancellationToken), prompt.Count).ConfigureAwait(false)) yield return update;
     }
 
-    /// <summary>Makes the updates of one answer.</summary>
-    private sealed class AnswerBuilder(string modelId)
+    /// <summary>Generates an answer. Reasoning that reaches its budget is closed for the model, which goes on from there; the parser tells, as it has read all tokens that came before.</summary>
+    private async IAsyncEnumerable<GeneratedToken> GenerateAsync(List<int> prompt, ErnieGenerationOptions options, OutputParser? parser, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
-        private readonly string _id = Guid.NewGuid().ToString("N");
-        private readonly DateTimeOffset _createdAt = DateTimeOffset.UtcNow;
-
-        public int OutputTokens { get; set; }
-
-        public ChatResponseUpdate Text(string text) => Update(new TextContent(text));
-
-        public ChatResponseUpdate End(ChatFinishReason finish, int inputTokens)
+        var budget = parser is null ? null : options.MaxReasoningTokens;
+        var reasoned = new List<int>();
+        await foreach (var token in model.GenerateTokensAsync(prompt, options, cancellationToken).ConfigureAwait(false))
         {
-            var update = Update(new UsageContent(new UsageDetails { InputTokenCount = inputTokens, OutputTokenCount = OutputTokens, TotalTokenCount = inputTokens + OutputTokens }));
-            update.FinishReason = finish;
-            return update;
+            yield return token;
+            if (budget is null) continue;
+            if (!parser!.IsReasoning || token.Finish is not null) budget = null;
+            else
+            {
+                reasoned.Add(token.Id);
+                if (reasoned.Count >= budget) break;
+            }
         }
+        if (budget is null) yield break;
 
-        private ChatResponseUpdate Update(AIContent content) => new(ChatRole.Assistant, [content])
-        {
-            ResponseId = $"ernie-{_id}",
-            MessageId = $"message-{_id}",
-            ModelId = modelId,
-            CreatedAt = _createdAt,
-        };
+        var closing = tokenizer.EncodeToIds(ClosedReasoning, allowSpecialTokens: true);
+        List<int> begun = [.. prompt, .. reasoned, .. closing];
+        var rest = options.Snapshot();
+        rest.MaxTokens = options.MaxTokens - reasoned.Count - closing.Count;
+        // Draws of a seed begin anew.
+        rest.Seed = unchecked(options.Seed + 1);
+        rest.PrefillProgress = null;
+        if (rest.MaxTokens < 1 || begun.Count >= model.ContextLength) yield break;
+        foreach (var id in closing) yield return new GeneratedToken(id, null, 0);
+        await foreach (var token in model.GenerateTokensAsync(begun, rest, cancellationToken).ConfigureAwait(false)) yield return token;
     }
 }

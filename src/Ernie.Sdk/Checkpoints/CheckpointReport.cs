@@ -29,7 +29,9 @@ internal static class CheckpointReport
         if (checkpoint.QuantisedMatrices.Count > 0) lines.Add("Quantised       " + string.Join(", ", checkpoint.QuantisedMatrices.Select(static f => $"{Describe(f.Key)}: {f.Value} matrices")));
         lines.AddRange(checkpoint.Notes.Select(static (note, i) => $"{(i == 0 ? "Notes" : ""),-16}{note}"));
         lines.Add("");
-        AddSizes(lines, checkpoint.Config);
+        var formats = ExportFormats.Of(checkpoint, new ErnieExportOptions());
+        AddSizes(lines, checkpoint.Config, formats);
+        lines.Add($"The default     {formats.Describe(checkpoint.Config)}; {Calibration(checkpoint)}");
         return lines;
     }
 
@@ -39,9 +41,14 @@ internal static class CheckpointReport
         var lines = new List<string>();
         AddShapes(lines, config);
         lines.Add("");
-        AddSizes(lines, config);
+        AddSizes(lines, config, null);
         return lines;
     }
+
+    private static string Calibration(Checkpoint checkpoint) =>
+        checkpoint.QuantisedMatrices.Count > 0 ? "stored integers are kept"
+        : ErnieTokenizer.Exists(checkpoint.Folder) ? "fitted to the calibration text that comes with the library"
+        : "not fitted to a calibration text, because there is no tokenizer: name token ids with --calibration";
 
     private static void AddShapes(List<string> lines, ErnieConfig config)
     {
@@ -57,21 +64,31 @@ internal static class CheckpointReport
         lines.Add($"Parameters      {Billions(count.Total)}, of which {Billions(count.ActivePerToken)} read for one token");
     }
 
-    private static void AddSizes(List<string> lines, ErnieConfig config)
+    /// <param name="lines">Receives the table.</param>
+    /// <param name="config">The architecture.</param>
+    /// <param name="formats">What an export has by default, which is listed first; null for a model that is exported already.</param>
+    private static void AddSizes(List<string> lines, ErnieConfig config, ModelFormats? formats)
     {
         var shortContext = Math.Min(4096, config.ContextLength);
         lines.Add($"{"Export",-34}{"on disk",12}{$"memory at {shortContext}",20}{$"memory at {config.ContextLength}",20}");
+        if (formats is not null) AddSize(formats.Exceptions.Count > 0 || formats.Head != formats.Dense ? "default: as stored" : $"default: {Name(formats.Experts, formats.Dense)}", formats);
         foreach (var (experts, dense) in Exports)
         {
-            var formats = ModelFormats.Of(experts, dense);
-            if ((config.MoeLayerCount == 0 && experts != dense) || formats.Problem(config) is not null) continue;
-            var near = MemoryPlan.For(config, formats, KvElementType.BFloat16, shortContext);
-            var far = MemoryPlan.For(config, formats, KvElementType.BFloat16, config.ContextLength);
-            var name = experts == dense ? dense.ToString() : $"{experts}, dense {dense}";
-            lines.Add($"{name,-34}{Bytes(near.WeightBytes),12}{Bytes(near.TotalBytes),20}{Bytes(far.TotalBytes),20}");
+            if (config.MoeLayerCount == 0 && experts != dense) continue;
+            var other = ModelFormats.Of(experts, dense);
+            if (other.Problem(config) is null) AddSize(Name(experts, dense), other);
         }
         var cache = MemoryPlan.For(config, ModelFormats.Of(WeightFormat.BFloat16, WeightFormat.BFloat16), KvElementType.BFloat16, KvBlockLayout.BlockSize);
         lines.Add($"Memory is for one sequence with a bf16 cache ({Bytes(cache.CacheBytes)} for {KvBlockLayout.BlockSize} tokens); weights are mapped from the file and shared by processes.");
+
+        void AddSize(string name, ModelFormats formats)
+        {
+            var near = MemoryPlan.For(config, formats, KvElementType.BFloat16, shortContext);
+            var far = MemoryPlan.For(config, formats, KvElementType.BFloat16, config.ContextLength);
+            lines.Add($"{name,-34}{Bytes(near.WeightBytes),12}{Bytes(near.TotalBytes),20}{Bytes(far.TotalBytes),20}");
+        }
+
+        static string Name(WeightFormat experts, WeightFormat dense) => experts == dense ? dense.ToString() : $"{experts}, dense {dense}";
     }
 
     private static string Describe(CheckpointLayout layout) => layout switch

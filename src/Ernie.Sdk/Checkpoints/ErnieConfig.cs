@@ -36,7 +36,7 @@ internal sealed record ErnieConfig
     public int? BosTokenId { get; init; }
     public int? PadTokenId { get; init; }
 
-    public bool IsMoeLayer(int layer) => layer < MoeLayers.Count && MoeLayers[layer];
+    public bool IsMoeLayer(int layer) => (uint)layer < (uint)MoeLayers.Count && MoeLayers[layer];
     public bool IsGatedLayer(int layer) => HasAttentionGates && layer < LayerCount - 1;
     public int MoeLayerCount => MoeLayers.Count(static moe => moe);
     /// <summary>Width of the one SwiGLU that stands for all shared experts.</summary>

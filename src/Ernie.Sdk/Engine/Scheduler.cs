@@ -38,8 +38,8 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, ChunkB
 
     public void Enqueue(Sequence sequence)
     {
-        // A context is in use once its next turn is known; if it comes in with another turn still running, the later one waits for it.
         _resting.Remove(sequence.Context);
+        sequence.Begin();
         _waiting.Add(sequence);
     }
 
@@ -121,6 +121,27 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, ChunkB
         return copy;
     }
 
+    /// <summary>A copy of a resting context that holds the same blocks, the last one too: neither may go on before the copy is released.</summary>
+    public TokenContext Hold(TokenContext context)
+    {
+        var copy = context.Copy();
+        foreach (var block in context.BlockTable.Take(KvCache.BlocksFor(context.Computed)))
+        {
+            cache.Retain(block);
+            copy.BlockTable.Add(block);
+        }
+        copy.Advance(context.Computed);
+        return copy;
+    }
+
+    /// <summary>Up to <paramref name="count"/> blocks for a context that comes from outside; fewer where requests hold the others.</summary>
+    public List<int> Take(int count)
+    {
+        var blocks = new List<int>();
+        while (blocks.Count < count && (cache.FreeBlockCount > 0 || TryReclaimResting())) blocks.Add(cache.Allocate());
+        return blocks;
+    }
+
     /// <summary>Drops the tokens of a resting context from <paramref name="count"/> on.</summary>
     public void Cut(TokenContext context, int count)
     {
@@ -174,7 +195,7 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, ChunkB
 
     private bool Admits(Sequence sequence)
     {
-        if (_running.Count >= maxConcurrentRequests || _running.Exists(other => other.Context == sequence.Context)) return false;
+        if (_running.Count >= maxConcurrentRequests) return false;
         while (true)
         {
             // A spare block for each sequence that already decodes: its answer grows before this prompt is through.
@@ -271,7 +292,8 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, ChunkB
         }
     }
 
-    private bool TryReclaimResting()
+    /// <summary>Takes the blocks of the longest unused resting context that has any.</summary>
+    public bool TryReclaimResting()
     {
         while (_resting.First is { } node)
         {

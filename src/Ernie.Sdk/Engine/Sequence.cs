@@ -10,9 +10,10 @@ internal sealed class Sequence
 {
     private readonly Channel<GeneratedToken> _output = Channel.CreateUnbounded<GeneratedToken>(new UnboundedChannelOptions { SingleWriter = true, SingleReader = true });
     private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly int[] _prompt;
     private volatile bool _cancelled;
 
-    /// <param name="context">What was said before; the prompt is added to it. It belongs to this request until <see cref="Ended"/>.</param>
+    /// <param name="context">What was said before; the prompt is added to it when the engine takes the request in. It belongs to this request until <see cref="Ended"/>.</param>
     /// <param name="prompt">Ids.</param>
     /// <param name="maxTokens">Most tokens of the answer.</param>
     /// <param name="sampling">How tokens are chosen.</param>
@@ -21,13 +22,13 @@ internal sealed class Sequence
     public Sequence(TokenContext context, ReadOnlySpan<int> prompt, int maxTokens, SamplingSettings sampling, IReadOnlySet<int> stopTokens, SparseLimits limits = default)
     {
         Context = context;
-        context.Append(prompt, limits);
-        PromptLength = context.Tokens.Count;
+        _prompt = prompt.ToArray();
+        PromptLength = context.Tokens.Count + prompt.Length;
         MaxTokens = maxTokens;
         Sampling = sampling;
         StopTokens = stopTokens;
         Limits = limits;
-        History = sampling.HasPenalties ? new TokenHistory(context.Tokens) : null;
+        History = sampling.HasPenalties ? new TokenHistory(context.Tokens.Concat(_prompt)) : null;
     }
 
     /// <summary>A sequence that generates nothing: <paramref name="onLogits"/> gets the logits [n, vocabulary] of its tokens, on the engine's thread, with the position of the first.</summary>
@@ -48,6 +49,8 @@ internal sealed class Sequence
     /// <summary>Whether the context goes on after the answer: its blocks stay.</summary>
     public bool KeepsContext { get; init; }
 
+    /// <summary>Set by its caller: the engine has it.</summary>
+    public bool IsSubmitted { get; set; }
     /// <summary>How many younger sequences were admitted before this one.</summary>
     public int Overtakings { get; set; }
     /// <summary>How often it had to give its memory to an older one.</summary>
@@ -62,6 +65,9 @@ internal sealed class Sequence
     /// <summary>The engine has let go of the request and its context, however it ended.</summary>
     public Task Ended => _ended.Task;
     public bool IsCancelled => _cancelled;
+
+    /// <summary>Adds the prompt to the context.</summary>
+    public void Begin() => Context.Append(_prompt, Limits);
 
     public void Cancel() => _cancelled = true;
     public void Emit(GeneratedToken token) => _output.Writer.TryWrite(token);

@@ -10,24 +10,25 @@ internal sealed class TokenContext
     private const int BlockSize = KvBlockLayout.BlockSize;
     private readonly List<TokenRun> _runs = [];
     private readonly List<UInt128> _keys = [];
-    /// <summary>The last token came out of the sampler and has never been computed.</summary>
-    private bool _endsWithSampledToken;
 
     public List<int> Tokens { get; } = [];
     public IReadOnlyList<TokenRun> Runs => _runs;
-    public bool EndsWithSampledToken => _endsWithSampledToken;
+    /// <summary>
+    /// Tokens at the end that are computed together with the next prompt: the last one of an answer, which nobody has computed yet, or what a cut has left of a block that chose together.
+    /// </summary>
+    public int OpenTokens { get; private set; }
     public List<int> BlockTable { get; } = [];
     /// <summary>Positions whose keys and values are in the cache.</summary>
     public int Computed { get; private set; }
     /// <summary>Leading blocks that the cache knows under their keys.</summary>
     public int PublishedBlocks { get; set; }
 
-    /// <summary>Adds a prompt. The last token of the answer before it, which nobody has computed, joins it.</summary>
+    /// <summary>Adds a prompt. Open tokens join it.</summary>
     public void Append(ReadOnlySpan<int> tokens, SparseLimits limits)
     {
-        var start = Tokens.Count;
-        if (_endsWithSampledToken) CutRuns(--start);
-        _endsWithSampledToken = false;
+        var start = Tokens.Count - OpenTokens;
+        CutRuns(start);
+        OpenTokens = 0;
         Tokens.AddRange(tokens);
         AddRun(new TokenRun(start, Tokens.Count, false, limits));
     }
@@ -36,7 +37,7 @@ internal sealed class TokenContext
     public void Add(int token, SparseLimits limits)
     {
         Tokens.Add(token);
-        _endsWithSampledToken = true;
+        OpenTokens = 1;
         AddRun(new TokenRun(Tokens.Count - 1, Tokens.Count, true, limits));
     }
 
@@ -44,7 +45,7 @@ internal sealed class TokenContext
     public void Advance(int position)
     {
         Computed = position;
-        if (position == Tokens.Count) _endsWithSampledToken = false;
+        if (position == Tokens.Count) OpenTokens = 0;
     }
 
     /// <summary>The cache holds nothing, or only the beginning, of this context any more.</summary>
@@ -95,7 +96,7 @@ internal sealed class TokenContext
         Tokens.RemoveRange(count, Tokens.Count - count);
         CutRuns(count);
         Lose(Math.Min(Computed, kept));
-        _endsWithSampledToken = false;
+        OpenTokens = count - kept;
         if (_keys.Count > count / BlockSize) _keys.RemoveRange(count / BlockSize, _keys.Count - count / BlockSize);
     }
 
@@ -106,14 +107,14 @@ internal sealed class TokenContext
         copy.Tokens.AddRange(Tokens);
         copy._runs.AddRange(_runs);
         copy._keys.AddRange(_keys);
-        copy._endsWithSampledToken = _endsWithSampledToken;
+        copy.OpenTokens = OpenTokens;
         return copy;
     }
 
     /// <summary>A context as it was saved.</summary>
-    public static TokenContext Of(ReadOnlySpan<int> tokens, IEnumerable<TokenRun> runs, bool endsWithSampledToken)
+    public static TokenContext Of(ReadOnlySpan<int> tokens, IEnumerable<TokenRun> runs, int openTokens)
     {
-        var context = new TokenContext { _endsWithSampledToken = endsWithSampledToken };
+        var context = new TokenContext { OpenTokens = openTokens };
         context.Tokens.AddRange(tokens);
         context._runs.AddRange(runs);
         return context;

@@ -1,3 +1,5 @@
+using System.Buffers;
+using System.Numerics.Tensors;
 using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Quantization;
@@ -21,6 +23,7 @@ internal sealed unsafe class CalibratedLayers : IDisposable
     private readonly TaskRunner _parallel;
     private readonly LayerForward _forward;
     private readonly ScratchBuffer _matrix = new();
+    private readonly TokenMatrix _nothing;
     private readonly Dictionary<string, (ExportedWeight Weight, SourceRows Rows, long FirstRow)> _places = new(StringComparer.Ordinal);
     private readonly PanelFile _file;
     private readonly QualityReport _report;
@@ -39,8 +42,9 @@ internal sealed unsafe class CalibratedLayers : IDisposable
     {
         (_source, _tokens, _file, _report, _cancellationToken) = (source, tokens, file, report, cancellationToken);
         _config = source.Config;
-        _parallel = new TaskRunner(Environment.ProcessorCount);
+        _parallel = new TaskRunner(Environment.ProcessorCount, cancellationToken);
         _forward = new LayerForward(_config, KernelRegistry.Choose(), _parallel);
+        _nothing = new TokenMatrix(0, _config.HiddenSize);
         foreach (var weight in weights)
         {
             var rows = new SourceRows(weight, source);
@@ -64,17 +68,15 @@ internal sealed unsafe class CalibratedLayers : IDisposable
         for (var layer = 0; layer < _config.LayerCount; layer++)
         {
             _cancellationToken.ThrowIfCancellationRequested();
+            using (var probe = calibration.Copy()) _forward.Run(layer, probe, _tokens.CalibrationLengths, Source, (name, inputs) => _inputs[name] = inputs);
+            // A pass without tokens asks for every matrix, and is done before others need memory.
+            _matrix.Dispose();
+            _forward.Run(layer, _nothing, [], Quantised);
             ForgetInputs();
-            _shared = null;
-            _downMean = null;
-            using var probe = calibration.Copy();
-            _forward.Run(layer, probe, _tokens.CalibrationLengths, Source, (name, inputs) => _inputs[name] = inputs);
             _forward.Run(layer, exact, _tokens.HeldOutLengths, Source);
-            // The pass of the held-out tokens finds the panels written by the pass before it.
             _forward.Run(layer, calibration, _tokens.CalibrationLengths, Quantised);
             _forward.Run(layer, quantised, _tokens.HeldOutLengths, Quantised);
         }
-        ForgetInputs();
         Head(calibration, exact, quantised);
     }
 
@@ -83,12 +85,16 @@ internal sealed unsafe class CalibratedLayers : IDisposable
         ForgetInputs();
         _forward.Dispose();
         _matrix.Dispose();
+        _nothing.Dispose();
     }
 
     private void ForgetInputs()
     {
         foreach (var inputs in _inputs.Values) inputs.Dispose();
         _inputs.Clear();
+        _shared?.Dispose();
+        _shared = null;
+        _downMean = null;
     }
 
     private void Head(TokenMatrix calibration, TokenMatrix exact, TokenMatrix quantised)
@@ -194,25 +200,32 @@ internal sealed unsafe class CalibratedLayers : IDisposable
             {
                 var begin = row + panel * (long)PanelLayout.Rows;
                 var part = (int)Math.Min(PanelLayout.Rows, row + rows - begin);
-                var bytes = new byte[layout.PanelBytes];
+                // Rented: a matrix has hundreds of panels, and garbage of their size outlives them by gigabytes.
+                var (rentedBytes, rentedValues) = (ArrayPool<byte>.Shared.Rent((int)layout.PanelBytes), ArrayPool<float>.Shared.Rent(part * columns));
+                Span<byte> bytes = rentedBytes.AsSpan(0, (int)layout.PanelBytes);
+                Span<float> values = rentedValues.AsSpan(0, part * columns);
                 if (isCarried)
                 {
                     place.Rows.ReadPanels(layout, begin, part, bytes);
                     _file.Write(weight, PanelAt(weight, row) + panel, bytes);
-                    return;
                 }
-                var values = new float[part * columns];
-                place.Rows.Read(begin, values);
-                if (metric is null) _file.Read(weight, PanelAt(weight, row) + panel, bytes.Length, bytes);
                 else
                 {
-                    MatrixQuantizer.Quantize(weight.Format, name, values, metric, encoder, bytes);
-                    _file.Write(weight, PanelAt(weight, row) + panel, bytes);
+                    place.Rows.Read(begin, values);
+                    if (metric is null) _file.Read(weight, PanelAt(weight, row) + panel, bytes.Length, bytes);
+                    else
+                    {
+                        MatrixQuantizer.Quantize(weight.Format, name, values, metric, encoder, bytes);
+                        _file.Write(weight, PanelAt(weight, row) + panel, bytes);
+                    }
+                    errors[panel] = TensorError.Of(layout, bytes, values, moments);
                 }
-                errors[panel] = TensorError.Of(layout, bytes, values, moments);
+                ArrayPool<byte>.Shared.Return(rentedBytes);
+                ArrayPool<float>.Shared.Return(rentedValues);
             });
             if (!isCarried) _report.Add(weight, errors);
         }
+        if (metric != _shared) metric?.Dispose();
         if (!isWritten) _file.Written(weight, PanelAt(weight, first + count - 1) + 1);
     }
 
@@ -227,14 +240,21 @@ internal sealed unsafe class CalibratedLayers : IDisposable
     private ErrorMetric Metric(string name)
     {
         if (!LayerNames.TryParse(name[(name.IndexOf('.', StringComparison.Ordinal) + 1)..], out var layer, out var rest) || !_config.IsMoeLayer(layer) || !rest.StartsWith("mlp.", StringComparison.Ordinal))
-            return Feedback(_inputs[name], null);
+            return Feedback(name, _inputs[name], null);
         // All experts, the shared one too, see the same input; a routed one sees few tokens of it.
-        if (!rest.EndsWith("down_proj.weight", StringComparison.Ordinal)) return _shared ??= Feedback(_inputs[TensorNames.Router(layer)], null);
-        if (rest.StartsWith("mlp.shared", StringComparison.Ordinal)) return Feedback(_inputs[name], null);
-        return Feedback(_inputs[name], _downMean ??= MeanOfExperts(layer));
+        if (!rest.EndsWith("down_proj.weight", StringComparison.Ordinal)) return _shared ??= Feedback(name, _inputs[TensorNames.Router(layer)], null);
+        if (rest.StartsWith("mlp.shared", StringComparison.Ordinal)) return Feedback(name, _inputs[name], null);
+        return Feedback(name, _inputs[name], _downMean ??= MeanOfExperts(layer));
     }
 
-    private ErrorMetric Feedback(TokenMatrix inputs, float[]? prior) => SecondMoments.Metric(inputs, prior, PriorTokens, _parallel);
+    private ErrorMetric Feedback(string name, TokenMatrix inputs, float[]? prior)
+    {
+        // Squares of larger values, summed over all tokens, are no floats.
+        const float Most = 1e15f;
+        if (inputs.Tokens > 0 && TensorPrimitives.MaxMagnitude<float>(inputs.Values) is var most && !(Math.Abs(most) < Most))
+            throw new InvalidDataException($"{name}: its inputs reach {most} on {_tokens.Name}, which no trained model's do. Compare the checkpoint with its source, or export it without calibration.");
+        return SecondMoments.Metric(inputs, prior, PriorTokens, _parallel);
+    }
 
     private float[] MeanOfExperts(int layer)
     {

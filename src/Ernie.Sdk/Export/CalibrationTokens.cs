@@ -19,18 +19,18 @@ internal sealed class CalibrationTokens
     private const long MaxBytes = 64 << 20;
 
     /// <exception cref="InvalidDataException">There are too few tokens.</exception>
-    public CalibrationTokens(IReadOnlyList<int[]> texts, string name, int vocabularySize, int maxSequences = MaxSequences)
+    public CalibrationTokens(IReadOnlyList<int[]> texts, string name, int vocabularySize, int maxSequences = MaxSequences, int sequenceLength = SequenceLength)
     {
         var pieces = new List<int[]>();
         foreach (var text in texts)
         {
             if (Array.FindIndex(text, id => (uint)id >= (uint)vocabularySize) is var wrong and >= 0)
-                throw new InvalidDataException($"{name}: token {text[wrong]} does not exist; the model has tokens 0 to {vocabularySize - 1}. Make the ids with the model's own tokenizer.");
-            for (var first = 0; first < text.Length; first += SequenceLength)
+                throw new InvalidDataException($"{name}: token {text[wrong]} does not exist; the model has tokens 0 to {vocabularySize - 1}. Make the ids with the model's own tokenizer, or export without calibration.");
+            for (var first = 0; first < text.Length; first += sequenceLength)
             {
-                var piece = text[first..Math.Min(text.Length, first + SequenceLength)];
+                var piece = text[first..Math.Min(text.Length, first + sequenceLength)];
                 // A short end says little of how a token is used after others.
-                if (piece.Length >= Math.Min(text.Length, 64)) pieces.Add(piece);
+                if (piece.Length >= Math.Min(Math.Min(text.Length, sequenceLength), 64)) pieces.Add(piece);
             }
         }
         pieces.RemoveAll(static piece => piece.Length < 2);
@@ -88,10 +88,12 @@ internal sealed class CalibrationTokens
             if (text.Contains('\0', StringComparison.Ordinal)) throw new InvalidDataException($"{path} is no text: it holds zero bytes. Name a text file, or JSON lines {{\"ids\": […]}}.");
         }
         var name = path ?? "default text";
-        if (HoldsIds(text)) return new CalibrationTokens(Ids(text, name), name, config.VocabSize, maxSequences);
+        // Positions beyond the context have no rotation.
+        var sequenceLength = Math.Min(SequenceLength, config.ContextLength);
+        if (HoldsIds(text)) return new CalibrationTokens(Ids(text, name), name, config.VocabSize, maxSequences, sequenceLength);
         var encoder = tokenizer() ?? throw new InvalidDataException($"{name}: the checkpoint has no tokenizer that could read text. Give token ids, JSON lines {{\"ids\": […]}}.");
         // Texts end at a line of three dashes, so that no sequence runs from one into the next.
-        return new CalibrationTokens([.. text.ReplaceLineEndings("\n").Split("\n---\n").Select(part => encoder.EncodeToIds(part).ToArray())], name, config.VocabSize, maxSequences);
+        return new CalibrationTokens([.. text.ReplaceLineEndings("\n").Split("\n---\n").Select(part => encoder.EncodeToIds(part).ToArray())], name, config.VocabSize, maxSequences, sequenceLength);
     }
 
     /// <summary>Whether the first line is a JSON object with the key "ids", whatever else it holds.</summary>

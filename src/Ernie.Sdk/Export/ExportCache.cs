@@ -67,10 +67,11 @@ internal static class ExportCache
         }
     }
 
-    /// <summary>Names what the export depends on: the checkpoint's files with size and time, the precisions, the format.</summary>
+    /// <summary>Names what the export depends on: the checkpoint's files with size and time, the precisions and what they are fitted to, the format.</summary>
     private static string Key(string folder, ErnieExportOptions options)
     {
+        var calibration = !options.Calibrate ? "none" : options.CalibrationFile is null ? "" : ExportIdentity.File(new FileInfo(options.CalibrationFile));
         return ExportIdentity.Hash(string.Create(CultureInfo.InvariantCulture,
-            $"{ModelManifest.CurrentVersion}|{options.Experts}|{options.Dense}|{options.GroupSize}|{options.ModelName}|{ExportIdentity.Files(folder)}"))[..16];
+            $"{ModelManifest.CurrentVersion}|{options.Experts}|{options.Dense}|{options.GroupSize}|{string.Join(',', options.Int4Layers)}|{calibration}|{options.ModelName}|{ExportIdentity.Files(folder)}"))[..16];
     }
 }

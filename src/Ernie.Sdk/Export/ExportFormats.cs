@@ -12,9 +12,12 @@ internal static class ExportFormats
     {
         var experts = FormatOf(options.Experts, options.GroupSize, nameof(options.Experts));
         var dense = FormatOf(options.Dense, options.GroupSize, nameof(options.Dense));
-        var formats = ModelFormats.Of(experts ?? WeightFormat.BFloat16, dense ?? WeightFormat.BFloat16);
+        var keepsStored = (experts is null || dense is null) && IsQuantised(source);
+        // What a quantised checkpoint holds in other formats was left alone on purpose.
+        var otherwise = experts is not null && dense is not null || keepsStored ? WeightFormat.BFloat16 : FormatOf(ErniePrecision.Int4, options.GroupSize, nameof(options.GroupSize))!.Value;
+        var formats = ModelFormats.Of(experts ?? otherwise, dense ?? otherwise);
         if (options.Int4Layers.Count > 0) formats = WithInt4Layers(source.Config, formats, options);
-        if (experts is null || dense is null) formats = AsStored(source, formats, keepsExperts: experts is null, keepsDense: dense is null);
+        if (keepsStored) formats = AsStored(source, formats, keepsExperts: experts is null, keepsDense: dense is null);
         return formats.Problem(source.Config) is { } problem ? throw new NotSupportedException($"The model cannot be exported like this: {problem}.") : formats;
     }
 
@@ -43,6 +46,10 @@ internal static class ExportFormats
         };
         return format is { IsValid: false } ? throw new ArgumentOutOfRangeException(nameof(groupSize), groupSize, "ErnieExportOptions.GroupSize: use 32, 64, 128 or ErnieExportOptions.PerChannel.") : format;
     }
+
+    /// <summary>Whether any matrix is stored in a packed format.</summary>
+    private static bool IsQuantised(IWeightSource source) =>
+        ErnieGraph.Build(source.Config, ModelFormats.Of(WeightFormat.BFloat16, WeightFormat.BFloat16)).Weights.SelectMany(static weight => weight.Sources).Any(name => source.Tensor(name).StoredFormat is not null);
 
     /// <summary>Gives matrices of a quantised checkpoint the format that they are stored in. The most common one names the whole, the others are exceptions.</summary>
     private static ModelFormats AsStored(IWeightSource source, ModelFormats formats, bool keepsExperts, bool keepsDense)

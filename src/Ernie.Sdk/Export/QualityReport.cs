@@ -173,6 +173,7 @@ internal sealed record QualityFile
 /// <summary>Squared error of a weight over its squares; weighted: each input by its mean square in the calibration.</summary>
 internal sealed record TensorQuality(string Name, WeightFormat Format, double Error, double WeightedError);
 
-[JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
+// The perplexity of an untrained model may be beyond all numbers.
+[JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, NumberHandling = JsonNumberHandling.AllowNamedFloatingPointLiterals)]
 [JsonSerializable(typeof(QualityFile))]
 internal sealed partial class QualityJson : JsonSerializerContext;

@@ -30,22 +30,28 @@ internal static unsafe class SecondMoments
         var moments = Matrix(x, parallel);
         if (prior is not null)
         {
-            var share = x.Tokens / (x.Tokens + priorTokens);
-            TensorPrimitives.Multiply<double>(moments, share, moments);
-            for (var k = 0; k < prior.Length; k++) moments[(long)k * x.Columns + k] += (1 - share) * prior[k];
+            var share = (float)(x.Tokens / (x.Tokens + priorTokens));
+            for (var k = 0; k < prior.Length; k++)
+            {
+                var row = Row(moments, x.Columns, k);
+                TensorPrimitives.Multiply(row, share, row);
+                row[k] += (1 - share) * prior[k];
+            }
         }
         // Of few tokens correlations are chance.
         return ErrorMetric.FromMoments(moments, x.Columns, x.Columns / (x.Columns + 2.0 * x.Tokens), parallel);
     }
 
-    /// <summary>Lower triangle of [columns, columns] E[xᵀ x].</summary>
-    public static double[] Matrix(TokenMatrix x, IParallelRunner parallel)
+    /// <summary>Lower triangle of [columns, columns] E[xᵀ x], floats; what lies above is not defined, and for the most part not even touched.</summary>
+    public static ScratchBuffer Matrix(TokenMatrix x, IParallelRunner parallel)
     {
-        // Sums of this many tokens are float; their sum is double.
+        // Tokens whose lines of all inputs fit into the caches.
         const int Chunk = 512;
-        const int RowsPerItem = 8;
+        const int RowsPerItem = 16;
         var n = x.Columns;
-        var sums = new double[(long)n * n];
+        var matrix = new ScratchBuffer();
+        var sums = (float*)matrix.Rent(checked((nint)n * n * sizeof(float)));
+        for (var i = 0; i < n; i++) Row(matrix, n, i).Clear();
         // [columns, tokens of a chunk]: products of inputs are then dots of contiguous rows.
         using var transposed = new TokenMatrix(n, Chunk);
         for (var first = 0; first < x.Tokens; first += Chunk)
@@ -60,39 +66,54 @@ internal static unsafe class SecondMoments
             var lines = (count + 15) / 16 * 16;
             parallel.For((n + RowsPerItem - 1) / RowsPerItem, item =>
             {
-                for (var i = item * RowsPerItem; i < Math.Min(n, (item + 1) * RowsPerItem); i++)
+                var (begin, end) = (item * RowsPerItem, Math.Min(n, (item + 1) * RowsPerItem));
+                // Lines of four inputs serve all rows of the item while they are in the nearest cache.
+                for (var j = 0; j < end; j += 4)
                 {
-                    var a = transposed.Data + (nint)i * Chunk;
-                    var j = 0;
-                    for (; j + 4 <= i + 1; j += 4)
+                    var b = transposed.Data + (nint)j * Chunk;
+                    for (var i = Math.Max(begin, j); i < end; i++)
                     {
-                        float* b0 = transposed.Data + (nint)j * Chunk, b1 = b0 + Chunk, b2 = b1 + Chunk, b3 = b2 + Chunk;
-                        Vector512<float> s0 = default, s1 = default, s2 = default, s3 = default;
-                        for (var t = 0; t < lines; t += 16)
+                        var a = transposed.Data + (nint)i * Chunk;
+                        var sum = sums + (nint)i * n + j;
+                        if (i >= j + 3) AddFour(a, b, lines, sum);
+                        else
                         {
-                            var v = Vector512.Load(a + t);
-                            s0 = Vector512.FusedMultiplyAdd(v, Vector512.Load(b0 + t), s0);
-                            s1 = Vector512.FusedMultiplyAdd(v, Vector512.Load(b1 + t), s1);
-                            s2 = Vector512.FusedMultiplyAdd(v, Vector512.Load(b2 + t), s2);
-                            s3 = Vector512.FusedMultiplyAdd(v, Vector512.Load(b3 + t), s3);
+                            for (var k = j; k <= i; k++) sum[k - j] += Dot(a, b + (nint)(k - j) * Chunk, lines);
                         }
-                        sums[i * n + j] += Vector512.Sum(s0);
-                        sums[i * n + j + 1] += Vector512.Sum(s1);
-                        sums[i * n + j + 2] += Vector512.Sum(s2);
-                        sums[i * n + j + 3] += Vector512.Sum(s3);
-                    }
-                    for (; j <= i; j++)
-                    {
-                        Vector512<float> s = default;
-                        var b = transposed.Data + (nint)j * Chunk;
-                        for (var t = 0; t < lines; t += 16) s = Vector512.FusedMultiplyAdd(Vector512.Load(a + t), Vector512.Load(b + t), s);
-                        sums[i * n + j] += Vector512.Sum(s);
                     }
                 }
             });
         }
-        var scale = 1.0 / Math.Max(1, x.Tokens);
-        for (var i = 0; i < sums.Length; i++) sums[i] *= scale;
-        return sums;
+        var scale = 1f / Math.Max(1, x.Tokens);
+        for (var i = 0; i < n; i++) TensorPrimitives.Multiply(Row(matrix, n, i), scale, Row(matrix, n, i));
+        return matrix;
+
+        static void AddFour(float* a, float* b, int count, float* sums)
+        {
+            float* b1 = b + Chunk, b2 = b1 + Chunk, b3 = b2 + Chunk;
+            Vector512<float> s0 = default, s1 = default, s2 = default, s3 = default;
+            for (var t = 0; t < count; t += 16)
+            {
+                var v = Vector512.Load(a + t);
+                s0 = Vector512.FusedMultiplyAdd(v, Vector512.Load(b + t), s0);
+                s1 = Vector512.FusedMultiplyAdd(v, Vector512.Load(b1 + t), s1);
+                s2 = Vector512.FusedMultiplyAdd(v, Vector512.Load(b2 + t), s2);
+                s3 = Vector512.FusedMultiplyAdd(v, Vector512.Load(b3 + t), s3);
+            }
+            sums[0] += Vector512.Sum(s0);
+            sums[1] += Vector512.Sum(s1);
+            sums[2] += Vector512.Sum(s2);
+            sums[3] += Vector512.Sum(s3);
+        }
+
+        static float Dot(float* a, float* b, int count)
+        {
+            Vector512<float> sum = default;
+            for (var t = 0; t < count; t += 16) sum = Vector512.FusedMultiplyAdd(Vector512.Load(a + t), Vector512.Load(b + t), sum);
+            return Vector512.Sum(sum);
+        }
     }
+
+    /// <summary>A row's part of the lower triangle.</summary>
+    private static Span<float> Row(ScratchBuffer matrix, int columns, int row) => new((float*)matrix.Rent(0) + (nint)row * columns, row + 1);
 }

@@ -1,3 +1,5 @@
+using System.Runtime.ExceptionServices;
+
 namespace Ernie.Sdk.Kernels;
 
 /// <summary>Spreads independent work items over threads. Inside a session this is ONNX Runtime's own pool; tests and benchmarks bring others.</summary>
@@ -22,11 +24,21 @@ internal sealed class SerialRunner : IParallelRunner
     }
 }
 
-/// <summary>Runs items on the .NET thread pool, at most <paramref name="threadCount"/> at once.</summary>
-internal sealed class TaskRunner(int threadCount) : IParallelRunner
+/// <summary>Runs items on the .NET thread pool, at most <paramref name="threadCount"/> at once, until <paramref name="cancellationToken"/> stops it.</summary>
+internal sealed class TaskRunner(int threadCount, CancellationToken cancellationToken = default) : IParallelRunner
 {
-    private readonly ParallelOptions _options = new() { MaxDegreeOfParallelism = threadCount };
+    private readonly ParallelOptions _options = new() { MaxDegreeOfParallelism = threadCount, CancellationToken = cancellationToken };
     public int ThreadCount => threadCount;
 
-    public void For(int count, Action<int> body) => Parallel.For(0, count, _options, body);
+    public void For(int count, Action<int> body)
+    {
+        try
+        {
+            Parallel.For(0, count, _options, body);
+        }
+        catch (AggregateException e)
+        {
+            ExceptionDispatchInfo.Throw(e.InnerExceptions[0]);
+        }
+    }
 }

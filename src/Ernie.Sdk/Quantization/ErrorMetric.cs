@@ -1,5 +1,4 @@
 using System.Numerics.Tensors;
-using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
 using Ernie.Sdk.Kernels;
 
@@ -11,13 +10,16 @@ namespace Ernie.Sdk.Quantization;
 /// <remarks>
 /// Either the diagonal alone is known, m = E[x²], or all of H, as its factor H = Lᵀ · L with L lower triangular. Then (L · eᵀ) has, in its element j, the error of input j plus a multiple of the
 /// errors of the inputs before it: what earlier inputs lost, later ones can make up for (error feedback; GPTQ and LDLQ are other ways to write it).
+/// Float is enough: with its shrinkage H is never near singular. The factor is unmanaged, because one of 12,288 inputs has 600 MB and garbage of that size stays for long.
 /// </remarks>
-internal sealed class ErrorMetric
+internal sealed unsafe class ErrorMetric : IDisposable
 {
     /// <summary>Rows of the factor that are eliminated together: the trailing matrix is read once for all of them.</summary>
     private const int PanelRows = 16;
 
-    private ErrorMetric(float[] moments, float[] importance, float[]? factor) => (Moments, Importance, Factor) = (moments, importance, factor);
+    private readonly ScratchBuffer? _factor;
+
+    private ErrorMetric(float[] moments, float[] importance, ScratchBuffer? factor) => (Moments, Importance, _factor) = (moments, importance, factor);
 
     public int Columns => Importance.Length;
 
@@ -27,10 +29,10 @@ internal sealed class ErrorMetric
     /// <summary>[inputs] m, every value positive. With a factor: the squares of its diagonal, which is what an error costs that later inputs make up for.</summary>
     public float[] Importance { get; }
 
-    /// <summary>L [inputs, inputs], row-major, lower triangle; null where only the diagonal is known.</summary>
-    public float[]? Factor { get; }
+    /// <summary>L [inputs, inputs], row-major, of which the lower triangle is defined; null where only the diagonal is known. Good until disposal.</summary>
+    public float* Factor => _factor is null ? null : (float*)_factor.Rent(0);
 
-    public bool HasFeedback => Factor is not null;
+    public bool HasFeedback => _factor is not null;
 
     /// <summary>Every input counts the same.</summary>
     public static ErrorMetric Uniform(int columns)
@@ -49,32 +51,32 @@ internal sealed class ErrorMetric
         return new ErrorMetric(importance, importance, null);
     }
 
-    /// <param name="moments">[inputs, inputs] H, of which the lower triangle is read; overwritten.</param>
+    /// <param name="moments">[inputs, inputs] H, floats of which the lower triangle is read; the metric's from now on.</param>
     /// <param name="columns">Inputs.</param>
     /// <param name="shrinkage">Share of the diagonal that replaces H outside it: 1 forgets all correlations. Few tokens need more.</param>
     /// <param name="parallel">Threads.</param>
-    public static ErrorMetric FromMoments(double[] moments, int columns, double shrinkage, IParallelRunner parallel)
+    public static ErrorMetric FromMoments(ScratchBuffer moments, int columns, double shrinkage, IParallelRunner parallel)
     {
+        var h = (float*)moments.Rent(0);
         var diagonal = new float[columns];
-        for (var k = 0; k < columns; k++) diagonal[k] = (float)moments[(long)k * columns + k];
+        for (var k = 0; k < columns; k++) diagonal[k] = h[(nint)k * columns + k];
         var floor = Floor(diagonal);
         var original = (float[])diagonal.Clone();
         for (var j = 0; j < columns; j++)
         {
-            var row = moments.AsSpan(j * columns, j + 1);
-            TensorPrimitives.Multiply(row[..j], 1 - shrinkage, row[..j]);
+            var row = Row(h, columns, j, j + 1);
+            TensorPrimitives.Multiply(row[..j], (float)(1 - shrinkage), row[..j]);
             // 1 % more on the diagonal: a matrix of few tokens has no full rank.
-            row[j] = Math.Max(row[j] * 1.01, floor);
+            row[j] = Math.Max(row[j] * 1.01f, floor);
         }
-        Factorise(moments, columns, parallel);
-        var factor = new float[columns * columns];
-        for (var j = 0; j < columns; j++)
-        {
-            for (var i = 0; i <= j; i++) factor[j * columns + i] = (float)moments[j * columns + i];
-            diagonal[j] = factor[j * columns + j] * factor[j * columns + j];
-        }
-        return new ErrorMetric(original, diagonal, factor);
+        Factorise(h, columns, parallel);
+        for (var j = 0; j < columns; j++) diagonal[j] = h[(nint)j * columns + j] * h[(nint)j * columns + j];
+        return new ErrorMetric(original, diagonal, moments);
     }
+
+    public void Dispose() => _factor?.Dispose();
+
+    private static Span<float> Row(float* h, int columns, int row, int count) => new(h + (nint)row * columns, count);
 
     private static float Floor(ReadOnlySpan<float> moments)
     {
@@ -86,17 +88,17 @@ internal sealed class ErrorMetric
     }
 
     /// <summary>In place and from the last row up: H = Lᵀ · L. Rows above a panel of finished rows are updated for all of it at once.</summary>
-    private static void Factorise(double[] h, int n, IParallelRunner parallel)
+    private static void Factorise(float* h, int n, IParallelRunner parallel)
     {
         for (var end = n; end > 0; end -= PanelRows)
         {
             var begin = Math.Max(0, end - PanelRows);
             for (var j = end - 1; j >= begin; j--)
             {
-                var row = h.AsSpan(j * n, j + 1);
-                for (var k = j + 1; k < end; k++) Subtract(h.AsSpan(k * n, j + 1), h[k * n + j], row);
+                var row = Row(h, n, j, j + 1);
+                for (var k = j + 1; k < end; k++) Subtract(Row(h, n, k, j + 1), h[(nint)k * n + j], row);
                 if (!(row[j] > 0)) throw new InvalidOperationException("The second moments are not positive definite.");
-                var pivot = Math.Sqrt(row[j]);
+                var pivot = MathF.Sqrt(row[j]);
                 TensorPrimitives.Divide(row, pivot, row);
             }
             var (first, last) = (begin, end);
@@ -107,29 +109,28 @@ internal sealed class ErrorMetric
             });
         }
 
-        static void Subtract(ReadOnlySpan<double> row, double factor, Span<double> target) => TensorPrimitives.MultiplyAdd(row, -factor, target, target);
+        static void Subtract(ReadOnlySpan<float> row, float factor, Span<float> target) => TensorPrimitives.MultiplyAdd(row, -factor, target, target);
     }
 
-    private static void Eliminate(double[] h, int n, int i, int first, int last)
+    private static void Eliminate(float* h, int n, int i, int first, int last)
     {
-        ref var origin = ref MemoryMarshal.GetArrayDataReference(h);
-        var target = (nuint)(i * n);
+        var target = h + (nint)i * n;
         var c = 0;
-        for (; c + 8 <= i + 1; c += 8)
+        for (; c + 16 <= i + 1; c += 16)
         {
-            var sum = Vector512.LoadUnsafe(ref origin, target + (nuint)c);
+            var sum = Vector512.Load(target + c);
             for (var k = first; k < last; k++)
             {
-                var row = (nuint)(k * n);
-                sum = Vector512.FusedMultiplyAdd(Vector512.Create(-h[k * n + i]), Vector512.LoadUnsafe(ref origin, row + (nuint)c), sum);
+                var row = h + (nint)k * n;
+                sum = Vector512.FusedMultiplyAdd(Vector512.Create(-row[i]), Vector512.Load(row + c), sum);
             }
-            sum.StoreUnsafe(ref origin, target + (nuint)c);
+            sum.Store(target + c);
         }
         for (; c <= i; c++)
         {
-            var sum = h[i * n + c];
-            for (var k = first; k < last; k++) sum = Math.FusedMultiplyAdd(-h[k * n + i], h[k * n + c], sum);
-            h[i * n + c] = sum;
+            var sum = target[c];
+            for (var k = first; k < last; k++) sum = MathF.FusedMultiplyAdd(-h[(nint)k * n + i], h[(nint)k * n + c], sum);
+            target[c] = sum;
         }
     }
 }

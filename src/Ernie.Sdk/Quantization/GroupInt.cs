@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Runtime.Intrinsics;
 
 namespace Ernie.Sdk.Quantization;
@@ -23,15 +24,17 @@ internal static unsafe class GroupInt
         var rows = weights.Length / columns;
         var groups = (columns + format.Group - 1) / format.Group;
         var range = format.Kind == WeightKind.Int4 ? new IntRange(-8, 7) : new IntRange(-127, 127);
-        // [columns, 16]: what is to be rounded, and what rounding did to it.
-        var wanted = new float[columns * Lanes];
-        var errors = new float[columns * Lanes];
+        // [columns, 16]: what is to be rounded, and what rounding did to it. Rented: a matrix has hundreds of panels.
+        var wanted = ArrayPool<float>.Shared.Rent(columns * Lanes);
+        var errors = ArrayPool<float>.Shared.Rent(columns * Lanes);
+        if (rows < Lanes) wanted.AsSpan(0, columns * Lanes).Clear();
         for (var r = 0; r < rows; r++)
         {
             for (var k = 0; k < columns; k++) wanted[k * Lanes + r] = weights[r * columns + k];
         }
-        fixed (float* target = wanted, error = errors, importance = metric.Importance, factor = metric.Factor)
+        fixed (float* target = wanted, error = errors, importance = metric.Importance)
         {
+            var factor = metric.Factor;
             var feedback = new FeedbackErrors(factor, error, columns);
             var sums = stackalloc float[Lanes * 128];
             var laneScales = stackalloc float[Lanes];
@@ -77,6 +80,9 @@ internal static unsafe class GroupInt
                 }
             }
         }
+        GC.KeepAlive(metric);
+        ArrayPool<float>.Shared.Return(wanted);
+        ArrayPool<float>.Shared.Return(errors);
     }
 
     /// <summary>w = codes · scale, [columns] of one row.</summary>

@@ -1,3 +1,5 @@
+using System.Buffers;
+
 namespace Ernie.Sdk.Quantization;
 
 /// <summary>Turns float weights into panels. Thread-safe; the same weights give the same bytes on every machine.</summary>
@@ -39,12 +41,13 @@ internal static class MatrixQuantizer
             PanelPacker.PackWint2(layout, Wint2Rows.Stride, encoded.Codes, encoded.GroupScales, codeScales, zeroPoints, encoded.SuperScales.AsSpan(0, count), panel);
             return;
         }
-        var codes = new sbyte[rows.Length];
+        var rented = ArrayPool<sbyte>.Shared.Rent(rows.Length);
+        var codes = rented.AsSpan(0, rows.Length);
         var scales = new float[count * (int)layout.GroupCount];
         if (format.Group == 0)
         {
             for (var r = 0; r < count; r++)
-                scales[r] = Kernels.BFloat16.ToSingle(ChannelInt.Quantise(rows.Slice(r * columns, columns), format.Kind == WeightKind.Int8 ? ChannelInt.Largest8 : ChannelInt.Largest4, codes.AsSpan(r * columns, columns)));
+                scales[r] = Kernels.BFloat16.ToSingle(ChannelInt.Quantise(rows.Slice(r * columns, columns), format.Kind == WeightKind.Int8 ? ChannelInt.Largest8 : ChannelInt.Largest4, codes.Slice(r * columns, columns)));
         }
         else
         {
@@ -55,5 +58,6 @@ internal static class MatrixQuantizer
             GroupInt.Quantize(format, rows, metric, codes, scales);
         }
         PanelPacker.Pack(layout, codes, scales, panel);
+        ArrayPool<sbyte>.Shared.Return(rented);
     }
 }

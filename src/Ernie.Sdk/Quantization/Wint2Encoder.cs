@@ -117,8 +117,9 @@ internal sealed unsafe class Wint2Encoder
         Span<float> steps = stackalloc float[Lanes];
         Span<int> nibbles = stackalloc int[Lanes];
         result.GroupScales.AsSpan().Clear();
-        fixed (float* weights = scratch.Weights, errors = scratch.Errors, factor = _metric.Factor, norms = _norms, moments = _moments, points = s_points)
+        fixed (float* weights = scratch.Weights, errors = scratch.Errors, norms = _norms, moments = _moments, points = s_points)
         {
+            var factor = _metric.Factor;
             var correction = new FeedbackErrors(factor, errors, columns);
             for (var g = 0; g < columns / Wint2.GroupSize; g++)
             {
@@ -182,17 +183,18 @@ internal sealed unsafe class Wint2Encoder
         m.Clear();
         for (var i = 0; i < 4; i++)
         {
-            if (_metric.Factor is not { } factor)
+            if (!_metric.HasFeedback)
             {
                 m[5 * i] = _metric.Importance[4 * unit + i];
                 continue;
             }
+            var factor = _metric.Factor;
             for (var j = 0; j < 4; j++)
             {
                 for (var k = Math.Max(i, j); k < 4; k++)
                 {
-                    var row = (4 * unit + k) * _metric.Columns + 4 * unit;
-                    m[4 * i + j] += factor[row + i] * factor[row + j];
+                    var row = factor + (nint)(4 * unit + k) * _metric.Columns + 4 * unit;
+                    m[4 * i + j] += row[i] * row[j];
                 }
             }
         }

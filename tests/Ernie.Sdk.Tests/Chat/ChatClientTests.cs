@@ -176,11 +176,13 @@ public sealed class ChatClientTests : IAsyncLifetime
         await RefusesAsync(new() { ResponseFormat = ChatResponseFormat.Json }, "ResponseFormat");
         await RefusesAsync(new() { Tools = [AIFunctionFactory.Create(static () => 1, "one")] }, "Tools");
         await RefusesAsync(new() { ConversationId = "c" }, "ConversationId");
-        await RefusesAsync(new() { Reasoning = new ReasoningOptions() }, "Reasoning");
+        await RefusesAsync(new() { Reasoning = new() { Effort = ReasoningEffort.High } }, "Reasoning");
+        await RefusesAsync(new() { ToolMode = ChatToolMode.RequireAny }, "ToolMode");
+        await RefusesAsync(new() { AdditionalProperties = new() { ["logprobs"] = true } }, "AdditionalProperties");
         await Assert.ThrowsAsync<ArgumentException>(() => _client.GetResponseAsync(Question, new() { ModelId = "another" }, Token));
         await Assert.ThrowsAsync<NotSupportedException>(() => _client.GetResponseAsync([new ChatMessage(ChatRole.Tool, "x")], cancellationToken: Token));
         await Assert.ThrowsAsync<NotSupportedException>(() => _client.GetResponseAsync([new ChatMessage(ChatRole.User, [new DataContent(new byte[] { 1 }, "image/png")])], cancellationToken: Token));
-        var fine = new ChatOptions { MaxOutputTokens = 1, ResponseFormat = ChatResponseFormat.Text, ToolMode = ChatToolMode.None, Tools = [AIFunctionFactory.Create(static () => 1, "one")], ModelId = "ernie-tiny-moe", AllowBackgroundResponses = true };
+        var fine = new ChatOptions { MaxOutputTokens = 1, ResponseFormat = ChatResponseFormat.Text, ToolMode = ChatToolMode.None, Tools = [AIFunctionFactory.Create(static () => 1, "one")], ModelId = "ernie-tiny-moe", AllowBackgroundResponses = true, Reasoning = new() { Effort = ReasoningEffort.None, Output = ReasoningOutput.Full } };
         Assert.NotNull((await _client.GetResponseAsync(Question, fine, Token)).Usage);
 
         async Task RefusesAsync(ChatOptions options, string name) => Assert.Contains($"ChatOptions.{name}", (await Assert.ThrowsAsync<NotSupportedException>(() => _client.GetResponseAsync(Question, options, Token))).Message, StringComparison.Ordinal);
@@ -264,10 +266,30 @@ public sealed class ChatClientTests : IAsyncLifetime
         using var client = model.AsChatClient();
         ChatMessage[] messages = [new(ChatRole.User, string.Concat(Enumerable.Repeat("late fee ", 100)))];
         var count = await model.CountTokensAsync(messages, cancellationToken: Token);
-        var e = await Assert.ThrowsAsync<ArgumentException>(() => client.GetResponseAsync(messages, cancellationToken: Token));
+        var e = await Assert.ThrowsAsync<ErnieContextOverflowException>(() => client.GetResponseAsync(messages, cancellationToken: Token));
         Assert.Contains($"{count} tokens", e.Message, StringComparison.Ordinal);
         Assert.Contains("at most 63", e.Message, StringComparison.Ordinal);
         Assert.Equal(ChatFinishReason.Length, (await client.GetResponseAsync(Question, Endless(), Token)).FinishReason);
+    }
+
+    [Fact]
+    public async Task AModelsOwnTemplate_IsUsed_UnlessAnotherIsAskedFor()
+    {
+        using var folder = new TemporaryFolder();
+        foreach (var file in Directory.GetFiles(await TinyModel.ExportedAsync())) File.Copy(file, folder.File(Path.GetFileName(file)));
+        const string Source = "{{ cls_token }}{% for m in messages %}{{ m.role | title }}: {{ m.content }}\n{% endfor %}{{ tools | tojson }}Assistant: ";
+        await File.WriteAllTextAsync(folder.File("chat_template.jinja"), Source, Token);
+        ChatMessage[] messages = [new(ChatRole.System, "a"), new(ChatRole.User, "b</s>")];
+        foreach (var (template, expected) in new[] { (ErnieChatTemplate.Auto, "<|begin_of_sentence|>System: a\nUser: b</s>\nnullAssistant: "), (ErnieChatTemplate.Standard, "<|begin_of_sentence|>a\nUser: b</s>\nAssistant: ") })
+        {
+            await using var model = await ErnieModel.LoadAsync(folder.Path, new() { ChatTemplate = template, KvCacheBytes = 64 << 20 }, cancellationToken: Token);
+            var client = (ErnieChatClient)model.AsChatClient();
+            var prompt = client.Encode(client.Request(messages, null));
+            Assert.Equal(expected, model.Tokenizer!.Decode(prompt, skipSpecialTokens: false));
+            Assert.Single(prompt, model.Tokenizer.IsSpecial);
+        }
+        await File.WriteAllTextAsync(folder.File("chat_template.jinja"), "{% include 'x' %}", Token);
+        Assert.Contains("include", (await Assert.ThrowsAsync<NotSupportedException>(() => ErnieModel.LoadAsync(folder.Path, cancellationToken: Token))).Message, StringComparison.Ordinal);
     }
 
     [Fact]

@@ -60,7 +60,7 @@ public sealed class ExportCommandTests
         var model = (await CommandRun.Async("inspect", folder.File("model"))).Succeeded();
         foreach (var run in new[] { checkpoint, model }) Assert.Contains("2 layers, hidden 32, vocabulary 64", run.Out, StringComparison.Ordinal);
         Assert.Contains("-PT", checkpoint.Out, StringComparison.Ordinal);
-        Assert.Contains("experts bf16", model.Out, StringComparison.Ordinal);
+        Assert.Contains("experts int4/128, dense int4/128, embedding bf16, head int4/128", model.Out, StringComparison.Ordinal);
     }
 
     [Fact]

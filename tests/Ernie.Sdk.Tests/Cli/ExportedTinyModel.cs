@@ -1,6 +1,6 @@
 namespace Ernie.Sdk.Tests.Cli;
 
-/// <summary>The committed tiny model, exported once for all tests of a class.</summary>
+/// <summary>The committed tiny model, exported as bf16 once for all tests of a class.</summary>
 public sealed class ExportedTinyModel : IAsyncLifetime
 {
     private readonly TemporaryFolder _folder = new();
@@ -9,7 +9,7 @@ public sealed class ExportedTinyModel : IAsyncLifetime
 
     public string Model => _folder.File("tiny");
 
-    public async ValueTask InitializeAsync() => (await CommandRun.Async("export", Checkpoint, Model)).Succeeded();
+    public async ValueTask InitializeAsync() => (await CommandRun.Async("export", Checkpoint, Model, "--experts", "bf16", "--dense", "bf16")).Succeeded();
 
     public ValueTask DisposeAsync()
     {

@@ -134,7 +134,7 @@ public sealed class InferenceEngineTests
     {
         using var model = await TinyModel.LoadAsync(static options => options.ContextLength = 300);
         Assert.Equal(300, model.ContextLength);
-        var error = await Assert.ThrowsAsync<ArgumentException>(() => model.GenerateAsync(new int[300], cancellationToken: s_none).ToListAsync(s_none).AsTask());
+        ArgumentException error = await Assert.ThrowsAsync<ErnieContextOverflowException>(() => model.GenerateAsync(new int[300], cancellationToken: s_none).ToListAsync(s_none).AsTask());
         Assert.Contains("300 tokens", error.Message);
         Assert.Contains("at most 299", error.Message);
         error = await Assert.ThrowsAsync<ArgumentException>(() => model.ScoreAsync(new int[301], static (_, _) => { }, s_none));

@@ -172,7 +172,7 @@ public sealed class LifecycleTests(ITestOutputHelper output)
         var e = await Assert.ThrowsAnyAsync<OperationCanceledException>(() => ErnieModel.LoadAsync(export.Folder, null, null, cancelled.Token));
         Assert.Equal(cancelled.Token, e.CancellationToken);
         using var late = new CancellationTokenSource();
-        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => ErnieModel.LoadAsync(export.Folder, new() { KvCacheBytes = 4 << 20 }, new DirectProgress(_ => late.Cancel()), late.Token));
+        await Assert.ThrowsAnyAsync<OperationCanceledException>(() => ErnieModel.LoadAsync(export.Folder, new() { KvCacheBytes = 4 << 20 }, new DirectProgress<ErnieProgress>(_ => late.Cancel()), late.Token));
     }
 
     [Fact]

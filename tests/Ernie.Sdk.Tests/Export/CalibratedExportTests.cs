@@ -77,7 +77,7 @@ public sealed class CalibratedExportTests(ITestOutputHelper output)
         var options = new ErnieExportOptions { Experts = ErniePrecision.Int2, Dense = ErniePrecision.Int4 };
         await ErnieExporter.ExportAsync(TinyModel.Checkpoint, folder.File("whole"), options, cancellationToken: Token);
         using var stop = new CancellationTokenSource();
-        var progress = new DirectProgress(report =>
+        var progress = new DirectProgress<ErnieProgress>(report =>
         {
             // In the middle of the experts of layer 2.
             if (report.Stage.Contains("layers.2.mlp.experts.down", StringComparison.Ordinal)) stop.Cancel();
@@ -93,7 +93,7 @@ public sealed class CalibratedExportTests(ITestOutputHelper output)
     {
         using var folder = new TemporaryFolder();
         new TinyCheckpoint { Hidden = 128, Experts = 4, ExpertIntermediate = 128, Layers = 2, Vocabulary = 101 }.Write(folder.File("checkpoint"));
-        var options = new ErnieExportOptions { Experts = ErniePrecision.Int2 };
+        var options = new ErnieExportOptions { Experts = ErniePrecision.Int2, Dense = ErniePrecision.BFloat16 };
         var e = await Assert.ThrowsAsync<InvalidDataException>(() => ErnieExporter.ExportAsync(folder.File("checkpoint"), folder.File("model"), options, cancellationToken: Token));
         Assert.Contains("int2 needs calibration", e.Message, StringComparison.Ordinal);
         // Ids need no tokenizer.

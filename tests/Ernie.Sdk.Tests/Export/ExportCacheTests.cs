@@ -14,7 +14,7 @@ public sealed class ExportCacheTests
     public async Task ADamagedEntry_IsMadeAgain(string file, bool delete)
     {
         using var cache = new TemporaryFolder();
-        var options = new ErnieModelOptions { CacheDirectory = cache.Path };
+        var options = new ErnieModelOptions { CacheDirectory = cache.Path, Export = ExportAs.BFloat16 };
         string entry;
         using (var model = await ErnieModel.LoadAsync(TinyModel.Checkpoint, options, cancellationToken: Token)) entry = model.Path;
         var path = Path.Combine(entry, file);
@@ -23,6 +23,27 @@ public sealed class ExportCacheTests
         using var again = await ErnieModel.LoadAsync(TinyModel.Checkpoint, options, cancellationToken: Token);
         Assert.Equal(entry, again.Path);
         await ErnieExporter.VerifyAsync(entry, cancellationToken: Token);
+    }
+
+    [Fact]
+    public async Task WhateverChangesTheModel_HasAnEntryOfItsOwn()
+    {
+        using var folder = new TemporaryFolder();
+        new TinyCheckpoint { Hidden = 128, Experts = 4, ExpertIntermediate = 128, Layers = 3, Vocabulary = 101 }.Write(folder.File("checkpoint"));
+        using CalibrationIds first = new(101, seed: 1), second = new(101, seed: 2);
+        ErnieExportOptions[] all =
+        [
+            ExportAs.BFloat16, new(), new() { GroupSize = 32 }, new() { CalibrationFile = first.Path }, new() { CalibrationFile = second.Path },
+            new() { Experts = ErniePrecision.Int2, CalibrationFile = first.Path }, new() { Experts = ErniePrecision.Int2, CalibrationFile = first.Path, Int4Layers = [1] },
+            new() { Experts = ErniePrecision.Int2, CalibrationFile = first.Path, Int4Layers = [2] },
+        ];
+        var entries = new HashSet<string>();
+        foreach (var options in all)
+        {
+            using var model = await ErnieModel.LoadAsync(folder.File("checkpoint"), new() { CacheDirectory = folder.File("cache"), KvCacheBytes = 4 << 20, Export = options }, cancellationToken: Token);
+            Assert.True(entries.Add(model.Path), model.Path);
+        }
+        Assert.Equal(all.Length, Directory.GetDirectories(folder.File("cache")).Length);
     }
 
     [Fact]

@@ -12,21 +12,25 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
 {
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
-    [Fact]
-    public async Task Cancelled_AtEveryReport_LeavesNothing()
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Cancelled_AtEveryReport_LeavesNothing(bool calibrate)
     {
         using var export = new SmallExport(); // makes the checkpoint
         using var folder = new TemporaryFolder();
+        using var ids = new CalibrationIds(SmallExport.Shape.Vocabulary);
         var target = folder.File("out");
+        var options = calibrate ? new ErnieExportOptions { CalibrationFile = ids.Path } : ExportAs.BFloat16;
         for (var stop = 1; ; stop++)
         {
             using var cancellation = new CancellationTokenSource();
             var reports = 0;
-            var progress = new DirectProgress(_ =>
+            var progress = new DirectProgress<ErnieProgress>(_ =>
             {
                 if (++reports == stop) cancellation.Cancel();
             });
-            var e = await Record.ExceptionAsync(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, null, progress, cancellation.Token));
+            var e = await Record.ExceptionAsync(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, options, progress, cancellation.Token));
             if (reports < stop)
             {
                 Assert.Null(e);
@@ -45,7 +49,7 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
     {
         using var export = new SmallExport();
         using var folder = new TemporaryFolder();
-        await Assert.ThrowsAsync<FormatException>(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, folder.File("out"), null, new DirectProgress(static _ => throw new FormatException()), Token));
+        await Assert.ThrowsAsync<FormatException>(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, folder.File("out"), ExportAs.BFloat16, new DirectProgress<ErnieProgress>(static _ => throw new FormatException()), Token));
         Assert.Empty(Directory.EnumerateFileSystemEntries(folder.Path));
     }
 
@@ -67,7 +71,7 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
         await Assert.ThrowsAsync<DirectoryNotFoundException>(() => ErnieModel.LoadAsync(target, cancellationToken: Token));
         await Assert.ThrowsAsync<InvalidDataException>(() => ErnieModel.LoadAsync($"{target}.exporting", cancellationToken: Token));
 
-        await ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, cancellationToken: Token);
+        await ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, ExportAs.BFloat16, cancellationToken: Token);
         Assert.Equal([target], Directory.EnumerateFileSystemEntries(folder.Path));
         await ErnieExporter.VerifyAsync(target, cancellationToken: Token);
     }
@@ -78,7 +82,7 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
         using var export = new SmallExport();
         using var disk = new TemporaryMount("2m");
         var target = Path.Combine(disk.Path, "out");
-        var e = await Assert.ThrowsAsync<IOException>(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, cancellationToken: Token));
+        var e = await Assert.ThrowsAsync<IOException>(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, ExportAs.BFloat16, cancellationToken: Token));
         Assert.Contains(target, e.Message, StringComparison.Ordinal);
         Assert.Contains("Free some space", e.Message, StringComparison.Ordinal);
         Assert.Empty(Directory.EnumerateFileSystemEntries(disk.Path));
@@ -91,12 +95,12 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
         using var disk = new TemporaryMount("70m");
         var target = Path.Combine(disk.Path, "out");
         var filler = Path.Combine(disk.Path, "filler");
-        var progress = new DirectProgress(report =>
+        var progress = new DirectProgress<ErnieProgress>(report =>
         {
             // Weights are written; another program takes the rest.
             if (report.BytesDone == report.BytesTotal && report.Stage == "weights") Fill(filler);
         });
-        var e = await Assert.ThrowsAsync<IOException>(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, null, progress, Token));
+        var e = await Assert.ThrowsAsync<IOException>(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, ExportAs.BFloat16, progress, Token));
         output.WriteLine(e.Message);
         Assert.Contains(ModelManifest.ModelFile, e.Message, StringComparison.Ordinal);
         Assert.Contains("free some space", e.Message, StringComparison.Ordinal);
@@ -130,7 +134,7 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
         Assert.Equal(2, Directory.EnumerateFileSystemEntries(folder.Path).Count());
 
         Directory.CreateDirectory(folder.File("empty"));
-        await ErnieExporter.ExportAsync(SmallExport.Checkpoint, folder.File("empty") + Path.DirectorySeparatorChar, cancellationToken: Token);
+        await ErnieExporter.ExportAsync(SmallExport.Checkpoint, folder.File("empty") + Path.DirectorySeparatorChar, ExportAs.BFloat16, cancellationToken: Token);
         await ErnieExporter.VerifyAsync(folder.File("empty"), cancellationToken: Token);
         File.WriteAllText(folder.File("blocked.exporting"), "mine");
         Assert.Contains("blocked.exporting", (await FailsAsync(folder.File("blocked"))).Message, StringComparison.Ordinal);
@@ -159,8 +163,8 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
         using var folder = new TemporaryFolder();
         var target = folder.File("out");
         Exception? second = null;
-        var progress = new DirectProgress(_ => second ??= Record.Exception(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, cancellationToken: Token).GetAwaiter().GetResult()));
-        await ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, null, progress, Token);
+        var progress = new DirectProgress<ErnieProgress>(_ => second ??= Record.Exception(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, ExportAs.BFloat16, cancellationToken: Token).GetAwaiter().GetResult()));
+        await ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, ExportAs.BFloat16, progress, Token);
         Assert.IsType<ExportInProgressException>(second);
         Assert.Equal([target], Directory.EnumerateFileSystemEntries(folder.Path));
         await ErnieExporter.VerifyAsync(target, cancellationToken: Token);
@@ -174,7 +178,7 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
         for (var round = 0; round < 10; round++)
         {
             var target = folder.File($"out{round}");
-            var results = await Task.WhenAll(Enumerable.Range(0, 6).Select(_ => Record.ExceptionAsync(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, cancellationToken: Token)).AsTask()));
+            var results = await Task.WhenAll(Enumerable.Range(0, 6).Select(_ => Record.ExceptionAsync(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, ExportAs.BFloat16, cancellationToken: Token)).AsTask()));
             Assert.Single(results, static e => e is null);
             Assert.All(results, static e => Assert.True(e is null or IOException, $"{e}"));
             await ErnieExporter.VerifyAsync(target, cancellationToken: Token);
@@ -202,7 +206,7 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
         var before = await AnswerAsync(model);
         Assert.Contains("is not empty", (await FailsAsync(export.Folder)).Message, StringComparison.Ordinal);
         Directory.Delete(export.Folder, recursive: true);
-        await ErnieExporter.ExportAsync(SmallExport.Checkpoint, export.Folder, cancellationToken: Token);
+        await ErnieExporter.ExportAsync(SmallExport.Checkpoint, export.Folder, ExportAs.BFloat16, cancellationToken: Token);
         using var next = await export.LoadAsync();
         Assert.Equal(before, await AnswerAsync(model));
         Assert.Equal(before, await AnswerAsync(next));
@@ -234,19 +238,21 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
     }
 
     [Theory]
-    [InlineData(float.NaN)]
-    [InlineData(float.PositiveInfinity)]
-    [InlineData(float.NegativeInfinity)]
-    public async Task ANonFiniteWeight_IsNamedByTensorRowAndColumn(float value)
+    [InlineData(float.NaN, false)]
+    [InlineData(float.PositiveInfinity, true)]
+    [InlineData(float.NegativeInfinity, false)]
+    public async Task ANonFiniteWeight_IsNamedByTensorRowAndColumn(float value, bool calibrate)
     {
         using var folder = new TemporaryFolder();
+        using var ids = new CalibrationIds(SmallExport.Shape.Vocabulary);
+        var options = calibrate ? new ErnieExportOptions { CalibrationFile = ids.Path } : ExportAs.BFloat16;
         const string Name = "model.layers.1.self_attn.o_proj.weight";
         SmallExport.Shape.Write(folder.File("checkpoint"), null, tensors =>
         {
             var tensor = tensors.Single(static t => t.Name == Name);
             BinaryPrimitives.WriteUInt16LittleEndian(tensor.Data.AsSpan(2 * (7 * (int)tensor.Shape[1] + 5)), (ushort)(BitConverter.SingleToUInt32Bits(value) >> 16));
         });
-        var e = await Assert.ThrowsAsync<InvalidDataException>(() => ErnieExporter.ExportAsync(folder.File("checkpoint"), folder.File("out"), cancellationToken: Token));
+        var e = await Assert.ThrowsAsync<InvalidDataException>(() => ErnieExporter.ExportAsync(folder.File("checkpoint"), folder.File("out"), options, cancellationToken: Token));
         Assert.Contains($"{Name} holds {value} at row 7, column 5", e.Message, StringComparison.Ordinal);
         Assert.Equal([folder.File("checkpoint")], Directory.EnumerateFileSystemEntries(folder.Path));
     }
@@ -272,7 +278,7 @@ public sealed class ExportFaultTests(ITestOutputHelper output)
     private static async Task<List<int>> AnswerAsync(ErnieModel model) =>
         await model.GenerateAsync([1, 2, 3, 4], new() { MaxTokens = 12, Temperature = 0, IgnoreStopTokens = true }, Token).ToListAsync(Token);
 
-    private static Task<IOException> FailsAsync(string target) => Assert.ThrowsAnyAsync<IOException>(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, cancellationToken: Token));
+    private static Task<IOException> FailsAsync(string target) => Assert.ThrowsAnyAsync<IOException>(() => ErnieExporter.ExportAsync(SmallExport.Checkpoint, target, ExportAs.BFloat16, cancellationToken: Token));
 
     private static void Fill(string path)
     {

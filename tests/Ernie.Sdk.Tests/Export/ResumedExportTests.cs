@@ -95,7 +95,7 @@ public sealed class ResumedExportTests(ITestOutputHelper output)
     {
         using var interrupted = await InterruptedAsync(tensors: 12);
         using var cancellation = new CancellationTokenSource();
-        var progress = new DirectProgress(_ => cancellation.Cancel());
+        var progress = new DirectProgress<ErnieProgress>(_ => cancellation.Cancel());
         await Assert.ThrowsAnyAsync<OperationCanceledException>(() => ErnieExporter.ExportAsync(interrupted.Checkpoint, interrupted.Target, interrupted.Options, progress, cancellation.Token));
         Assert.False(Directory.Exists(interrupted.Partial));
     }
@@ -121,7 +121,7 @@ public sealed class ResumedExportTests(ITestOutputHelper output)
         foreach (var file in Directory.EnumerateFiles(TinyModel.Checkpoint)) File.Copy(file, Path.Combine(interrupted.Checkpoint, Path.GetFileName(file)));
         await ErnieExporter.ExportAsync(interrupted.Checkpoint, interrupted.Whole, interrupted.Options, cancellationToken: Token);
         var copied = false;
-        var progress = new DirectProgress(_ =>
+        var progress = new DirectProgress<ErnieProgress>(_ =>
         {
             if (copied || Lines(Path.Combine(interrupted.Partial, ExportJournal.FileName)) <= tensors) return;
             copied = true;
@@ -149,7 +149,7 @@ public sealed class ResumedExportTests(ITestOutputHelper output)
     {
         var all = new HashSet<string>();
         var total = -1L;
-        var progress = new DirectProgress(report =>
+        var progress = new DirectProgress<ErnieProgress>(report =>
         {
             // Leftovers are checked before anything is written, against a total of their own.
             if (report.BytesTotal != total) all.Clear();

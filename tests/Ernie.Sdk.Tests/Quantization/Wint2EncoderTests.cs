@@ -156,7 +156,7 @@ public class Wint2EncoderTests(ITestOutputHelper output)
             }
         });
         fresh = all[tokens..];
-        return ErrorMetric.FromMoments(moments, inputs, 0.1, SerialRunner.Instance);
+        return ErrorMetric.FromMoments(Moments.Of(moments), inputs, 0.1, SerialRunner.Instance);
     }
 
     private static double RelativeError(float[] weights, ErrorMetric metric, out float[] decoded)

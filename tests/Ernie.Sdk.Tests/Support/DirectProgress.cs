@@ -1,7 +1,7 @@
 namespace Ernie.Sdk.Tests.Support;
 
 /// <summary>Tells on the reporting thread, at once.</summary>
-internal sealed class DirectProgress(Action<ErnieProgress> report) : IProgress<ErnieProgress>
+internal sealed class DirectProgress<T>(Action<T> report) : IProgress<T>
 {
-    public void Report(ErnieProgress value) => report(value);
+    public void Report(T value) => report(value);
 }

@@ -64,7 +64,7 @@ internal sealed class SmallExport : IDisposable
         foreach (var name in new[] { "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json" })
             System.IO.File.Copy(Path.Combine(TinyModel.Checkpoint, name), Path.Combine(Checkpoint, name));
         var folder = s_home.File("exported");
-        ErnieExporter.ExportAsync(Checkpoint, folder).GetAwaiter().GetResult();
+        ErnieExporter.ExportAsync(Checkpoint, folder, ExportAs.BFloat16).GetAwaiter().GetResult();
         return folder;
     }
 }

@@ -1,4 +1,4 @@
-namespace Ernie.Sdk.Chat;
+namespace Ernie.Sdk.Chat.Templates;
 
 /// <summary>
 /// A message as chat templates know it. Roles are <c>system</c>, <c>user</c>, <c>assistant</c> and <c>tool</c>; others are dropped.

@@ -4,7 +4,7 @@ using System.Runtime.InteropServices;
 using System.Text;
 using System.Text.Json;
 
-namespace Ernie.Sdk.Chat;
+namespace Ernie.Sdk.Chat.Templates;
 
 /// <summary>JSON text as Python's <c>json.dumps(value, ensure_ascii=False)</c> prints it, which is what the models were trained on.</summary>
 internal static class PythonJson
@@ -62,9 +62,15 @@ internal static class PythonJson
         return $"{sign}{digits[0]}{fraction}e{(power < 0 ? '-' : '+')}{Math.Abs(power).ToString("00", CultureInfo.InvariantCulture)}";
     }
 
-    private static void AppendString(StringBuilder text, ReadOnlySpan<char> value)
+    /// <summary>A JSON string's text. JsonElement refuses an escaped half of a surrogate pair, which Python keeps.</summary>
+    public static string TextOf(JsonElement value) => Unescape(JsonMarshal.GetRawUtf8Value(value)[1..^1]);
+
+    /// <summary>A property's name, read as <see cref="TextOf"/> reads.</summary>
+    public static string NameOf(JsonProperty property) => Unescape(JsonMarshal.GetRawUtf8PropertyName(property));
+
+    /// <summary>Writes what stands between the quotes of a JSON string.</summary>
+    public static void AppendEscaped(StringBuilder text, ReadOnlySpan<char> value, bool ensureAscii = false)
     {
-        text.Append('"');
         foreach (var c in value)
         {
             switch (c)
@@ -76,10 +82,16 @@ internal static class PythonJson
                 case '\t': text.Append("\\t"); break;
                 case '\b': text.Append("\\b"); break;
                 case '\f': text.Append("\\f"); break;
-                case < ' ': text.Append("\\u").Append(((int)c).ToString("x4", CultureInfo.InvariantCulture)); break;
+                case < ' ' or >= '\x7f' when c < ' ' || ensureAscii: text.Append("\\u").Append(((int)c).ToString("x4", CultureInfo.InvariantCulture)); break;
                 default: text.Append(c); break;
             }
         }
+    }
+
+    private static void AppendString(StringBuilder text, string value)
+    {
+        text.Append('"');
+        AppendEscaped(text, value);
         text.Append('"');
     }
 
@@ -100,7 +112,7 @@ internal static class PythonJson
                 }
                 text.Append(']');
                 break;
-            case JsonValueKind.String: AppendString(text, Unescape(JsonMarshal.GetRawUtf8Value(value)[1..^1])); break;
+            case JsonValueKind.String: AppendString(text, TextOf(value)); break;
             case JsonValueKind.Number: text.Append(Number(value.GetRawText())); break;
             case JsonValueKind.True: text.Append("true"); break;
             case JsonValueKind.False: text.Append("false"); break;
@@ -116,7 +128,7 @@ internal static class PythonJson
         var members = new Dictionary<string, JsonElement>(StringComparer.Ordinal);
         foreach (var property in value.EnumerateObject())
         {
-            var name = Unescape(JsonMarshal.GetRawUtf8PropertyName(property));
+            var name = NameOf(property);
             if (!members.ContainsKey(name)) order.Add(name);
             members[name] = property.Value;
         }
@@ -132,7 +144,6 @@ internal static class PythonJson
         text.Append('}');
     }
 
-    /// <summary>JsonElement refuses an escaped half of a surrogate pair, which Python keeps; so the raw text is read here.</summary>
     private static string Unescape(ReadOnlySpan<byte> raw)
     {
         var escaped = Encoding.UTF8.GetString(raw);

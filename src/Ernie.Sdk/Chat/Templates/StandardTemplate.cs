@@ -1,11 +1,13 @@
 using System.Text.Json;
 
-namespace Ernie.Sdk.Chat;
+namespace Ernie.Sdk.Chat.Templates;
 
 /// <summary>The format of the models that do not think (0.3B, 21B-A3B, 300B-A47B): lines of User and Assistant. Exact.</summary>
 internal sealed class StandardTemplate(string begin = ChatTemplate.SentenceBegin, string end = ChatTemplate.SentenceEnd) : ChatTemplate
 {
     public override bool IsThinking => false;
+
+    public override bool TakesTools => false;
 
     public override PromptText Render(IReadOnlyList<TemplateMessage> messages, IReadOnlyList<JsonElement>? tools = null, bool addGenerationPrompt = true)
     {

@@ -1,8 +1,8 @@
 using System.Text.Json;
-using Ernie.Sdk.Chat;
+using Ernie.Sdk.Chat.Templates;
 using Ernie.Sdk.Tests.Tokenization;
 
-namespace Ernie.Sdk.Tests.Chat;
+namespace Ernie.Sdk.Tests.Chat.Templates;
 
 public sealed class ChatTemplateTests
 {
@@ -136,9 +136,65 @@ public sealed class ChatTemplateTests
         Assert.True(ChatTemplate.For(folder.Path, ErnieTokenizer.Load(folder.Path)).IsThinking);
         Assert.Equal([2, 301], ChatTemplate.StopTokenIds(ErnieTokenizer.Load(folder.Path)));
 
-        File.WriteAllText(folder.File("tokenizer_config.json"), """{"cls_token": "<|im_start|>", "sep_token": "<|im_end|>", "chat_template": "User: "}""");
+        File.WriteAllText(folder.File("tokenizer_config.json"), """{"cls_token": "<|im_start|>", "sep_token": "<|im_end|>", "chat_template": "{{ cls_token }}{% for m in messages %}Assistant: {{ m.content }}{{ sep_token }}{% endfor %}{% if add_generation_prompt %}Assistant: {% endif %}"}""");
         var own = ChatTemplate.For(folder.Path, ErnieTokenizer.Load(folder.Path));
         Assert.Equal("<|im_start|>Assistant: a<|im_end|>Assistant: ", own.Render([new("assistant", "a")]).Text);
+    }
+
+    [Fact]
+    public void ACheckpointsOwnTemplate_RendersAsTheBuiltInOne()
+    {
+        var templates = Path.Combine(Path.GetDirectoryName(SharedData.Path("chat", "render.jsonl"))!, "templates");
+        var own = new[] { ("ernie-4.5.jinja", false), ("ernie-4.5-thinking.reconstruction.jinja", true) }.ToDictionary(static t => t.Item1, t =>
+        {
+            using var folder = new TemporaryFolder();
+            File.Copy(Path.Combine(templates, t.Item1), folder.File("chat_template.jinja"));
+            var template = ChatTemplate.For(folder.Path, Tokenizers.Tiny);
+            Assert.IsType<JinjaTemplate>(template);
+            Assert.Equal((t.Item2, t.Item2), (template.IsThinking, template.TakesTools));
+            return template;
+        });
+        var rendered = 0;
+        foreach (var line in File.ReadLines(SharedData.Path("chat", "render.jsonl")))
+        {
+            var row = JsonDocument.Parse(line).RootElement;
+            if (row.TryGetProperty("error", out _) || row.GetProperty("kwargs").EnumerateObject().Any()) continue;
+            var builtIn = Render(row);
+            var generate = !row.TryGetProperty("add_generation_prompt", out var flag) || flag.GetBoolean();
+            var prompt = own[row.GetProperty("template").GetString()!].Render(Messages(row.GetProperty("messages")), Tools(row), generate);
+            Assert.Equal(builtIn.Text, prompt.Text);
+            Assert.Equal(Tokenizers.Tiny.Encode(builtIn), Tokenizers.Tiny.Encode(prompt));
+            rendered++;
+        }
+        Assert.Equal(96, rendered);
+    }
+
+    [Theory]
+    [InlineData("{% include 'x' %}", typeof(NotSupportedException), "line 2: the tag 'include' is not supported")]
+    [InlineData("{% frob %}", typeof(NotSupportedException), "line 2: the tag 'frob' is unknown")]
+    [InlineData("{{ 1 | frob }}", typeof(NotSupportedException), "line 2: the filter 'frob' is not supported")]
+    [InlineData("{{ 1 is frob }}", typeof(NotSupportedException), "line 2: the test 'frob' is not supported")]
+    [InlineData("{{ 1", typeof(InvalidDataException), "line 2: '}}' is expected, not the end of the template")]
+    [InlineData("{% if 1 %}\n", typeof(InvalidDataException), "line 2: 'if' of line 2 is not closed by 'endif'")]
+    [InlineData("{% endfor %}", typeof(InvalidDataException), "line 2: the tag 'endfor' is unknown or closes nothing")]
+    public void ATemplateThatDoesNotRun_IsRefusedWhenItIsLoaded(string source, Type type, string reason)
+    {
+        using var folder = new TemporaryFolder();
+        File.WriteAllText(folder.File("chat_template.jinja"), "a\n" + source);
+        var e = Assert.Throws(type, () => ChatTemplate.For(folder.Path, Tokenizers.Tiny));
+        Assert.Contains($"chat_template.jinja, {reason}", e.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void WhatATemplateRefuses_IsToldWithItsLine()
+    {
+        using var folder = new TemporaryFolder();
+        File.WriteAllText(folder.File("chat_template.jinja"), "{% for m in messages %}\n{% if m.role == 'tool' %}{{ raise_exception('No tools.') }}{% endif %}{{ m.content }}{% endfor %}");
+        var template = ChatTemplate.For(folder.Path, Tokenizers.Tiny);
+        Assert.Equal("ab", template.Render([new("user", "a"), new("user", "b")]).Text);
+        var e = Assert.Throws<ArgumentException>(() => template.Render([new("tool", "a")]));
+        Assert.Contains("No tools. (", e.Message, StringComparison.Ordinal);
+        Assert.Contains("line 2", e.Message, StringComparison.Ordinal);
     }
 
     [Fact]

@@ -1,6 +1,6 @@
 using System.Text;
 
-namespace Ernie.Sdk.Chat;
+namespace Ernie.Sdk.Chat.Parsing;
 
 /// <summary>Cuts a stream of text before the first stop sequence, holding back what could be the beginning of one.</summary>
 internal sealed class StopSequenceMatcher

@@ -1,6 +1,6 @@
 using System.Text.Json;
 
-namespace Ernie.Sdk.Chat;
+namespace Ernie.Sdk.Chat.Templates;
 
 /// <summary>
 /// The format of 21B-A3B-Thinking, reconstructed from Baidu's training code, as the model's own template was not available. Reasoning is kept in the
@@ -9,6 +9,8 @@ namespace Ernie.Sdk.Chat;
 internal sealed class ThinkingTemplate : ChatTemplate
 {
     public override bool IsThinking => true;
+
+    public override bool TakesTools => true;
 
     public override PromptText Render(IReadOnlyList<TemplateMessage> messages, IReadOnlyList<JsonElement>? tools = null, bool addGenerationPrompt = true)
     {

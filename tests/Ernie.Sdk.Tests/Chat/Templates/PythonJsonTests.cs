@@ -1,8 +1,8 @@
 using CsCheck;
 using System.Text.Json;
-using Ernie.Sdk.Chat;
+using Ernie.Sdk.Chat.Templates;
 
-namespace Ernie.Sdk.Tests.Chat;
+namespace Ernie.Sdk.Tests.Chat.Templates;
 
 public sealed class PythonJsonTests
 {
