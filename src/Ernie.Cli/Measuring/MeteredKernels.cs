@@ -9,6 +9,7 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, IDis
 {
     private readonly Lock _gate = new();
     private readonly ScratchBuffer _selected = new();
+    private readonly BlockSelections _selections = new();
     private readonly Dictionary<nint, bool[]> _touched = [];
     private List<StepTraffic> _steps = [];
     private StepTraffic _step = new();
@@ -50,11 +51,16 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, IDis
 
     public override void Attention(in AttentionArguments arguments, in KernelContext context)
     {
+        var metered = arguments;
+        _selections.Clear();
+        metered.Selections = _selections;
         var started = Stopwatch.GetTimestamp();
-        inner.Attention(arguments, context);
+        inner.Attention(metered, context);
+        var elapsed = Stopwatch.GetElapsedTime(started).TotalSeconds;
+        var selected = _selections.Items.ToLookup(static selection => selection.Sequence);
         lock (_gate)
         {
-            _step.KernelSeconds += Stopwatch.GetElapsedTime(started).TotalSeconds;
+            _step.KernelSeconds += elapsed;
             _step.Tokens = arguments.TokenCount;
             _step.Sequences = arguments.SequenceCount;
             for (var s = 0; s < arguments.SequenceCount; s++)
@@ -62,10 +68,21 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, IDis
                 var (first, end) = (arguments.SequenceStarts[s], arguments.SequenceStarts[s + 1]);
                 if (end == first) continue;
                 if ((arguments.Flags[s] & (int)SequenceFlags.Decode) == 0) _step.IsDecode = false;
-                // Keys and values of all positions up to the last one.
-                var element = arguments.Layout.ElementType == KvElementType.Float32 ? 4 : 2;
-                _step.CacheBytes += 2L * (arguments.Positions[end - 1] + 1) * arguments.KvHeadCount * arguments.HeadDim * element;
-                for (var t = first; t < end; t++) _step.Operations += 4.0 * arguments.HeadCount * arguments.HeadDim * (arguments.Positions[t] + 1);
+                var (positions, layout) = (arguments.Positions[end - 1] + 1, arguments.Layout);
+                var kept = selected[s].ToArray();
+                // Of a decode step the kept blocks and the sums of all; what one head of a prompt leaves out another one reads.
+                if (kept is [{ IsDecode: true }, ..])
+                {
+                    _step.CacheBytes += kept.Sum(static selection => selection.Blocks.Length) * (long)layout.ReadBytes
+                        + (positions + KvBlockLayout.BlockSize - 1L) / KvBlockLayout.BlockSize * arguments.KvHeadCount * arguments.HeadDim * sizeof(float);
+                }
+                else _step.CacheBytes += (long)positions * arguments.KvHeadCount * layout.ReadBytes / KvBlockLayout.BlockSize;
+                // A query head and position: a product with the key and one with the value.
+                var heads = arguments.HeadCount / arguments.KvHeadCount;
+                foreach (var selection in kept)
+                    _step.Operations += 4.0 * arguments.HeadDim * (selection.IsDecode ? heads : selection.TokenCount) * selection.Blocks.Length * KvBlockLayout.BlockSize;
+                var dense = kept.Length == 0 ? end : kept.Min(static selection => selection.FirstToken);
+                for (var t = first; t < dense; t++) _step.Operations += 4.0 * arguments.HeadCount * arguments.HeadDim * (arguments.Positions[t] + 1);
             }
         }
     }

@@ -33,7 +33,7 @@ public sealed class CommandLineTests
     [InlineData("generate")]
     [InlineData("generate x --max-tokens 0")]
     [InlineData("generate x --max-tokens many")]
-    [InlineData("generate x --max-tokens 1 --kv int8")]
+    [InlineData("generate x --max-tokens 1 --kv int4")]
     [InlineData("generate x --max-tokens 1 --kernels none")]
     [InlineData("generate x --max-tokens 1 --threads 0")]
     [InlineData("export x")]
