@@ -80,6 +80,7 @@ internal static class ErnieCommandLine
             VerifyCommand.Create(streams),
             TokenizeCommand.Create(streams),
             GenerateCommand.Create(streams),
+            ServeCommand.Create(streams),
             LogitsCommand.Create(streams),
             PerplexityCommand.Create(streams),
             CompareCommand.Create(streams),

@@ -66,7 +66,8 @@ internal sealed class ModelOptions
     /// <param name="wrap">What to compute with in place of the chosen kernels.</param>
     /// <param name="attention">How many blocks are read, if not what the options say.</param>
     /// <param name="kv">Element type of the cache, likewise.</param>
-    public async Task<ErnieModel> LoadAsync(ParseResult result, CommandStreams streams, int maxConcurrentRequests, CancellationToken cancellationToken, bool measureExperts = false, Func<CpuKernels, CpuKernels>? wrap = null, ErnieSparseAttention? attention = null, string? kv = null)
+    /// <param name="configure">Last changes.</param>
+    public async Task<ErnieModel> LoadAsync(ParseResult result, CommandStreams streams, int maxConcurrentRequests, CancellationToken cancellationToken, bool measureExperts = false, Func<CpuKernels, CpuKernels>? wrap = null, ErnieSparseAttention? attention = null, string? kv = null, Action<ErnieModelOptions>? configure = null)
     {
         var logger = Logger(result, streams);
         var options = new ErnieModelOptions
@@ -81,6 +82,7 @@ internal sealed class ModelOptions
             MaxConcurrentRequests = maxConcurrentRequests,
             Export = new ErnieExportOptions { Logger = logger.CreateLogger("export") },
         };
+        configure?.Invoke(options);
         // The variable is how any host chooses kernels; the library reads it while loading.
         var before = Environment.GetEnvironmentVariable(KernelRegistry.EnvironmentVariable);
         if (result.GetValue(_kernels) is { } kernels) Environment.SetEnvironmentVariable(KernelRegistry.EnvironmentVariable, kernels);
