@@ -238,14 +238,14 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     }
 
     /// <summary>As <see cref="GenerateAsync"/>, with the reason why the last token is the last.</summary>
-    internal async IAsyncEnumerable<GeneratedToken> GenerateTokensAsync(IReadOnlyList<int> promptIds, ErnieGenerationOptions options, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+    internal async IAsyncEnumerable<GeneratedToken> GenerateTokensAsync(IReadOnlyList<int> promptIds, ErnieGenerationOptions options, [EnumeratorCancellation] CancellationToken cancellationToken = default, TokenConstraint? constraint = null)
     {
-        await foreach (var token in ContinueAsync(new TokenContext(), promptIds, options, keepsContext: false, cancellationToken).ConfigureAwait(false)) yield return token;
+        await foreach (var token in ContinueAsync(new TokenContext(), promptIds, options, keepsContext: false, cancellationToken, constraint).ConfigureAwait(false)) yield return token;
     }
 
     /// <summary>Adds a prompt to a context and answers it.</summary>
     internal async IAsyncEnumerable<GeneratedToken> ContinueAsync(
-        TokenContext context, IReadOnlyList<int> promptIds, ErnieGenerationOptions options, bool keepsContext, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+        TokenContext context, IReadOnlyList<int> promptIds, ErnieGenerationOptions options, bool keepsContext, [EnumeratorCancellation] CancellationToken cancellationToken = default, TokenConstraint? constraint = null)
     {
         CheckPrompt(promptIds);
         var count = context.Tokens.Count + promptIds.Count;
@@ -253,11 +253,13 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         if (room < 1) throw new ErnieContextOverflowException(count, ContextLength - 1, ContextLength);
         if (options.MaxTokens is < 1) throw new ArgumentOutOfRangeException(nameof(options), options.MaxTokens, "MaxTokens must be at least 1.");
         var maxTokens = Math.Min(room, options.MaxTokens ?? _defaults.MaxNewTokens ?? room);
+        if (constraint?.TokensToEnd > maxTokens) throw new ArgumentException($"The shortest answer that was asked for has {constraint.TokensToEnd} tokens, and there is room for {maxTokens}. Raise MaxOutputTokens, or ask for less.", nameof(options));
         var sampling = SamplingSettings.Resolve(options, _defaults);
         var limits = options.SparseAttention?.Limits() ?? _limits;
         var sequence = new Sequence(context, [.. promptIds], maxTokens, sampling, options.IgnoreStopTokens ? new HashSet<int>() : StopTokenIds, limits)
         {
             Progress = options.PrefillProgress,
+            Constraint = constraint,
             KeepsContext = keepsContext,
         };
         try

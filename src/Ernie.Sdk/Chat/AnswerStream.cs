@@ -11,7 +11,8 @@ namespace Ernie.Sdk.Chat;
 /// <param name="request">What was asked for.</param>
 /// <param name="modelId">Stands on every update.</param>
 /// <param name="parser">Splits the output of a model that writes tags; null for one that writes text only.</param>
-internal sealed class AnswerStream(ErnieTokenizer tokenizer, ChatRequest request, string modelId, OutputParser? parser)
+/// <param name="isWhole">Whether what has been generated is a whole document, so that nothing is missing where tokens run out.</param>
+internal sealed class AnswerStream(ErnieTokenizer tokenizer, ChatRequest request, string modelId, OutputParser? parser, Func<bool>? isWhole = null)
 {
     private readonly string _id = Guid.NewGuid().ToString("N");
     private readonly DateTimeOffset _createdAt = DateTimeOffset.UtcNow;
@@ -39,7 +40,7 @@ internal sealed class AnswerStream(ErnieTokenizer tokenizer, ChatRequest request
             if (IsComplete) break;
         }
         if (!IsComplete) Append(decoder.Finish(), isLast: true);
-        if (IsComplete) finish = ChatFinishReason.Stop;
+        if (IsComplete || isWhole?.Invoke() == true) finish = ChatFinishReason.Stop;
         if (_calls > 0 && finish == ChatFinishReason.Stop) finish = ChatFinishReason.ToolCalls;
         if (TakeUpdate() is { } rest) yield return rest;
 

@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text.Json;
+using Ernie.Sdk.Chat.Grammars;
 using Ernie.Sdk.Chat.Templates;
 using Microsoft.Extensions.AI;
 
@@ -19,6 +20,9 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
 
     public bool HidesReasoning { get; init; }
 
+    /// <summary>What the answer must be; null where it may be any text or calls.</summary>
+    public OutputGrammar? Output { get; init; }
+
     /// <exception cref="NotSupportedException">An option or content asks for something that this version or model does not do.</exception>
     public static ChatRequest From(IEnumerable<ChatMessage> messages, ChatOptions? options, IChatClient client, string modelId, ChatTemplate template)
     {
@@ -29,8 +33,12 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         Refuse(options, modelId);
         string[] stops = [.. options.StopSequences ?? []];
         if (Array.Exists(stops, static s => s is null)) throw new ArgumentException("ChatOptions.StopSequences holds a null.", nameof(options));
-        return new ChatRequest(conversation, Resolve(options, client, template))
+        var generation = Resolve(options, client, template);
+        var output = OutputOf(options);
+        if (output is not null && generation.IgnoreStopTokens) throw new ArgumentException("IgnoreStopTokens cannot be had with ChatOptions.ResponseFormat or a required tool call: what is complete must end.", nameof(options));
+        return new ChatRequest(conversation, generation)
         {
+            Output = output,
             StopSequences = stops,
             Tools = ToolsOf(options, template),
             AllowsMultipleCalls = options.AllowMultipleToolCalls != false,
@@ -78,8 +86,8 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
     private static void Refuse(ChatOptions options, string modelId)
     {
         if (options.ModelId is { } wanted && wanted != modelId) throw new ArgumentException($"This client runs '{modelId}', the options ask for '{wanted}'.", nameof(options));
-        if (options.ResponseFormat is not (null or ChatResponseFormatText)) throw new NotSupportedException("ChatOptions.ResponseFormat: only text is supported by this version.");
-        if (options.ToolMode is RequiredChatToolMode) throw new NotSupportedException("ChatOptions.ToolMode: a required tool call is not supported by this version. Use Auto or None.");
+        if (options.ResponseFormat is not (null or ChatResponseFormatText or ChatResponseFormatJson)) throw new NotSupportedException($"ChatOptions.ResponseFormat: a {options.ResponseFormat.GetType().Name} is not supported. Use Text, Json or ForJsonSchema.");
+        if (options.ToolMode is RequiredChatToolMode && options.Tools is not { Count: > 0 }) throw new ArgumentException("ChatOptions.ToolMode requires a tool call, but ChatOptions.Tools is empty.", nameof(options));
         if (options.ConversationId is not null) throw new NotSupportedException("ChatOptions.ConversationId: conversations are not kept by this version. Send all messages.");
         if (options.ContinuationToken is not null) throw new NotSupportedException("ChatOptions.ContinuationToken: background responses are not supported.");
         foreach (var name in options.AdditionalProperties?.Keys ?? [])
@@ -93,6 +101,21 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         if (options.Tools is not { Count: > 0 } tools || options.ToolMode is NoneChatToolMode) return null;
         if (!template.TakesTools) throw new NotSupportedException("ChatOptions.Tools: the chat template of this model has no place for tools. Leave Tools empty or set ToolMode to None.");
         return [.. tools.Select(static tool => tool is AIFunctionDeclaration function ? Describe(function) : throw new NotSupportedException($"ChatOptions.Tools: a {tool?.GetType().Name ?? "null"} is not supported; tools are functions (AIFunctionDeclaration)."))];
+    }
+
+    /// <summary>A required call leaves no place for a document; where tools may be called or not, either can come.</summary>
+    private static OutputGrammar? OutputOf(ChatOptions options)
+    {
+        var required = options.ToolMode as RequiredChatToolMode;
+        var format = options.ResponseFormat as ChatResponseFormatJson;
+        if (required is null && format is null) return null;
+        var tools = options.ToolMode is NoneChatToolMode ? [] : options.Tools?.OfType<AIFunctionDeclaration>().Select(static tool => (tool.Name, tool.JsonSchema)).ToArray() ?? [];
+        if (required?.RequiredFunctionName is { } name)
+        {
+            tools = Array.FindAll(tools, tool => tool.Name == name);
+            if (tools.Length == 0) throw new ArgumentException($"ChatOptions.ToolMode requires a call of '{name}', which is not among ChatOptions.Tools.", nameof(options));
+        }
+        return new OutputGrammar(required is null, format?.Schema, tools, options.AllowMultipleToolCalls != false);
     }
 
     private static JsonElement Describe(AIFunctionDeclaration function)

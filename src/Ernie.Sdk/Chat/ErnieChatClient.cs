@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using Ernie.Sdk.Chat.Grammars;
 using Ernie.Sdk.Chat.Parsing;
 using Ernie.Sdk.Chat.Templates;
 using Ernie.Sdk.Engine;
@@ -11,6 +12,7 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
 {
     private const string ClosedReasoning = "\n</think>\n\n";
 
+    private readonly GrammarCache _grammars = new(tokenizer);
     private readonly ChatClientMetadata _metadata = new("ernie", providerUri: null, model.ModelId);
 
     public async Task<ChatResponse> GetResponseAsync(IEnumerable<ChatMessage> messages, ChatOptions? options = null, CancellationToken cancellationToken = default) =>
@@ -55,7 +57,7 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
         IReadOnlyList<ChatMessage> conversation = [.. messages];
         var request = Request(conversation, options);
         // A long document takes a while to encode: not on the caller's thread, which may be a user interface's.
-        var (prompt, isReasoning) = await Task.Run(() =>
+        var (prompt, isReasoning, constraint) = await Task.Run(() =>
         {
             var text = Render(request);
             var ids = tokenizer.Encode(text);
@@ -66,12 +68,18 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
                 text = Render(request);
                 ids = tokenizer.Encode(text);
             }
-            return (ids, ChatTemplate.EndsInReasoning(text));
+            var isReasoning = ChatTemplate.EndsInReasoning(text);
+            return (ids, isReasoning, Constrain(request, isReasoning));
         }, cancellationToken).ConfigureAwait(false);
         var parser = template.IsThinking ? new OutputParser(isReasoning) : null;
-        var answer = new AnswerStream(tokenizer, request, model.ModelId, parser);
-        await foreach (var update in answer.ReadAsync(GenerateAsync(prompt, request.Generation, parser, cancellationToken), prompt.Count).ConfigureAwait(false)) yield return update;
+        var answer = new AnswerStream(tokenizer, request, model.ModelId, parser, constraint is null ? null : () => constraint.IsComplete);
+        var tokens = constraint is null ? GenerateAsync(prompt, request.Generation, parser, cancellationToken) : model.GenerateTokensAsync(prompt, request.Generation, cancellationToken, constraint);
+        await foreach (var update in answer.ReadAsync(tokens, prompt.Count).ConfigureAwait(false)) yield return update;
     }
+
+    /// <summary>A grammar closes reasoning at its budget itself: it leaves it on the shortest way.</summary>
+    private GrammarConstraint? Constrain(ChatRequest request, bool isReasoning) => request.Output is not { } output ? null
+        : new GrammarConstraint(_grammars.Get(output, template.IsThinking, template.IsThinking && isReasoning), model.VocabularySize, model.StopTokenIds, request.Generation.MaxReasoningTokens);
 
     /// <summary>Generates an answer. Reasoning that reaches its budget is closed for the model, which goes on from there; the parser tells, as it has read all tokens that came before.</summary>
     private async IAsyncEnumerable<GeneratedToken> GenerateAsync(List<int> prompt, ErnieGenerationOptions options, OutputParser? parser, [EnumeratorCancellation] CancellationToken cancellationToken)

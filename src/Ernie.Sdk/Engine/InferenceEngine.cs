@@ -233,7 +233,9 @@ internal sealed class InferenceEngine : IDisposable
 
     private void Extend(Sequence sequence, ReadOnlySpan<float> logits)
     {
-        var token = _sampler.Sample(logits, sequence.Sampling, sequence.History, sequence.GeneratedCount);
+        var constraint = sequence.Constraint;
+        var token = _sampler.Sample(logits, sequence.Sampling, sequence.History, sequence.GeneratedCount, constraint is null ? default : constraint.Allowed(sequence.MaxTokens - sequence.GeneratedCount));
+        constraint?.Advance(token);
         sequence.Context.Add(token, sequence.Limits);
         sequence.History?.Add(token);
         FinishReason? finish = sequence.StopTokens.Contains(token) ? FinishReason.Stop : sequence.GeneratedCount >= sequence.MaxTokens ? FinishReason.Length : null;

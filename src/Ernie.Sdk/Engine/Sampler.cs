@@ -1,3 +1,4 @@
+using System.Numerics;
 using System.Numerics.Tensors;
 
 namespace Ernie.Sdk.Engine;
@@ -28,9 +29,10 @@ internal sealed class Sampler
     /// <param name="settings">Resolved options.</param>
     /// <param name="history">What penalties look at; null without penalties.</param>
     /// <param name="draw">Number of the draw in its sequence.</param>
-    public int Sample(ReadOnlySpan<float> logits, SamplingSettings settings, TokenHistory? history, int draw)
+    /// <param name="allowed">A bit for each token that may be chosen; empty where all may.</param>
+    public int Sample(ReadOnlySpan<float> logits, SamplingSettings settings, TokenHistory? history, int draw, ReadOnlySpan<ulong> allowed = default)
     {
-        var kept = Candidates(logits, settings, history, out var isCut);
+        var kept = Candidates(logits, settings, history, out var isCut, allowed);
         if (kept.Length == 1) return kept[0];
         var target = Uniform(settings.Seed, draw) * Sum(kept);
         // A draw walks through the order that truncation uses, and through ids where nothing was cut off.
@@ -38,17 +40,18 @@ internal sealed class Sampler
     }
 
     /// <summary>The tokens that may be drawn, in rising order, valid until the next call; <paramref name="isCut"/> tells whether top-k or top-p applied.</summary>
-    internal ReadOnlySpan<int> Candidates(ReadOnlySpan<float> logits, SamplingSettings settings, TokenHistory? history, out bool isCut)
+    internal ReadOnlySpan<int> Candidates(ReadOnlySpan<float> logits, SamplingSettings settings, TokenHistory? history, out bool isCut, ReadOnlySpan<ulong> allowed = default)
     {
         isCut = false;
         var values = _weights.AsSpan();
         logits.CopyTo(values);
         foreach (var rows in _undefinedRows) values[rows].Fill(float.NegativeInfinity);
         if (settings.HasPenalties) history!.Penalise(values, settings);
+        if (!allowed.IsEmpty) Forbid(values, allowed);
         var best = ArgMax(values);
         var top = values[best];
         // NaN or nothing but -infinity would come from a broken model; any token of the vocabulary keeps the stream alive and the fault visible.
-        if (!(top > float.NegativeInfinity)) best = _firstDefined;
+        if (!(top > float.NegativeInfinity)) best = allowed.IsEmpty ? _firstDefined : First(allowed);
         if (settings.IsGreedy || !float.IsFinite(top))
         {
             _ids[0] = best;
@@ -79,6 +82,31 @@ internal sealed class Sampler
             if (values[i] > values[best] || (float.IsNaN(values[best]) && !float.IsNaN(values[i]))) best = i;
         }
         return best;
+    }
+
+    private static void Forbid(Span<float> values, ReadOnlySpan<ulong> allowed)
+    {
+        for (var word = 0; word * 64 < values.Length; word++)
+        {
+            var bits = word < allowed.Length ? allowed[word] : 0;
+            if (bits == ulong.MaxValue) continue;
+            var part = values[(word * 64)..Math.Min(values.Length, (word + 1) * 64)];
+            if (bits == 0)
+            {
+                part.Fill(float.NegativeInfinity);
+                continue;
+            }
+            for (var i = 0; i < part.Length; i++)
+            {
+                if ((bits >> i & 1) == 0) part[i] = float.NegativeInfinity;
+            }
+        }
+    }
+
+    private static int First(ReadOnlySpan<ulong> allowed)
+    {
+        var word = allowed.IndexOfAnyExcept(0UL);
+        return word < 0 ? 0 : (word * 64) + BitOperations.TrailingZeroCount(allowed[word]);
     }
 
     private int KeepAtLeast(ReadOnlySpan<float> weights, float least)

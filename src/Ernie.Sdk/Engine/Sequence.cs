@@ -46,6 +46,8 @@ internal sealed class Sequence
     public Action<int, ReadOnlySpan<float>>? OnLogits { get; private init; }
     /// <summary>Told how many tokens of the prompt are computed, after each step of prefill, on the engine's thread.</summary>
     public IProgress<ErniePrefillProgress>? Progress { get; init; }
+    /// <summary>What the answer must be; null where it may be anything.</summary>
+    public TokenConstraint? Constraint { get; init; }
     /// <summary>Whether the context goes on after the answer: its blocks stay.</summary>
     public bool KeepsContext { get; init; }
 

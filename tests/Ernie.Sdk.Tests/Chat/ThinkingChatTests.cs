@@ -152,7 +152,6 @@ public sealed class ThinkingChatTests : IAsyncLifetime
     public async Task WhatTheModelCannotDo_IsRefusedByName()
     {
         await RefusesAsync("ChatOptions.Tools", static o => o.Tools = [new HostedWebSearchTool()]);
-        await RefusesAsync("ChatOptions.ToolMode", static o => (o.Tools, o.ToolMode) = (s_tools, ChatToolMode.RequireAny));
         await RefusesAsync("ChatOptions.Reasoning.Output", static o => o.Reasoning = new() { Output = ReasoningOutput.Summary });
         await Assert.ThrowsAsync<NotSupportedException>(() => _client.GetResponseAsync([new ChatMessage(ChatRole.Tool, "x")], Greedy(), Token));
         await Assert.ThrowsAsync<NotSupportedException>(() => _client.GetResponseAsync([new ChatMessage(ChatRole.User, [new FunctionCallContent("1", "f")])], Greedy(), Token));

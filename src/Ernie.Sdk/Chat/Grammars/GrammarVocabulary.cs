@@ -1,0 +1,15 @@
+using System.Collections.Concurrent;
+
+namespace Ernie.Sdk.Chat.Grammars;
+
+/// <summary>What grammars need to know of a tokenizer: the bytes of its tokens, and what those do in a string of any characters. Safe for concurrent use.</summary>
+internal sealed class GrammarVocabulary(TokenTrie trie)
+{
+    private readonly ConcurrentDictionary<(bool EscapesTags, int State), TextTable> _plain = new();
+
+    public TokenTrie Trie { get; } = trie;
+
+    /// <summary>The table of a state of a plain string, whose states are the same in every grammar.</summary>
+    public TextTable Plain(GrammarNetwork network, int state, bool escapesTags) =>
+        _plain.GetOrAdd((escapesTags, state - network.States[state].Rule.Start), _ => TextTable.Of(network, state, Trie));
+}

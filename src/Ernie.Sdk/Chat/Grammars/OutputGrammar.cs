@@ -1,0 +1,125 @@
+using System.Text;
+using System.Text.Json;
+
+namespace Ernie.Sdk.Chat.Grammars;
+
+/// <summary>What an answer must be: a JSON document, calls of tools, or either.</summary>
+/// <param name="IsJson">Whether the answer's text is a document.</param>
+/// <param name="Schema">Of the document; null for any.</param>
+/// <param name="Calls">Tools that may be called, by name, with the schema of their arguments.</param>
+/// <param name="AllowsSeveralCalls">Whether a call may follow another.</param>
+internal sealed record OutputGrammar(bool IsJson, JsonElement? Schema, IReadOnlyList<(string Name, JsonElement Arguments)> Calls, bool AllowsSeveralCalls)
+{
+    private const string ReasoningEnd = "</think>";
+    private const int MaximumNewlines = 3;
+
+    /// <summary>Equal for equal grammars.</summary>
+    public string Key { get; } = string.Join('\0', [IsJson ? "json" : "", Schema?.GetRawText() ?? "", AllowsSeveralCalls ? "several" : "", .. Calls.Select(static call => $"{call.Name}\0{call.Arguments.GetRawText()}")]);
+
+    /// <param name="vocabulary">Tokens.</param>
+    /// <param name="hasTags">Whether answers and calls stand in tags, as <see cref="Parsing.OutputParser"/> reads them.</param>
+    /// <param name="startsInReasoning">Whether reasoning comes first.</param>
+    /// <exception cref="NotSupportedException">A schema is outside the subset, or no document satisfies it.</exception>
+    public Grammar Compile(GrammarVocabulary vocabulary, bool hasTags, bool startsInReasoning)
+    {
+        var network = new GrammarNetwork();
+        // In a document, a text that looks like a tag would end it.
+        var json = new JsonRules(network, escapesTags: hasTags);
+        var rule = network.NewRule();
+        var end = network.NewState(rule, isExit: true);
+        var answer = rule.Start;
+        GrammarRule? reasoning = null;
+        if (startsInReasoning)
+        {
+            reasoning = Reasoning(network);
+            answer = network.NewState(rule);
+            network.Call(rule.Start, reasoning, answer);
+        }
+        if (hasTags)
+        {
+            var begin = network.NewState(rule);
+            network.Call(answer, Newlines(network), begin);
+            answer = begin;
+        }
+        if (IsJson)
+        {
+            var document = Schema is { } schema ? JsonSchemaCompiler.Compile(schema, network, json) : json.Value;
+            network.Call(answer, document, end);
+            if (hasTags) Enclose(network, answer, "<response>\n", document, "\n</response>", end);
+        }
+        if (Calls.Count > 0)
+        {
+            var (after, last) = (network.NewState(rule), network.NewState(rule, isExit: true));
+            Enclose(network, answer, "<tool_call>\n", Call(network, json), "\n</tool_call>", after);
+            network.States[after].IsExit = true;
+            network.Byte(after, '\n', last);
+            if (AllowsSeveralCalls)
+            {
+                var next = network.NewState(rule);
+                network.Call(after, Newlines(network), next);
+                Enclose(network, next, "<tool_call>\n", Call(network, json), "\n</tool_call>", after);
+            }
+        }
+        var grammar = new Grammar(network, rule, vocabulary, json.EscapesTags) { Reasoning = reasoning };
+        if (grammar.MinimumTokens >= CompletionCosts.Impossible) throw new NotSupportedException("JSON schema: no document satisfies it that has at most 64 objects and arrays in one another.");
+        return grammar;
+    }
+
+    private static void Enclose(GrammarNetwork network, int from, string begin, GrammarRule inside, string close, int to)
+    {
+        var rule = network.States[from].Rule;
+        var (first, last) = (network.NewState(rule), network.NewState(rule));
+        network.Literal(from, Encoding.UTF8.GetBytes(begin), first);
+        network.Call(first, inside, last);
+        network.Literal(last, Encoding.UTF8.GetBytes(close), to);
+    }
+
+    /// <summary><c>{"name": …, "arguments": …}</c> of any of the tools.</summary>
+    private GrammarRule Call(GrammarNetwork network, JsonRules json)
+    {
+        var rule = network.NewRule();
+        var (key, name, end) = (network.NewState(rule), network.NewState(rule), network.NewState(rule, isExit: true));
+        network.Literal(rule.Start, "{\"name\":"u8, key);
+        network.Call(key, json.Space, name);
+        foreach (var (tool, arguments) in Calls)
+        {
+            var (comma, second, colon, value, close) = (network.NewState(rule), network.NewState(rule), network.NewState(rule), network.NewState(rule), network.NewState(rule));
+            network.Literal(name, [.. json.Spell(tool), (byte)','], comma);
+            network.Call(comma, json.Space, second);
+            network.Literal(second, "\"arguments\":"u8, colon);
+            network.Call(colon, json.Space, value);
+            network.Call(value, IsObject(arguments) ? JsonSchemaCompiler.Compile(arguments, network, json) : json.Object, close);
+            network.Byte(close, '}', end);
+        }
+        return rule;
+    }
+
+    private static bool IsObject(JsonElement schema) => schema.ValueKind == JsonValueKind.Object && (schema.TryGetProperty("type", out _) || schema.TryGetProperty("properties", out _));
+
+    private static GrammarRule Newlines(GrammarNetwork network)
+    {
+        var rule = network.NewRule(maximum: MaximumNewlines);
+        network.States[rule.Start].IsExit = true;
+        network.Byte(rule.Start, '\n', rule.Start, EdgeFlags.Counts);
+        return rule;
+    }
+
+    /// <summary>Any text up to the tag that ends it. Its first character is the only one that can begin it anew.</summary>
+    private static GrammarRule Reasoning(GrammarNetwork network)
+    {
+        var rule = network.NewRule(isText: true);
+        var states = new List<int> { rule.Start };
+        while (states.Count < ReasoningEnd.Length) states.Add(network.NewState(rule));
+        states.Add(network.NewState(rule, isExit: true));
+        for (var i = 0; i < ReasoningEnd.Length; i++)
+        {
+            network.Byte(states[i], ReasoningEnd[i], states[i + 1]);
+            if (i > 0) network.Byte(states[i], '<', states[1]);
+            var (low, high) = (Math.Min('<', ReasoningEnd[i]), Math.Max('<', ReasoningEnd[i]));
+            network.Bytes(states[i], 0, (byte)(low - 1), rule.Start);
+            if (low + 1 < high) network.Bytes(states[i], (byte)(low + 1), (byte)(high - 1), rule.Start);
+            network.Runes(states[i], high + 1, 0x10FFFF, rule.Start);
+        }
+        return rule;
+    }
+}
