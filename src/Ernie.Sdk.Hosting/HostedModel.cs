@@ -46,7 +46,7 @@ internal sealed class HostedModel : IDisposable, IAsyncDisposable
         await _stopping.CancelAsync().ConfigureAwait(false);
         if (Loading is { } loading)
         {
-            await loading.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            await ((Task)loading).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             if (loading.IsCompletedSuccessfully) await (await loading.ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
         }
         _stopping.Dispose();

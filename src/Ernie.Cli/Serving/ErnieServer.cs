@@ -105,7 +105,7 @@ internal sealed class ErnieServer : IAsyncDisposable
         foreach (var path in s_pages.Keys) Map(path, "GET", PageAsync);
         return app;
 
-        void Map(string path, string method, RequestDelegate handle) => app.MapMethods(path, [method], handle);
+        void Map(string path, string method, RequestDelegate handle) => app.MapMethods(path, method == "GET" ? ["GET", "HEAD"] : [method], handle);
     }
 
     /// <summary>Who may ask, and how whatever goes wrong is told.</summary>

@@ -22,6 +22,7 @@ public sealed class CommandLineTests
     [InlineData("logits")]
     [InlineData("perplexity")]
     [InlineData("synth")]
+    [InlineData("serve")]
     public async Task Help_HasAnExample(string command)
     {
         var help = (await CommandRun.Async(command, "--help")).Succeeded();
@@ -37,6 +38,9 @@ public sealed class CommandLineTests
     [InlineData("generate x --max-tokens 1 --kernels none")]
     [InlineData("generate x --max-tokens 1 --threads 0")]
     [InlineData("export x")]
+    [InlineData("serve")]
+    [InlineData("serve x --urls 127.0.0.1:80")]
+    [InlineData("serve x --urls https://127.0.0.1:80")]
     [InlineData("export x y --experts int3")]
     [InlineData("synth --out x --shape 7b")]
     [InlineData("synth --out x --shape 21b --layers 29")]
