@@ -30,9 +30,11 @@ internal sealed class GrammarConstraint : TokenConstraint
     {
         if (_reasoningLeft <= 0 && _grammar.IsReasoning(_place)) remaining = Math.Min(remaining, TokensToEnd);
         _grammar.Allow(_place, remaining, _mask);
-        if (_grammar.IsComplete(_place))
+        var isComplete = _grammar.IsComplete(_place);
+        foreach (var id in _stopTokens)
         {
-            foreach (var id in _stopTokens) _mask[id >> 6] |= 1UL << id;
+            if (isComplete) _mask[id >> 6] |= 1UL << id;
+            else _mask[id >> 6] &= ~(1UL << id);
         }
         return _mask;
     }

@@ -1,11 +1,12 @@
 using System.Text;
+using Ernie.Sdk.Chat.Parsing;
 using Ernie.Sdk.Tokenization;
 
 namespace Ernie.Sdk.Chat.Grammars;
 
 /// <summary>
-/// The bytes of every token that text is made of, as a trie whose nodes lie in preorder: the first child of a node follows it, its next sibling begins where it ends. Control tokens, and the
-/// special ones of a checkpoint, are not in it. Immutable.
+/// The bytes of every token that text is made of, as a trie whose nodes lie in preorder: the first child of a node follows it, its next sibling begins where it ends. Control tokens, and what
+/// a checkpoint adds to its vocabulary, are not in it. Immutable.
 /// </summary>
 internal sealed class TokenTrie
 {
@@ -56,8 +57,8 @@ internal sealed class TokenTrie
     private static byte[]? TextOf(ErnieTokenizer tokenizer, int id)
     {
         if (tokenizer.TryGetByte(id, out var value)) return [value];
-        // Tags of reasoning and calls are text to the parser, whether or not they are tokens.
-        if (tokenizer.TryGetAdded(id, out var added)) return added.IsSpecial ? null : Encoding.UTF8.GetBytes(added.Content);
+        // Tags of reasoning and calls are text to the parser, whether or not they are tokens; others may end a turn or begin one, special or not.
+        if (tokenizer.TryGetAdded(id, out var added)) return OutputParser.Tags.Contains(added.Content) ? Encoding.UTF8.GetBytes(added.Content) : null;
         if (!tokenizer.TryGetPiece(id, out var piece) || tokenizer.Model.Type(id) is PieceType.Control or PieceType.Unknown or PieceType.Byte) return null;
         return Encoding.UTF8.GetBytes(piece.Replace(WhitespaceNormalizer.SpaceMark, ' '));
     }

@@ -17,6 +17,9 @@ internal sealed class OutputParser
     private const string CallBegin = "<tool_call>";
     private const string CallEnd = "</tool_call>";
 
+    /// <summary>What a model writes around the parts of its output.</summary>
+    public static IReadOnlyList<string> Tags { get; } = [ThinkBegin, ThinkEnd, ResponseBegin, ResponseEnd, CallBegin, CallEnd];
+
     private readonly List<OutputPart> _parts = [];
     private readonly StringBuilder _call = new();
     private State _state;
