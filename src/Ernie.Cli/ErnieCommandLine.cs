@@ -76,6 +76,8 @@ internal static class ErnieCommandLine
         var root = new RootCommand(Description)
         {
             PullCommand.Create(streams),
+            ChatCommand.Create(streams),
+            DoctorCommand.Create(streams),
             InspectCommand.Create(streams),
             ExportCommand.Create(streams),
             VerifyCommand.Create(streams),

@@ -66,7 +66,8 @@ internal sealed class ModelOptions
     /// <param name="wrap">What to compute with in place of the chosen kernels.</param>
     /// <param name="attention">How many blocks are read, if not what the options say.</param>
     /// <param name="kv">Element type of the cache, likewise.</param>
-    public async Task<ErnieModel> LoadAsync(ParseResult result, CommandStreams streams, int maxConcurrentRequests, CancellationToken cancellationToken, bool measureExperts = false, Func<CpuKernels, CpuKernels>? wrap = null, ErnieSparseAttention? attention = null, string? kv = null)
+    /// <param name="context">Longest conversation in tokens.</param>
+    public async Task<ErnieModel> LoadAsync(ParseResult result, CommandStreams streams, int maxConcurrentRequests, CancellationToken cancellationToken, bool measureExperts = false, Func<CpuKernels, CpuKernels>? wrap = null, ErnieSparseAttention? attention = null, string? kv = null, int? context = null)
     {
         var logger = Logger(result, streams);
         var options = new ErnieModelOptions
@@ -79,6 +80,7 @@ internal sealed class ModelOptions
             MeasureExperts = measureExperts,
             SparseAttention = attention ?? (_attention is null ? null : AttentionOption.Parse(result.GetValue(_attention)!)) ?? new ErnieSparseAttention(),
             MaxConcurrentRequests = maxConcurrentRequests,
+            ContextLength = context,
             Export = new ErnieExportOptions { Logger = logger.CreateLogger("export") },
         };
         // The variable is how any host chooses kernels; the library reads it while loading.
