@@ -7,7 +7,7 @@ namespace Ernie.Cli;
 /// <summary>The command <c>ernie</c>: parses arguments, runs one command, and turns whatever happens into an exit code and at most one line of error.</summary>
 internal static class ErnieCommandLine
 {
-    private const string Description = "Exports ERNIE 4.5 checkpoints to ONNX, inspects and checks them, and runs them for comparison with other engines.";
+    private const string Description = "Downloads ERNIE 4.5 checkpoints, exports them to ONNX, inspects and checks them, and runs them.";
     private const string Details = "Exit codes: 0 success; 1 bad input or a damaged file; 2 wrong usage; 130 cancelled.";
 
     public static async Task<int> RunAsync(string[] args, CommandStreams streams, CancellationToken cancellationToken = default)
@@ -75,6 +75,9 @@ internal static class ErnieCommandLine
     {
         var root = new RootCommand(Description)
         {
+            PullCommand.Create(streams),
+            ChatCommand.Create(streams),
+            DoctorCommand.Create(streams),
             InspectCommand.Create(streams),
             ExportCommand.Create(streams),
             VerifyCommand.Create(streams),
