@@ -22,7 +22,7 @@ public static class ErnieServiceCollectionExtensions
     /// <param name="services">The host's services.</param>
     /// <param name="configure">Changes what the section <c>Ernie</c> of the configuration says.</param>
     /// <returns>The client's pipeline: add function invocation, caching, telemetry.</returns>
-    /// <remarks>Options are checked when the host starts: <see cref="OptionsValidationException"/>.</remarks>
+    /// <remarks>The configuration is checked when the host starts, which fails with <see cref="OptionsValidationException"/> or, for a setting that cannot be read, <see cref="InvalidDataException"/>.</remarks>
     public static ChatClientBuilder AddErnieChatClient(this IServiceCollection services, Action<ErnieHostingOptions>? configure = null)
     {
         ArgumentNullException.ThrowIfNull(services);

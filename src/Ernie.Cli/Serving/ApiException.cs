@@ -14,7 +14,7 @@ internal sealed class ApiException(int status, string message, string? param = n
     private static readonly (string Option, string Field)[] s_fields =
     [
         ("ChatOptions.ResponseFormat", "response_format"), ("ChatOptions.ToolMode", "tool_choice"), ("ChatOptions.Tools", "tools"), ("ChatOptions.Reasoning", "reasoning_effort"),
-        ("ChatOptions.StopSequences", "stop"), ("ChatOptions.AllowMultipleToolCalls", "parallel_tool_calls"), ("MaxTokens", "max_completion_tokens"), ("budget", "max_completion_tokens"),
+        ("ChatOptions.StopSequences", "stop"), ("ChatOptions.AllowMultipleToolCalls", "parallel_tool_calls"), ("MaxOutputTokens", "max_completion_tokens"), ("JSON schema", "response_format"),
     ];
 
     public int Status => status;

@@ -24,9 +24,9 @@ internal sealed record ChatCompletionRequest(IReadOnlyList<ChatMessage> Messages
             MaxOutputTokens = MaxTokens(request),
             AllowMultipleToolCalls = request.Flag("parallel_tool_calls"),
             ResponseFormat = FormatOf(request.Object("response_format")),
-            Tools = ReadTools(request),
+            ToolMode = ToolMode(request),
         };
-        options.ToolMode = ToolMode(request);
+        options.Tools = ReadTools(request, options.ToolMode);
         if (request.Text("reasoning_effort") is { } effort) options.Reasoning = new ReasoningOptions { Effort = EffortOf(request, effort) };
         foreach (var (name, least, most) in new[] { ("min_p", 0f, 1f), ("repetition_penalty", 1e-3f, 1000f) })
         {
@@ -182,10 +182,10 @@ internal sealed record ChatCompletionRequest(IReadOnlyList<ChatMessage> Messages
         return result;
     }
 
-    private static List<AITool>? ReadTools(RequestObject request)
+    private static List<AITool>? ReadTools(RequestObject request, ChatToolMode? mode)
     {
         if (request.Objects("tools") is not { Count: > 0 } tools) return null;
-        return [.. tools.Select(static tool =>
+        return [.. tools.Select(tool =>
         {
             if (tool.RequiredText("type") != "function") throw tool.Wrong("type", "function");
             var function = tool.Object("function") ?? throw tool.Missing("function");
@@ -193,7 +193,9 @@ internal sealed record ChatCompletionRequest(IReadOnlyList<ChatMessage> Messages
             if (parameters is { ValueKind: not JsonValueKind.Object }) throw function.Wrong("parameters", "a JSON schema");
             using var none = JsonDocument.Parse("""{"type":"object","properties":{}}""");
             var declaration = AIFunctionFactory.CreateDeclaration(function.RequiredText("name"), function.Text("description") ?? "", parameters ?? none.RootElement.Clone());
-            function.Only("strict", "false");
+            // The grammar of a required call holds the arguments to the schema; a call that the model is free to make is as good as the model.
+            if (function.Flag("strict") == true && mode is not (RequiredChatToolMode or NoneChatToolMode))
+                throw new ApiException(StatusCodes.Status400BadRequest, $"'{function.PathOf("strict")}' is supported where a call is required: set 'tool_choice' to required, or leave it out.", function.PathOf("strict"), "unsupported");
             function.End();
             tool.End();
             return declaration;

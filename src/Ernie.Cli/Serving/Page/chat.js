@@ -66,6 +66,9 @@ function setText(target, text) {
 
 const count = (n, what) => `${n.toLocaleString('en')} ${what}${n === 1 ? '' : 's'}`;
 
+// Tokens of a short answer come in one packet; the time between them says nothing then.
+const rate = (tokens, milliseconds) => milliseconds < 20 ? undefined : (tokens - 1) / milliseconds * 1000;
+
 function describe(message) {
   const notes = [];
   if (message.usage) {
@@ -236,17 +239,16 @@ async function answer(conversation) {
         message.pieces++;
         message.text += content ?? '';
         message.reasoning += reasoning ?? '';
-        if (message.pieces > 1) message.rate = (message.pieces - 1) / (last - first) * 1000;
+        message.rate = rate(message.pieces, last - first);
       }
       if (choice.finish_reason) message.finish = choice.finish_reason;
       draw();
     }
-    if (message.usage?.completion_tokens > 2 && last > first) message.rate = (message.usage.completion_tokens - 1) / (last - first) * 1000;
+    message.rate = rate(message.usage?.completion_tokens ?? message.pieces, last - first);
   } catch (e) {
     if (cancellation.signal.aborted) message.finish = 'stopped'; else message.error = e.message;
   }
   message.waiting = false;
-  if (!Number.isFinite(message.rate)) delete message.rate;
   cancelAnimationFrame(drawn);
   update(message, parts);
   save();

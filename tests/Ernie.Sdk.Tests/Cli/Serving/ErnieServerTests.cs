@@ -42,6 +42,10 @@ public sealed class ErnieServerTests : IAsyncLifetime
     [InlineData("""{"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_schema"}}""", "response_format.json_schema")]
     [InlineData("""{"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function", "function": {"description": "x"}}]}""", "tools[0].function.name")]
     [InlineData("""{"messages": [{"role": "user", "content": "x"}], "tool_choice": "maybe"}""", "tool_choice")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "tool_choice": "required"}""", "tool_choice")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function", "function": {"name": "f", "strict": true}}]}""", "tools[0].function.strict")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "nothing"}}}}""", "response_format")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object", "properties": {"long": {"type": "string", "minLength": 200}}, "required": ["long"]}}}, "max_tokens": 5}""", "max_completion_tokens")]
     [InlineData("""{"messages": [{"role": "user", "content": "x"}], "reasoning_effort": "huge"}""", "reasoning_effort")]
     [InlineData("""{"messages": [{"role": "user", "content": "x"}], "temprature": 1}""", "temprature")]
     public async Task WhatIsWrong_IsNamed(string json, string field)

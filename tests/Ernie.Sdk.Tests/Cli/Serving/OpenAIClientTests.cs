@@ -88,6 +88,21 @@ public sealed class OpenAIClientTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task ASchema_IsFollowed_AndARequiredCallComes()
+    {
+        var schema = BinaryData.FromString("""{"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}, "seen": {"type": "boolean"}}, "required": ["city", "seen"], "additionalProperties": false}""");
+        var options = new ChatCompletionOptions { Temperature = 0, MaxOutputTokenCount = 200, ResponseFormat = ChatResponseFormat.CreateJsonSchemaFormat("visit", schema, jsonSchemaIsStrict: true) };
+        ChatCompletion completion = await _client.CompleteChatAsync([new UserChatMessage("Thank you")], options, Token);
+        var visit = JsonDocument.Parse(completion.Content[0].Text).RootElement;
+        Assert.Equal(["city", "seen"], visit.EnumerateObject().Select(static p => p.Name).Order());
+        Assert.Contains(visit.GetProperty("seen").ValueKind, new[] { JsonValueKind.True, JsonValueKind.False });
+
+        options = new ChatCompletionOptions { Temperature = 0, MaxOutputTokenCount = 200, Tools = { s_weather }, ToolChoice = ChatToolChoice.CreateRequiredChoice() };
+        completion = await _client.CompleteChatAsync([new UserChatMessage("Thank you")], options, Token);
+        Assert.Equal("get_weather", Assert.Single(completion.ToolCalls.Select(static c => c.FunctionName).Distinct()));
+    }
+
+    [Fact]
     public async Task ErrorsHaveTheirStatus()
     {
         var wrongModel = await Assert.ThrowsAsync<ClientResultException>(() => Client("gpt-4o").CompleteChatAsync([new UserChatMessage("x")], null, Token));
