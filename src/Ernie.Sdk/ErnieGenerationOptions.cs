@@ -39,6 +39,10 @@ public sealed class ErnieGenerationOptions
     /// <value>-2 to 2; the default is 0.</value>
     public float? PresencePenalty { get; set; }
 
+    /// <summary>Gets or sets what is added to the logits of tokens, by id, after the penalties. -100 all but forbids a token, 100 all but forces it.</summary>
+    /// <value>-100 to 100 for each; the default, <see langword="null"/>, adds nothing.</value>
+    public IReadOnlyDictionary<int, float>? LogitBias { get; set; }
+
     /// <summary>Gets or sets the seed. The same seed gives the same tokens, whatever else the engine computes.</summary>
     /// <value>The default is another one for every request.</value>
     public long? Seed { get; set; }

@@ -238,14 +238,14 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     }
 
     /// <summary>As <see cref="GenerateAsync"/>, with the reason why the last token is the last.</summary>
-    internal async IAsyncEnumerable<GeneratedToken> GenerateTokensAsync(IReadOnlyList<int> promptIds, ErnieGenerationOptions options, [EnumeratorCancellation] CancellationToken cancellationToken = default, TokenConstraint? constraint = null)
+    internal async IAsyncEnumerable<GeneratedToken> GenerateTokensAsync(IReadOnlyList<int> promptIds, ErnieGenerationOptions options, [EnumeratorCancellation] CancellationToken cancellationToken = default, TokenConstraint? constraint = null, int? topProbabilities = null)
     {
-        await foreach (var token in ContinueAsync(new TokenContext(), promptIds, options, keepsContext: false, cancellationToken, constraint).ConfigureAwait(false)) yield return token;
+        await foreach (var token in ContinueAsync(new TokenContext(), promptIds, options, keepsContext: false, cancellationToken, constraint, topProbabilities).ConfigureAwait(false)) yield return token;
     }
 
     /// <summary>Adds a prompt to a context and answers it.</summary>
     internal async IAsyncEnumerable<GeneratedToken> ContinueAsync(
-        TokenContext context, IReadOnlyList<int> promptIds, ErnieGenerationOptions options, bool keepsContext, [EnumeratorCancellation] CancellationToken cancellationToken = default, TokenConstraint? constraint = null)
+        TokenContext context, IReadOnlyList<int> promptIds, ErnieGenerationOptions options, bool keepsContext, [EnumeratorCancellation] CancellationToken cancellationToken = default, TokenConstraint? constraint = null, int? topProbabilities = null)
     {
         CheckPrompt(promptIds);
         var count = context.Tokens.Count + promptIds.Count;
@@ -255,11 +255,16 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         var maxTokens = Math.Min(room, options.MaxTokens ?? _defaults.MaxNewTokens ?? room);
         if (constraint?.TokensToEnd > maxTokens) throw new ArgumentException($"The shortest answer that was asked for has {constraint.TokensToEnd} tokens, and there is room for {maxTokens}. Raise MaxOutputTokens, or ask for less.", nameof(options));
         var sampling = SamplingSettings.Resolve(options, _defaults);
+        foreach (var (id, _) in sampling.Bias)
+        {
+            if ((uint)id >= (uint)VocabularySize) throw new ArgumentException($"LogitBias names token {id}; ids lie between 0 and {VocabularySize - 1}.", nameof(options));
+        }
         var limits = options.SparseAttention?.Limits() ?? _limits;
         var sequence = new Sequence(context, [.. promptIds], maxTokens, sampling, options.IgnoreStopTokens ? new HashSet<int>() : StopTokenIds, limits)
         {
             Progress = options.PrefillProgress,
             Constraint = constraint,
+            TopProbabilities = topProbabilities,
             KeepsContext = keepsContext,
         };
         try

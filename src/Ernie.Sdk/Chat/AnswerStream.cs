@@ -18,6 +18,7 @@ internal sealed class AnswerStream(ErnieTokenizer tokenizer, ChatRequest request
     private readonly DateTimeOffset _createdAt = DateTimeOffset.UtcNow;
     private readonly StopSequenceMatcher _stops = new(request.StopSequences);
     private readonly List<AIContent> _contents = [];
+    private readonly List<ErnieTokenLogProbability> _probabilities = [];
     private int _calls;
 
     private bool IsComplete => _stops.Stopped || (_calls > 0 && !request.AllowsMultipleCalls);
@@ -34,6 +35,7 @@ internal sealed class AnswerStream(ErnieTokenizer tokenizer, ChatRequest request
             // A budget that ends the reasoning starts the engine twice: the prompt is the first time's.
             if (outputTokens++ == 0) cachedTokens = token.CachedTokens;
             if (parser?.IsReasoning == true) reasoningTokens++;
+            if (token.Probabilities is { } probabilities) _probabilities.Add(new(token.Id, TextOf(token.Id), probabilities.Chosen, [.. probabilities.Top.Select(top => new ErnieTokenLogProbability(top.Id, TextOf(top.Id), top.LogProbability, []))]));
             if (token.Finish == FinishReason.Stop) finish = ChatFinishReason.Stop;
             else Append(decoder.Append(token.Id), isLast: false);
             if (TakeUpdate() is { } update) yield return update;
@@ -95,6 +97,8 @@ internal sealed class AnswerStream(ErnieTokenizer tokenizer, ChatRequest request
         }
     }
 
+    private string TextOf(int token) => tokenizer.Decode([token], skipSpecialTokens: false);
+
     private void AddText(string text) => AddContent(_stops.Append(text));
 
     private void AddContent(string text)
@@ -120,7 +124,9 @@ internal sealed class AnswerStream(ErnieTokenizer tokenizer, ChatRequest request
             ModelId = modelId,
             CreatedAt = _createdAt,
         };
+        if (_probabilities.Count > 0) update.AdditionalProperties = new() { [ErnieChatClient.LogProbabilities] = (ErnieTokenLogProbability[])[.. _probabilities] };
         _contents.Clear();
+        _probabilities.Clear();
         return update;
     }
 }

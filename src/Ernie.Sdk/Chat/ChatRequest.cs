@@ -9,7 +9,9 @@ namespace Ernie.Sdk.Chat;
 /// <summary>What a caller's messages and options come to: a conversation for the template, and how to generate. Holds no reference to what the caller passed.</summary>
 internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, ErnieGenerationOptions Generation)
 {
-    private static readonly string[] s_properties = ["min_p", "repetition_penalty"];
+    private const int MaximumTopProbabilities = 20;
+
+    private static readonly string[] s_properties = ["min_p", "repetition_penalty", "logit_bias", "bad_words", "logprobs", "top_logprobs"];
 
     public IReadOnlyList<string> StopSequences { get; init; } = [];
 
@@ -19,6 +21,12 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
     public bool AllowsMultipleCalls { get; init; } = true;
 
     public bool HidesReasoning { get; init; }
+
+    /// <summary>Texts and ids of tokens that the answer must not have; null where there are none.</summary>
+    public (IReadOnlyList<string> Texts, IReadOnlyList<int> Tokens)? Forbidden { get; init; }
+
+    /// <summary>How many of the likeliest tokens are told beside each that is chosen; null where no probabilities are.</summary>
+    public int? TopProbabilities { get; init; }
 
     /// <summary>What the answer must be; null where it may be any text or calls.</summary>
     public OutputGrammar? Output { get; init; }
@@ -36,8 +44,12 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         var generation = Resolve(options, client, template);
         var output = OutputOf(options);
         if (output is not null && generation.IgnoreStopTokens) throw new ArgumentException("IgnoreStopTokens cannot be had with ChatOptions.ResponseFormat or a required tool call: what is complete must end.", nameof(options));
+        var forbidden = BadWords(options);
+        if (output is not null && forbidden is not null) throw new NotSupportedException("ChatOptions.AdditionalProperties: 'bad_words' cannot be had with ChatOptions.ResponseFormat or a required tool call, which might need them.");
         return new ChatRequest(conversation, generation)
         {
+            Forbidden = forbidden,
+            TopProbabilities = TopProbabilitiesOf(options),
             Output = output,
             StopSequences = stops,
             Tools = ToolsOf(options, template),
@@ -59,6 +71,7 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         resolved.RepetitionPenalty ??= Number(options, "repetition_penalty");
         resolved.FrequencyPenalty ??= options.FrequencyPenalty;
         resolved.PresencePenalty ??= options.PresencePenalty;
+        resolved.LogitBias ??= LogitBias(options);
         resolved.Seed ??= options.Seed;
         resolved.MaxReasoningTokens ??= ReasoningBudget(options.Reasoning, template);
         return resolved;
@@ -82,6 +95,65 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
             throw new ArgumentException($"Additional property '{name}' must be a number, it is '{value}'.", nameof(options), e);
         }
     }
+
+    private static object? Property(ChatOptions options, string name) => options.AdditionalProperties?.TryGetValue(name, out var value) == true ? value : null;
+
+    /// <summary>An additional property as JSON, in which dictionaries and lists of all types look alike.</summary>
+    private static JsonElement? Json(ChatOptions options, string name, string expected)
+    {
+        try
+        {
+            return Property(options, name) switch
+            {
+                null => null,
+                JsonElement json => json,
+                var value => JsonSerializer.SerializeToElement(value, AIJsonUtilities.DefaultOptions.GetTypeInfo(value.GetType())),
+            };
+        }
+        catch (Exception e) when (e is NotSupportedException or InvalidOperationException)
+        {
+            throw Invalid(name, expected, e);
+        }
+    }
+
+    private static Dictionary<int, float>? LogitBias(ChatOptions options)
+    {
+        const string Expected = "map ids of tokens to numbers";
+        if (Json(options, "logit_bias", Expected) is not { } json) return null;
+        if (json.ValueKind != JsonValueKind.Object) throw Invalid("logit_bias", Expected);
+        var biases = new Dictionary<int, float>();
+        foreach (var property in json.EnumerateObject())
+        {
+            if (!int.TryParse(property.Name, NumberStyles.None, CultureInfo.InvariantCulture, out var id) || property.Value.ValueKind != JsonValueKind.Number) throw Invalid("logit_bias", Expected);
+            biases[id] = property.Value.GetSingle();
+        }
+        return biases;
+    }
+
+    private static (IReadOnlyList<string> Texts, IReadOnlyList<int> Tokens)? BadWords(ChatOptions options)
+    {
+        const string Expected = "be a list of texts, which are not empty, and ids of tokens";
+        if (Json(options, "bad_words", Expected) is not { } json) return null;
+        if (json.ValueKind != JsonValueKind.Array) throw Invalid("bad_words", Expected);
+        var (texts, tokens) = (new List<string>(), new List<int>());
+        foreach (var word in json.EnumerateArray())
+        {
+            if (word.ValueKind == JsonValueKind.String && word.GetString() is { Length: > 0 } text) texts.Add(text);
+            else if (word.ValueKind == JsonValueKind.Number && word.TryGetInt32(out var id) && id >= 0) tokens.Add(id);
+            else throw Invalid("bad_words", Expected);
+        }
+        return texts.Count + tokens.Count > 0 ? (texts, tokens) : null;
+    }
+
+    private static int? TopProbabilitiesOf(ChatOptions options)
+    {
+        var isAsked = Json(options, "logprobs", "be true or false") is { } asked ? asked.ValueKind switch { JsonValueKind.True => true, JsonValueKind.False => false, _ => throw Invalid("logprobs", "be true or false") } : (bool?)null;
+        var expected = $"be a whole number from 0 to {MaximumTopProbabilities}, with 'logprobs' true";
+        if (Json(options, "top_logprobs", expected) is not { } json) return isAsked == true ? 0 : null;
+        return json.ValueKind == JsonValueKind.Number && json.TryGetInt32(out var top) && top is >= 0 and <= MaximumTopProbabilities && isAsked == true ? top : throw Invalid("top_logprobs", expected);
+    }
+
+    private static ArgumentException Invalid(string name, string expected, Exception? inner = null) => new($"Additional property '{name}' must {expected}.", "options", inner);
 
     private static void Refuse(ChatOptions options, string modelId)
     {

@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Text;
 using Ernie.Sdk.Chat.Grammars;
 using Ernie.Sdk.Chat.Parsing;
 using Ernie.Sdk.Chat.Templates;
@@ -10,13 +11,28 @@ namespace Ernie.Sdk.Chat;
 /// <summary>An <see cref="IChatClient"/> over a model that it does not own. Thread-safe; keeps nothing between calls.</summary>
 internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer, ChatTemplate template, ContextWindow window) : IChatClient
 {
+    /// <summary>The additional property of updates and responses that holds tokens' probabilities.</summary>
+    public const string LogProbabilities = "logprobs";
+
     private const string ClosedReasoning = "\n</think>\n\n";
 
     private readonly GrammarCache _grammars = new(tokenizer);
     private readonly ChatClientMetadata _metadata = new("ernie", providerUri: null, model.ModelId);
 
-    public async Task<ChatResponse> GetResponseAsync(IEnumerable<ChatMessage> messages, ChatOptions? options = null, CancellationToken cancellationToken = default) =>
-        await GetStreamingResponseAsync(messages, options, cancellationToken).ToChatResponseAsync(cancellationToken).ConfigureAwait(false);
+    public async Task<ChatResponse> GetResponseAsync(IEnumerable<ChatMessage> messages, ChatOptions? options = null, CancellationToken cancellationToken = default)
+    {
+        var updates = new List<ChatResponseUpdate>();
+        var probabilities = new List<ErnieTokenLogProbability>();
+        await foreach (var update in GetStreamingResponseAsync(messages, options, cancellationToken).ConfigureAwait(false))
+        {
+            // Of properties with one name, a response would keep the last update's.
+            if (update.AdditionalProperties?.Remove(LogProbabilities, out var own) == true) probabilities.AddRange((ErnieTokenLogProbability[])own!);
+            updates.Add(update);
+        }
+        var response = updates.ToChatResponse();
+        if (probabilities.Count > 0) (response.AdditionalProperties ??= [])[LogProbabilities] = probabilities.ToArray();
+        return response;
+    }
 
     public IAsyncEnumerable<ChatResponseUpdate> GetStreamingResponseAsync(IEnumerable<ChatMessage> messages, ChatOptions? options = null, CancellationToken cancellationToken = default)
     {
@@ -57,7 +73,7 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
         IReadOnlyList<ChatMessage> conversation = [.. messages];
         var request = Request(conversation, options);
         // A long document takes a while to encode: not on the caller's thread, which may be a user interface's.
-        var (prompt, isReasoning, constraint) = await Task.Run(() =>
+        var (prompt, isReasoning, grammar, forbidden) = await Task.Run(() =>
         {
             var text = Render(request);
             var ids = tokenizer.Encode(text);
@@ -69,11 +85,11 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
                 ids = tokenizer.Encode(text);
             }
             var isReasoning = ChatTemplate.EndsInReasoning(text);
-            return (ids, isReasoning, Constrain(request, isReasoning));
+            return (ids, isReasoning, Constrain(request, isReasoning), Forbid(request));
         }, cancellationToken).ConfigureAwait(false);
         var parser = template.IsThinking ? new OutputParser(isReasoning) : null;
-        var answer = new AnswerStream(tokenizer, request, model.ModelId, parser, constraint is null ? null : () => constraint.IsComplete);
-        var tokens = constraint is null ? GenerateAsync(prompt, request.Generation, parser, cancellationToken) : model.GenerateTokensAsync(prompt, request.Generation, cancellationToken, constraint);
+        var answer = new AnswerStream(tokenizer, request, model.ModelId, parser, grammar is null ? null : () => grammar.IsComplete);
+        var tokens = grammar is null ? GenerateAsync(prompt, request, parser, forbidden, cancellationToken) : model.GenerateTokensAsync(prompt, request.Generation, cancellationToken, grammar, request.TopProbabilities);
         await foreach (var update in answer.ReadAsync(tokens, prompt.Count).ConfigureAwait(false)) yield return update;
     }
 
@@ -81,12 +97,23 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
     private GrammarConstraint? Constrain(ChatRequest request, bool isReasoning) => request.Output is not { } output ? null
         : new GrammarConstraint(_grammars.Get(output, template.IsThinking, template.IsThinking && isReasoning), model.VocabularySize, model.StopTokenIds, request.Generation.MaxReasoningTokens);
 
-    /// <summary>Generates an answer. Reasoning that reaches its budget is closed for the model, which goes on from there; the parser tells, as it has read all tokens that came before.</summary>
-    private async IAsyncEnumerable<GeneratedToken> GenerateAsync(List<int> prompt, ErnieGenerationOptions options, OutputParser? parser, [EnumeratorCancellation] CancellationToken cancellationToken)
+    private ForbiddenText? Forbid(ChatRequest request)
     {
+        if (request.Forbidden is not { } forbidden) return null;
+        foreach (var id in forbidden.Tokens)
+        {
+            if (id >= model.VocabularySize) throw new ArgumentException($"Additional property 'bad_words' names token {id}; ids lie between 0 and {model.VocabularySize - 1}.", nameof(request));
+        }
+        return new ForbiddenText(forbidden.Texts.Select(Encoding.UTF8.GetBytes), forbidden.Tokens, _grammars.Trie, model.VocabularySize);
+    }
+
+    /// <summary>Generates an answer. Reasoning that reaches its budget is closed for the model, which goes on from there; the parser tells, as it has read all tokens that came before.</summary>
+    private async IAsyncEnumerable<GeneratedToken> GenerateAsync(List<int> prompt, ChatRequest request, OutputParser? parser, ForbiddenText? forbidden, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        var options = request.Generation;
         var budget = parser is null ? null : options.MaxReasoningTokens;
         var reasoned = new List<int>();
-        await foreach (var token in model.GenerateTokensAsync(prompt, options, cancellationToken).ConfigureAwait(false))
+        await foreach (var token in model.GenerateTokensAsync(prompt, options, cancellationToken, forbidden, request.TopProbabilities).ConfigureAwait(false))
         {
             yield return token;
             if (budget is null) continue;
@@ -108,6 +135,6 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
         rest.PrefillProgress = null;
         if (rest.MaxTokens < 1 || begun.Count >= model.ContextLength) yield break;
         foreach (var id in closing) yield return new GeneratedToken(id, null, 0);
-        await foreach (var token in model.GenerateTokensAsync(begun, rest, cancellationToken).ConfigureAwait(false)) yield return token;
+        await foreach (var token in model.GenerateTokensAsync(begun, rest, cancellationToken, forbidden, request.TopProbabilities).ConfigureAwait(false)) yield return token;
     }
 }

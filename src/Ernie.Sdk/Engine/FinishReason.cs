@@ -12,4 +12,5 @@ internal enum FinishReason
 /// <param name="Id">Token.</param>
 /// <param name="Finish">Null, but for the last.</param>
 /// <param name="CachedTokens">Prompt tokens that were in the cache already.</param>
-internal readonly record struct GeneratedToken(int Id, FinishReason? Finish, int CachedTokens);
+/// <param name="Probabilities">How likely it was, where that was asked for.</param>
+internal readonly record struct GeneratedToken(int Id, FinishReason? Finish, int CachedTokens, TokenProbabilities? Probabilities = null);

@@ -239,7 +239,8 @@ internal sealed class InferenceEngine : IDisposable
         sequence.Context.Add(token, sequence.Limits);
         sequence.History?.Add(token);
         FinishReason? finish = sequence.StopTokens.Contains(token) ? FinishReason.Stop : sequence.GeneratedCount >= sequence.MaxTokens ? FinishReason.Length : null;
-        sequence.Emit(new GeneratedToken(token, finish, sequence.CachedTokens));
+        var probabilities = sequence.TopProbabilities is { } top ? TokenProbabilities.Of(logits, token, top) : null;
+        sequence.Emit(new GeneratedToken(token, finish, sequence.CachedTokens, probabilities));
         if (finish is not null) _scheduler.Finish(sequence);
     }
 

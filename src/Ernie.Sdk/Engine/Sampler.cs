@@ -47,6 +47,7 @@ internal sealed class Sampler
         logits.CopyTo(values);
         foreach (var rows in _undefinedRows) values[rows].Fill(float.NegativeInfinity);
         if (settings.HasPenalties) history!.Penalise(values, settings);
+        foreach (var (id, bias) in settings.Bias) values[id] += bias;
         if (!allowed.IsEmpty) Forbid(values, allowed);
         var best = ArgMax(values);
         var top = values[best];

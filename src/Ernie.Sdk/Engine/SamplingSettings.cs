@@ -12,6 +12,8 @@ internal sealed record SamplingSettings
     public float RepetitionPenalty { get; init; } = 1;
     public float FrequencyPenalty { get; init; }
     public float PresencePenalty { get; init; }
+    /// <summary>Added to logits, by id.</summary>
+    public KeyValuePair<int, float>[] Bias { get; init; } = [];
     public ulong Seed { get; init; }
 
     public static SamplingSettings Greedy { get; } = new() { Temperature = 0 };
@@ -36,6 +38,7 @@ internal sealed record SamplingSettings
             RepetitionPenalty = InRange(options.RepetitionPenalty ?? (float?)defaults.RepetitionPenalty ?? 1, 1e-3f, 1000, nameof(options.RepetitionPenalty)),
             FrequencyPenalty = InRange(options.FrequencyPenalty ?? (float?)defaults.FrequencyPenalty ?? 0, -2, 2, nameof(options.FrequencyPenalty)),
             PresencePenalty = InRange(options.PresencePenalty ?? (float?)defaults.PresencePenalty ?? 0, -2, 2, nameof(options.PresencePenalty)),
+            Bias = [.. options.LogitBias?.Select(static pair => KeyValuePair.Create(pair.Key, InRange(pair.Value, -100, 100, nameof(options.LogitBias)))) ?? []],
             Seed = (ulong)(options.Seed ?? Random.Shared.NextInt64()),
         };
     }

@@ -48,6 +48,8 @@ internal sealed class Sequence
     public IProgress<ErniePrefillProgress>? Progress { get; init; }
     /// <summary>What the answer must be; null where it may be anything.</summary>
     public TokenConstraint? Constraint { get; init; }
+    /// <summary>How many of the likeliest tokens are told beside each that is chosen; null where no probabilities are.</summary>
+    public int? TopProbabilities { get; init; }
     /// <summary>Whether the context goes on after the answer: its blocks stay.</summary>
     public bool KeepsContext { get; init; }
 

@@ -177,7 +177,7 @@ public sealed class ChatClientTests : IAsyncLifetime
         await RefusesAsync(new() { ConversationId = "c" }, "ConversationId");
         await RefusesAsync(new() { Reasoning = new() { Effort = ReasoningEffort.High } }, "Reasoning");
         await Assert.ThrowsAsync<ArgumentException>(() => _client.GetResponseAsync(Question, new() { ToolMode = ChatToolMode.RequireAny }, Token));
-        await RefusesAsync(new() { AdditionalProperties = new() { ["logprobs"] = true } }, "AdditionalProperties");
+        await RefusesAsync(new() { AdditionalProperties = new() { ["best_of"] = 2 } }, "AdditionalProperties");
         await Assert.ThrowsAsync<ArgumentException>(() => _client.GetResponseAsync(Question, new() { ModelId = "another" }, Token));
         await Assert.ThrowsAsync<NotSupportedException>(() => _client.GetResponseAsync([new ChatMessage(ChatRole.Tool, "x")], cancellationToken: Token));
         await Assert.ThrowsAsync<NotSupportedException>(() => _client.GetResponseAsync([new ChatMessage(ChatRole.User, [new DataContent(new byte[] { 1 }, "image/png")])], cancellationToken: Token));

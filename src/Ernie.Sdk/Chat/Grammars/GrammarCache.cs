@@ -9,6 +9,8 @@ internal sealed class GrammarCache(ErnieTokenizer tokenizer)
     private readonly LinkedList<(string Key, Lazy<Grammar> Grammar)> _recent = new();
     private readonly object _gate = new();
 
+    public TokenTrie Trie => _vocabulary.Value.Trie;
+
     /// <exception cref="NotSupportedException">A schema is outside the subset, or no document satisfies it.</exception>
     public Grammar Get(OutputGrammar output, bool hasTags, bool startsInReasoning)
     {

@@ -58,11 +58,15 @@ internal sealed class Grammars
         return (Tokenizer.Decode(ids), ids.Count);
     }
 
-    /// <summary>Whether a document is one of the grammar.</summary>
-    public static bool Accepts(GrammarNetwork network, GrammarRule rule, string text)
+    public static GrammarAutomaton Automaton(GrammarNetwork network, GrammarRule rule)
     {
         network.FindHeights();
-        var automaton = new GrammarAutomaton(network, rule);
+        return new GrammarAutomaton(network, rule);
+    }
+
+    /// <summary>Whether a document is one of the grammar.</summary>
+    public static bool Accepts(GrammarAutomaton automaton, string text)
+    {
         var place = automaton.Start;
         foreach (var value in Encoding.UTF8.GetBytes(text)) place = automaton.Next(place, value);
         return automaton.IsComplete(place);
@@ -72,6 +76,6 @@ internal sealed class Grammars
     {
         var network = new GrammarNetwork();
         var json = new JsonRules(network, escapesTags: false);
-        return Accepts(network, JsonSchemaCompiler.Compile(JsonDocument.Parse(schema).RootElement, network, json), text);
+        return Accepts(Automaton(network, JsonSchemaCompiler.Compile(JsonDocument.Parse(schema).RootElement, network, json)), text);
     }
 }

@@ -81,11 +81,11 @@ public sealed class JsonSchemaCompilerTests
             var (low, high) = (random.Next(-300, 300), random.Next(-300, 300));
             var (least, most) = (i % 3 == 0 ? "exclusiveMinimum" : "minimum", i % 5 == 0 ? "exclusiveMaximum" : "maximum");
             var network = new GrammarNetwork();
-            var rule = JsonSchemaCompiler.Compile(JsonDocument.Parse($$"""{"type": "integer", "{{least}}": {{low}}, "{{most}}": {{high}}}""").RootElement, network, new JsonRules(network, false));
+            var automaton = Grammars.Automaton(network, JsonSchemaCompiler.Compile(JsonDocument.Parse($$"""{"type": "integer", "{{least}}": {{low}}, "{{most}}": {{high}}}""").RootElement, network, new JsonRules(network, false)));
             for (var value = -320; value < 320; value++)
             {
                 var isInside = (i % 3 == 0 ? value > low : value >= low) && (i % 5 == 0 ? value < high : value <= high);
-                Assert.True(isInside == Grammars.Accepts(network, rule, value.ToString(System.Globalization.CultureInfo.InvariantCulture)), $"{value} in {least} {low}, {most} {high}");
+                Assert.True(isInside == Grammars.Accepts(automaton, value.ToString(System.Globalization.CultureInfo.InvariantCulture)), $"{value} in {least} {low}, {most} {high}");
             }
         }
     }
@@ -100,7 +100,7 @@ public sealed class JsonSchemaCompilerTests
             var (low, high) = (random.Next(-400, 300) / 100m, random.Next(-300, 400) / 100m);
             var isExclusive = i % 2 == 0;
             var network = new GrammarNetwork();
-            var rule = JsonSchemaCompiler.Compile(JsonDocument.Parse(FormattableString.Invariant($$"""{"type": "number", "{{(isExclusive ? "exclusiveMinimum" : "minimum")}}": {{low}}, "{{(isExclusive ? "exclusiveMaximum" : "maximum")}}": {{high}}}""")).RootElement, network, new JsonRules(network, false));
+            var automaton = Grammars.Automaton(network, JsonSchemaCompiler.Compile(JsonDocument.Parse(FormattableString.Invariant($$"""{"type": "number", "{{(isExclusive ? "exclusiveMinimum" : "minimum")}}": {{low}}, "{{(isExclusive ? "exclusiveMaximum" : "maximum")}}": {{high}}}""")).RootElement, network, new JsonRules(network, false)));
             for (var value = -4100; value <= 4100; value += 7)
             {
                 var number = value / 1000m;
@@ -109,7 +109,7 @@ public sealed class JsonSchemaCompilerTests
                     var text = number.ToString($"F{places}", System.Globalization.CultureInfo.InvariantCulture);
                     var written = decimal.Parse(text, System.Globalization.CultureInfo.InvariantCulture);
                     var isInside = isExclusive ? written > low && written < high : written >= low && written <= high;
-                    var isAccepted = Grammars.Accepts(network, rule, text);
+                    var isAccepted = Grammars.Accepts(automaton, text);
                     if (text[0] == '-' && written == 0) continue;
                     if (isInside && places <= 2) Assert.True(isAccepted, $"{text} in {low} to {high}");
                     if (!isInside) Assert.False(isAccepted, $"{text} not in {low} to {high}");
@@ -129,7 +129,7 @@ public sealed class JsonSchemaCompilerTests
     public void Patterns_MatchAsDotNetsDo(string pattern)
     {
         var network = new GrammarNetwork();
-        var rule = PatternCompiler.Compile(pattern, network, new JsonRules(network, false), 0, int.MaxValue);
+        var automaton = Grammars.Automaton(network, PatternCompiler.Compile(pattern, network, new JsonRules(network, false), 0, int.MaxValue));
         var random = new Random(5);
         var matches = 0;
         for (var i = 0; i < 3000; i++)
@@ -137,7 +137,7 @@ public sealed class JsonSchemaCompilerTests
             var text = string.Concat(Enumerable.Range(0, random.Next(0, 7)).Select(_ => "abcxyz1.- é"[random.Next(11)]));
             var expected = Regex.IsMatch(text, pattern, RegexOptions.ECMAScript | RegexOptions.CultureInvariant);
             if (expected) matches++;
-            Assert.True(expected == Grammars.Accepts(network, rule, JsonSerializer.Serialize(text, s_relaxed)), $"{text} by {pattern}");
+            Assert.True(expected == Grammars.Accepts(automaton, JsonSerializer.Serialize(text, s_relaxed)), $"{text} by {pattern}");
         }
         Assert.True(matches > 2);
     }
