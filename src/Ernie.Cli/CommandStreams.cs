@@ -5,4 +5,13 @@ internal sealed record CommandStreams(TextReader In, TextWriter Out, TextWriter 
 {
     /// <summary>Whether <see cref="Error"/> is a terminal, which gets progress that redraws itself.</summary>
     public bool ErrorIsTerminal { get; init; }
+
+    /// <summary>Whether somebody types into <see cref="In"/>.</summary>
+    public bool InIsTerminal { get; init; }
+
+    /// <summary>Whether <see cref="Out"/> is a terminal, which may get colours.</summary>
+    public bool OutIsTerminal { get; init; }
+
+    /// <summary>Who gets Ctrl+C in place of the command.</summary>
+    public Interruption Interruption { get; } = new();
 }

@@ -7,7 +7,7 @@ namespace Ernie.Cli;
 /// <summary>The command <c>ernie</c>: parses arguments, runs one command, and turns whatever happens into an exit code and at most one line of error.</summary>
 internal static class ErnieCommandLine
 {
-    private const string Description = "Exports ERNIE 4.5 checkpoints to ONNX, inspects and checks them, and runs them for comparison with other engines.";
+    private const string Description = "Downloads ERNIE 4.5 checkpoints, exports them to ONNX, inspects and checks them, and runs them.";
     private const string Details = "Exit codes: 0 success; 1 bad input or a damaged file; 2 wrong usage; 130 cancelled.";
 
     public static async Task<int> RunAsync(string[] args, CommandStreams streams, CancellationToken cancellationToken = default)
@@ -75,18 +75,23 @@ internal static class ErnieCommandLine
     {
         var root = new RootCommand(Description)
         {
+            PullCommand.Create(streams),
+            ChatCommand.Create(streams),
+            DoctorCommand.Create(streams),
             InspectCommand.Create(streams),
             ExportCommand.Create(streams),
             VerifyCommand.Create(streams),
             TokenizeCommand.Create(streams),
             GenerateCommand.Create(streams),
+            ServeCommand.Create(streams),
             LogitsCommand.Create(streams),
             PerplexityCommand.Create(streams),
             CompareCommand.Create(streams),
             ExpertsCommand.Create(streams),
+            PlasMapCommand.Create(streams),
             SynthCommand.Create(streams),
             BenchCommand.Create(streams),
-            BenchLayerCommand.Create(streams),
+            BenchLayerCommand.Create(streams), BenchRequestsCommand.Create(streams), CompareAttentionCommand.Create(streams),
         };
         foreach (var option in root.Options.OfType<HelpOption>())
         {

@@ -13,6 +13,7 @@ internal sealed class ModelOptions
     private readonly Argument<string> _model = new("MODEL") { Description = "An exported model, or a checkpoint, which is exported into the cache first, as int4." };
     private readonly Option<int> _threads = new Option<int>("--threads") { Description = "Threads that compute. Results do not depend on it.", DefaultValueFactory = static _ => Environment.ProcessorCount, HelpName = "N" }.InRange(1, 1024);
     private readonly Option<string> _kv;
+    private readonly Option<string>? _attention;
     private readonly Option<string?> _kernels = new Option<string?>("--kernels") { Description = $"Kernel family, instead of the best that this machine runs (or of the variable {KernelRegistry.EnvironmentVariable})." }
         .AcceptOnlyFromAmong(StringComparer.OrdinalIgnoreCase, [.. KernelRegistry.All.Select(static k => k.Name)]);
     private readonly Option<string?> _cache = new("--cache") { Description = "Folder for exports of checkpoints. [default: ernie-sdk in the user's local application data]", HelpName = "FOLDER" };
@@ -20,14 +21,18 @@ internal sealed class ModelOptions
     private readonly Option<LogLevel> _logLevel = CommonOptions.LogLevel();
 
     /// <summary>Commands that compare numbers cache in fp32; one that measures does what the library does.</summary>
-    private ModelOptions(string defaultKv) =>
-        _kv = new Option<string>("--kv") { Description = "Element type of cached keys and values.", DefaultValueFactory = _ => defaultKv }.AcceptOnlyFromAmong("fp32", "bf16", "int8");
-
-    public static ModelOptions AddTo(Command command, Argument<string?>? input = null, string defaultKv = "fp32")
+    private ModelOptions(string defaultKv, string? defaultAttention)
     {
-        var options = new ModelOptions(defaultKv);
+        _attention = defaultAttention is null ? null : AttentionOption.Create(defaultAttention);
+        _kv = new Option<string>("--kv") { Description = "Element type of cached keys and values.", DefaultValueFactory = _ => defaultKv }.AcceptOnlyFromAmong("fp32", "bf16", "int8");
+    }
+
+    public static ModelOptions AddTo(Command command, Argument<string?>? input = null, string defaultKv = "fp32", string? defaultAttention = null)
+    {
+        var options = new ModelOptions(defaultKv, defaultAttention);
         command.Add(options._model);
         if (input is not null) command.Add(input);
+        if (options._attention is not null) command.Add(options._attention);
         foreach (var option in new Option[] { options._threads, options._kv, options._kernels, options._cache, options._prefetch, options._logLevel }) command.Add(option);
         return options;
     }
@@ -47,11 +52,11 @@ internal sealed class ModelOptions
         return new DepthBenchmarkPlan
         {
             Model = model.Path, Depths = depths, Limits = new ErnieSparseAttention().Limits(), Threads = Threads(result), Runs = runs, Steps = steps, Kernels = kernels!,
-            KvType = KvCacheType(result) switch { ErnieKvCacheType.BFloat16 => KvElementType.BFloat16, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.Float32 },
+            KvType = KvCacheType(result.GetValue(_kv)!) switch { ErnieKvCacheType.BFloat16 => KvElementType.BFloat16, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.Float32 },
         };
     }
 
-    private ErnieKvCacheType KvCacheType(ParseResult result) => result.GetValue(_kv) switch { "bf16" => ErnieKvCacheType.BFloat16, "int8" => ErnieKvCacheType.Int8, _ => ErnieKvCacheType.Float32 };
+    private static ErnieKvCacheType KvCacheType(string text) => text switch { "bf16" => ErnieKvCacheType.BFloat16, "int8" => ErnieKvCacheType.Int8, _ => ErnieKvCacheType.Float32 };
 
     /// <param name="result">The parsed options.</param>
     /// <param name="streams">Where progress and log go.</param>
@@ -59,20 +64,25 @@ internal sealed class ModelOptions
     /// <param name="cancellationToken">Stops loading.</param>
     /// <param name="measureExperts">Whether pages of experts are looked at before their use.</param>
     /// <param name="wrap">What to compute with in place of the chosen kernels.</param>
-    public async Task<ErnieModel> LoadAsync(ParseResult result, CommandStreams streams, int maxConcurrentRequests, CancellationToken cancellationToken, bool measureExperts = false, Func<CpuKernels, CpuKernels>? wrap = null)
+    /// <param name="attention">How many blocks are read, if not what the options say.</param>
+    /// <param name="kv">Element type of the cache, likewise.</param>
+    /// <param name="configure">Last changes.</param>
+    public async Task<ErnieModel> LoadAsync(ParseResult result, CommandStreams streams, int maxConcurrentRequests, CancellationToken cancellationToken, bool measureExperts = false, Func<CpuKernels, CpuKernels>? wrap = null, ErnieSparseAttention? attention = null, string? kv = null, Action<ErnieModelOptions>? configure = null)
     {
         var logger = Logger(result, streams);
         var options = new ErnieModelOptions
         {
             Threads = result.GetValue(_threads),
-            KvCacheType = KvCacheType(result),
+            KvCacheType = KvCacheType(kv ?? result.GetValue(_kv)!),
             CacheDirectory = result.GetValue(_cache),
             LoggerFactory = logger,
             ExpertPrefetch = result.GetValue(_prefetch) switch { "on" => ErnieExpertPrefetch.On, "off" => ErnieExpertPrefetch.Off, _ => ErnieExpertPrefetch.Auto },
             MeasureExperts = measureExperts,
+            SparseAttention = attention ?? (_attention is null ? null : AttentionOption.Parse(result.GetValue(_attention)!)) ?? new ErnieSparseAttention(),
             MaxConcurrentRequests = maxConcurrentRequests,
             Export = new ErnieExportOptions { Logger = logger.CreateLogger("export") },
         };
+        configure?.Invoke(options);
         // The variable is how any host chooses kernels; the library reads it while loading.
         var before = Environment.GetEnvironmentVariable(KernelRegistry.EnvironmentVariable);
         if (result.GetValue(_kernels) is { } kernels) Environment.SetEnvironmentVariable(KernelRegistry.EnvironmentVariable, kernels);

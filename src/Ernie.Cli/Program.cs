@@ -7,7 +7,7 @@ using Microsoft.Win32.SafeHandles;
 var utf8 = new UTF8Encoding(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
 using var input = new StreamReader(Console.OpenStandardInput(), utf8);
 var output = new StreamWriter(StandardOutput(), utf8, bufferSize: 1 << 16) { NewLine = "\n" };
-var streams = new CommandStreams(input, output, Console.Error) { ErrorIsTerminal = !Console.IsErrorRedirected };
+var streams = new CommandStreams(input, output, Console.Error) { ErrorIsTerminal = !Console.IsErrorRedirected, InIsTerminal = !Console.IsInputRedirected, OutIsTerminal = !Console.IsOutputRedirected };
 
 using var cancellation = new CancellationTokenSource();
 using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Cancel);
@@ -33,6 +33,11 @@ static Stream StandardOutput()
 
 void Cancel(PosixSignalContext context)
 {
+    if (context.Signal == PosixSignal.SIGINT && streams.Interruption.Deliver())
+    {
+        context.Cancel = true;
+        return;
+    }
     // The second time the process ends at once.
     context.Cancel = !cancellation.IsCancellationRequested;
     cancellation.Cancel();

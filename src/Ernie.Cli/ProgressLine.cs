@@ -23,8 +23,7 @@ internal sealed class ProgressLine(CommandStreams streams, string verb) : IProgr
         if (value.BytesDone >= value.BytesTotal) Clear();
         else
         {
-            Show(value.BytesTotal == 0 ? null : (double)value.BytesDone / value.BytesTotal, () => string.Create(CultureInfo.InvariantCulture,
-                $"{Size.Text(value.BytesDone)} of {Size.Text(value.BytesTotal)}, {Rate(value.BytesPerSecond)}{Left(value.Remaining)}"));
+            Show(value.BytesTotal == 0 ? null : (double)value.BytesDone / value.BytesTotal, () => Bytes(value.BytesDone, value.BytesTotal, value.BytesPerSecond));
         }
     }
 
@@ -57,6 +56,13 @@ internal sealed class ProgressLine(CommandStreams streams, string verb) : IProgr
             streams.Error.Write('\r' + line.ToString());
             _drawn = length;
         }
+    }
+
+    /// <summary>How many bytes of how many are done, at what rate, and when the rest will be.</summary>
+    public static string Bytes(long done, long total, double bytesPerSecond)
+    {
+        TimeSpan? left = bytesPerSecond > 0 && (total - done) / bytesPerSecond is < 1e9 and var seconds ? TimeSpan.FromSeconds(Math.Max(0, seconds)) : null;
+        return string.Create(CultureInfo.InvariantCulture, $"{Size.Text(done)} of {Size.Text(total)}, {Rate(bytesPerSecond)}{Left(left)}");
     }
 
     /// <summary>Wipes the line, before anything else is written to the terminal.</summary>

@@ -26,6 +26,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     private readonly Lazy<string> _fingerprint;
     private readonly ErnieChatClient? _chat;
     private readonly IDisposable _metrics;
+    private readonly ServerMetrics _serverMetrics;
     private int _disposed;
 
     private ErnieModel(string path, ModelManifest manifest, ErnieModelOptions options)
@@ -51,6 +52,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         try
         {
             _engine = new InferenceEngine(_runner, VocabularySize, UndefinedRows(Tokenizer, VocabularySize), options.MaxConcurrentRequests, options.MaxQueuedRequests, options.PrefillChunkTokens, logger);
+            _serverMetrics = ServerMetrics.Observe(ModelId, () => (_engine.State, _runner.Cache.BlockCount));
             if (logger is null) return;
             var plan = MemoryPlan.For(manifest.Config, manifest.Formats, kvType, (long)blocks * KvBlockLayout.BlockSize, chunk: options.PrefillChunkTokens);
             logger.LogInformation(
@@ -61,6 +63,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         {
             // A logger of the host's may throw too.
             _metrics.Dispose();
+            _serverMetrics?.Dispose();
             _engine?.Dispose();
             _runner.Dispose();
             throw;
@@ -285,6 +288,18 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         }
     }
 
+    /// <summary>Runs a request and tells when the engine let go of it, cancelled or not.</summary>
+    /// <returns>A <see cref="System.Diagnostics.Stopwatch"/> timestamp.</returns>
+    internal async Task<long> RunToEndAsync(int[] promptIds, ErnieGenerationOptions options, CancellationToken cancellationToken)
+    {
+        CheckPrompt(promptIds);
+        var sequence = new Sequence(new TokenContext(), promptIds, Math.Min(options.MaxTokens ?? 1, ContextLength - promptIds.Length), SamplingSettings.Resolve(options, _defaults), new HashSet<int>(), _limits);
+        _engine.Submit(sequence);
+        using var registration = cancellationToken.UnsafeRegister(_ => _engine.Cancel(sequence), null);
+        await sequence.Ended.ConfigureAwait(false);
+        return System.Diagnostics.Stopwatch.GetTimestamp();
+    }
+
     /// <summary>Runs something on the engine's thread, between two steps.</summary>
     internal Task<T> Invoke<T>(Func<Scheduler, KvCache, T> call) => _engine.Invoke(call);
 
@@ -336,6 +351,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     {
         if (Interlocked.Exchange(ref _disposed, 1) != 0) return;
         _metrics.Dispose();
+        _serverMetrics.Dispose();
         _engine.Dispose();
         _runner.Dispose();
     }
@@ -346,17 +362,31 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     private async IAsyncEnumerable<GeneratedToken> RunAsync(Sequence sequence, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        _engine.Submit(sequence);
+        using var metrics = sequence.OnLogits is null ? _serverMetrics.Begin(sequence.PromptLength) : null;
+        try
+        {
+            _engine.Submit(sequence);
+        }
+        catch (Exception e)
+        {
+            metrics?.Fail(e);
+            throw;
+        }
         sequence.IsSubmitted = true;
         try
         {
             // The engine hears of a cancel at once, not when this loop is next scheduled.
             await using var registration = cancellationToken.UnsafeRegister(_ => _engine.Cancel(sequence), null).ConfigureAwait(false);
-            await foreach (var token in sequence.Output.ReadAllAsync(cancellationToken).ConfigureAwait(false)) yield return token;
+            await foreach (var token in sequence.Output.ReadAllAsync(cancellationToken).ConfigureAwait(false))
+            {
+                metrics?.Add(token);
+                yield return token;
+            }
             cancellationToken.ThrowIfCancellationRequested();
         }
         finally
         {
+            if (sequence.Output.Completion.Exception?.InnerException is { } failure) metrics?.Fail(failure);
             _engine.Cancel(sequence);
         }
     }

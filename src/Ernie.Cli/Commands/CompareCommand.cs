@@ -46,7 +46,7 @@ internal static class CompareCommand
     private static async Task<List<ComparedModel>> CompareAsync(string reference, string[] models, string? file, CommandStreams streams, CancellationToken cancellationToken)
     {
         using var progress = new ProgressLine(streams, "compare");
-        var options = new ErnieModelOptions { KvCacheType = ErnieKvCacheType.Float32, MaxConcurrentRequests = 1 };
+        var options = new ErnieModelOptions { KvCacheType = ErnieKvCacheType.Float32, SparseAttention = ErnieSparseAttention.Dense, MaxConcurrentRequests = 1 };
         var manifest = ModelManifest.Read(reference);
         using var first = await ErnieModel.LoadAsync(reference, options, cancellationToken: cancellationToken).ConfigureAwait(false);
         // Tokens of the default text that exports are fitted to say nothing about other texts.

@@ -19,7 +19,7 @@ internal static class GenerateCommand
             "Continues token ids greedily.",
             "JSON lines {\"ids\"} become {\"ids\"} of the continuation by the most likely tokens; a stop token that ends it is its last. Nothing is added to the ids.\n--log-level information reports the speed.",
             """echo '{"ids": [13, 336, 1446]}' | ernie generate samples/ernie-tiny-moe --max-tokens 16""", "ernie generate model prompts.jsonl --max-tokens 128 --parallel 8 > answers.jsonl");
-        var model = ModelOptions.AddTo(command, input);
+        var model = ModelOptions.AddTo(command, input, defaultAttention: "dense");
         foreach (var option in new Option[] { maxTokens, ignoreEos, parallel }) command.Add(option);
         command.SetAction((result, cancellationToken) =>
         {

@@ -13,7 +13,7 @@ internal static class LogitsCommand
         var command = new DocumentedCommand("logits", "Writes the scores of every token as NumPy files.",
             "JSON lines {\"ids\"} give one file a line: logits, float32 [tokens, vocabulary]. Prints {\"file\", \"shape\"} for each.",
             """echo '{"ids": [13, 336, 1446]}' | ernie logits samples/ernie-tiny-moe --out logits""", "python3 -c \"import numpy; print(numpy.load('logits/0.npy').shape)\"");
-        var modelOptions = ModelOptions.AddTo(command, input);
+        var modelOptions = ModelOptions.AddTo(command, input, defaultAttention: "dense");
         command.Add(output);
         command.SetAction(async (result, cancellationToken) =>
         {

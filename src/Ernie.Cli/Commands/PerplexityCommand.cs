@@ -18,7 +18,7 @@ internal static class PerplexityCommand
               tokens  how many were scored: all but the first of a line
             """,
             """echo '{"ids": [13, 336, 1446, 331]}' | ernie perplexity samples/ernie-tiny-moe""", "ernie tokenize model texts.jsonl | ernie perplexity model");
-        var modelOptions = ModelOptions.AddTo(command, input);
+        var modelOptions = ModelOptions.AddTo(command, input, defaultAttention: "dense");
         command.SetAction(async (result, cancellationToken) =>
         {
             using var lines = JsonLineReader.Open(result.GetValue(input), streams);

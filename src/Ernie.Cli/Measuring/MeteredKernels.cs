@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Ernie.Sdk.Kernels;
 
 namespace Ernie.Cli.Measuring;
@@ -8,6 +9,7 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, IDis
 {
     private readonly Lock _gate = new();
     private readonly ScratchBuffer _selected = new();
+    private readonly BlockSelections _selections = new();
     private readonly Dictionary<nint, bool[]> _touched = [];
     private List<StepTraffic> _steps = [];
     private StepTraffic _step = new();
@@ -33,12 +35,15 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, IDis
 
     public override void Linear(in LinearArguments arguments, in KernelContext context)
     {
+        var started = Stopwatch.GetTimestamp();
         inner.Linear(arguments, context);
         lock (_gate)
         {
+            var elapsed = Stopwatch.GetElapsedTime(started).TotalSeconds;
             // The graph is fixed: the first product of a step is always with the same weight.
             if (_firstWeight == null) _firstWeight = arguments.Weight.Data;
             if (arguments.Weight.Data == _firstWeight) EndStep();
+            _step.KernelSeconds += elapsed;
             _step.WeightBytes += arguments.Weight.ByteCount();
             _step.Operations += 2.0 * arguments.TokenCount * arguments.Weight.Rows * arguments.Weight.Columns;
         }
@@ -46,9 +51,16 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, IDis
 
     public override void Attention(in AttentionArguments arguments, in KernelContext context)
     {
-        inner.Attention(arguments, context);
+        var metered = arguments;
+        _selections.Clear();
+        metered.Selections = _selections;
+        var started = Stopwatch.GetTimestamp();
+        inner.Attention(metered, context);
+        var elapsed = Stopwatch.GetElapsedTime(started).TotalSeconds;
+        var selected = _selections.Items.ToLookup(static selection => selection.Sequence);
         lock (_gate)
         {
+            _step.KernelSeconds += elapsed;
             _step.Tokens = arguments.TokenCount;
             _step.Sequences = arguments.SequenceCount;
             for (var s = 0; s < arguments.SequenceCount; s++)
@@ -56,10 +68,21 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, IDis
                 var (first, end) = (arguments.SequenceStarts[s], arguments.SequenceStarts[s + 1]);
                 if (end == first) continue;
                 if ((arguments.Flags[s] & (int)SequenceFlags.Decode) == 0) _step.IsDecode = false;
-                // Keys and values of all positions up to the last one.
-                var element = arguments.Layout.ElementType == KvElementType.Float32 ? 4 : 2;
-                _step.CacheBytes += 2L * (arguments.Positions[end - 1] + 1) * arguments.KvHeadCount * arguments.HeadDim * element;
-                for (var t = first; t < end; t++) _step.Operations += 4.0 * arguments.HeadCount * arguments.HeadDim * (arguments.Positions[t] + 1);
+                var (positions, layout) = (arguments.Positions[end - 1] + 1, arguments.Layout);
+                var kept = selected[s].ToArray();
+                // Of a decode step the kept blocks and the sums of all; what one head of a prompt leaves out another one reads.
+                if (kept is [{ IsDecode: true }, ..])
+                {
+                    _step.CacheBytes += kept.Sum(static selection => selection.Blocks.Length) * (long)layout.ReadBytes
+                        + (positions + KvBlockLayout.BlockSize - 1L) / KvBlockLayout.BlockSize * arguments.KvHeadCount * arguments.HeadDim * sizeof(float);
+                }
+                else _step.CacheBytes += (long)positions * arguments.KvHeadCount * layout.ReadBytes / KvBlockLayout.BlockSize;
+                // A query head and position: a product with the key and one with the value.
+                var heads = arguments.HeadCount / arguments.KvHeadCount;
+                foreach (var selection in kept)
+                    _step.Operations += 4.0 * arguments.HeadDim * (selection.IsDecode ? heads : selection.TokenCount) * selection.Blocks.Length * KvBlockLayout.BlockSize;
+                var dense = kept.Length == 0 ? end : kept.Min(static selection => selection.FirstToken);
+                for (var t = first; t < dense; t++) _step.Operations += 4.0 * arguments.HeadCount * arguments.HeadDim * (arguments.Positions[t] + 1);
             }
         }
     }
@@ -69,9 +92,11 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, IDis
         var metered = arguments;
         var count = arguments.TokenCount * arguments.ExpertsPerToken;
         if (metered.Selected == null) metered.Selected = (int*)_selected.Rent((nint)count * sizeof(int));
+        var started = Stopwatch.GetTimestamp();
         inner.Experts(metered, context);
         lock (_gate)
         {
+            _step.KernelSeconds += Stopwatch.GetElapsedTime(started).TotalSeconds;
             if (!_touched.TryGetValue((nint)arguments.Router, out var touched)) _touched.Add((nint)arguments.Router, touched = new bool[arguments.ExpertCount]);
             if (_inCall.Length != arguments.ExpertCount) _inCall = new bool[arguments.ExpertCount];
             else Array.Clear(_inCall);
@@ -111,6 +136,8 @@ internal sealed class StepTraffic
     public long WeightBytes { get; set; }
     /// <summary>Keys and values.</summary>
     public long CacheBytes { get; set; }
+    /// <summary>Time inside the kernels.</summary>
+    public double KernelSeconds { get; set; }
     /// <summary>Multiplications and additions.</summary>
     public double Operations { get; set; }
     public int MoeLayers { get; set; }

@@ -12,19 +12,20 @@ internal static class ExpertMetrics
 {
     public const string MeterName = "Ernie.Sdk";
 
-    private static readonly Meter s_meter = new(MeterName, typeof(ExpertMetrics).Assembly.GetName().Version?.ToString(3));
+    public static Meter Meter { get; } = new(MeterName, typeof(ExpertMetrics).Assembly.GetName().Version?.ToString(3));
+
     private static ImmutableArray<Model> s_models = [];
     private static int s_instances;
 
     static ExpertMetrics()
     {
-        s_meter.CreateObservableCounter("ernie.expert.tokens", static () => PerExpert(static (layer, e) => layer.Chosen(e)), "{token}", "Tokens that chose an expert of a layer.");
-        s_meter.CreateObservableGauge("ernie.expert.share", static () => PerExpert(static (layer, e) => layer.Share(e)), "1", "Share of recent tokens that chose an expert of a layer: a moving average.");
-        s_meter.CreateObservableGauge("ernie.expert.imbalance", static () => PerLayer(static layer => layer.Imbalance(), static layer => layer.Tokens > 0), "1", "Share of a layer's busiest expert over the mean share.");
-        s_meter.CreateObservableCounter("ernie.expert.prediction.choices", static () => PerLayer(static layer => layer.Predicted), "{choice}", "Choices of a router for which there was a prediction.");
-        s_meter.CreateObservableCounter("ernie.expert.prediction.hits", static () => PerLayer(static layer => layer.PredictedRight), "{choice}", "Choices of a router that had been predicted.");
-        s_meter.CreateObservableGauge("ernie.expert.prediction.accuracy", static () => PerLayer(static layer => (double)layer.PredictedRight / layer.Predicted, static layer => layer.Predicted > 0), "1", "Share of a router's choices that had been predicted.");
-        s_meter.CreateObservableGauge("ernie.expert.prefetch.hit_rate", static () => PerLayer(static layer => (double)layer.ResidentPages / layer.SampledPages, static layer => layer.SampledPages > 0), "1", "Share of sampled pages of rightly predicted experts that were in memory when they were needed.");
+        Meter.CreateObservableCounter("ernie.expert.tokens", static () => PerExpert(static (layer, e) => layer.Chosen(e)), "{token}", "Tokens that chose an expert of a layer.");
+        Meter.CreateObservableGauge("ernie.expert.share", static () => PerExpert(static (layer, e) => layer.Share(e)), "1", "Share of recent tokens that chose an expert of a layer: a moving average.");
+        Meter.CreateObservableGauge("ernie.expert.imbalance", static () => PerLayer(static layer => layer.Imbalance(), static layer => layer.Tokens > 0), "1", "Share of a layer's busiest expert over the mean share.");
+        Meter.CreateObservableCounter("ernie.expert.prediction.choices", static () => PerLayer(static layer => layer.Predicted), "{choice}", "Choices of a router for which there was a prediction.");
+        Meter.CreateObservableCounter("ernie.expert.prediction.hits", static () => PerLayer(static layer => layer.PredictedRight), "{choice}", "Choices of a router that had been predicted.");
+        Meter.CreateObservableGauge("ernie.expert.prediction.accuracy", static () => PerLayer(static layer => (double)layer.PredictedRight / layer.Predicted, static layer => layer.Predicted > 0), "1", "Share of a router's choices that had been predicted.");
+        Meter.CreateObservableGauge("ernie.expert.prefetch.hit_rate", static () => PerLayer(static layer => (double)layer.ResidentPages / layer.SampledPages, static layer => layer.SampledPages > 0), "1", "Share of sampled pages of rightly predicted experts that were in memory when they were needed.");
     }
 
     /// <summary>Shows a model's load until the result is disposed.</summary>

@@ -201,7 +201,7 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, ChunkB
             // A spare block for each sequence that already decodes: its answer grows before this prompt is through.
             var wanted = Missing(sequence) + _running.Sum(static s => Missing(s) + 1);
             if (wanted <= cache.FreeBlockCount) return true;
-            if (!TryReclaimResting()) return false;
+            if (wanted > cache.FreeBlockCount + _resting.Sum(static context => context.BlockTable.Count) || !TryReclaimResting()) return false;
         }
     }
 

@@ -13,19 +13,18 @@ public sealed class CommandLineTests
         Assert.Contains("130 cancelled", help.Out, StringComparison.Ordinal);
     }
 
-    [Theory]
-    [InlineData("inspect")]
-    [InlineData("export")]
-    [InlineData("verify")]
-    [InlineData("tokenize")]
-    [InlineData("generate")]
-    [InlineData("logits")]
-    [InlineData("perplexity")]
-    [InlineData("synth")]
-    public async Task Help_HasAnExample(string command)
+    [Fact]
+    public async Task Help_OfEveryCommand_HasAnExample()
     {
-        var help = (await CommandRun.Async(command, "--help")).Succeeded();
-        Assert.Contains($"ernie {command} ", help.Out[help.Out.IndexOf("Examples:", StringComparison.Ordinal)..], StringComparison.Ordinal);
+        var root = (await CommandRun.Async("--help")).Succeeded().Out;
+        var commands = root[root.IndexOf("Commands:", StringComparison.Ordinal)..root.IndexOf("Exit codes:", StringComparison.Ordinal)].Split('\n')
+            .Where(static line => line.StartsWith("  ", StringComparison.Ordinal) && char.IsAsciiLetter(line[2])).Select(static line => line.Trim().Split(' ')[0]).ToArray();
+        Assert.Superset(new HashSet<string>(["bench", "chat", "doctor", "export", "generate", "inspect", "logits", "perplexity", "pull", "synth", "tokenize", "verify"]), commands.ToHashSet());
+        foreach (var command in commands)
+        {
+            var help = (await CommandRun.Async(command, "--help")).Succeeded();
+            Assert.Contains($"ernie {command} ", help.Out[help.Out.IndexOf("Examples:", StringComparison.Ordinal)..] + " ", StringComparison.Ordinal);
+        }
     }
 
     [Theory]
@@ -33,13 +32,22 @@ public sealed class CommandLineTests
     [InlineData("generate")]
     [InlineData("generate x --max-tokens 0")]
     [InlineData("generate x --max-tokens many")]
-    [InlineData("generate x --max-tokens 1 --kv int8")]
+    [InlineData("generate x --max-tokens 1 --kv int4")]
     [InlineData("generate x --max-tokens 1 --kernels none")]
     [InlineData("generate x --max-tokens 1 --threads 0")]
     [InlineData("export x")]
+    [InlineData("serve")]
+    [InlineData("serve x --urls 127.0.0.1:80")]
+    [InlineData("serve x --urls https://127.0.0.1:80")]
     [InlineData("export x y --experts int3")]
     [InlineData("synth --out x --shape 7b")]
     [InlineData("synth --out x --shape 21b --layers 29")]
+    [InlineData("chat x --temperature -1")]
+    [InlineData("chat x --max-tokens 0")]
+    [InlineData("pull")]
+    [InlineData("pull a/b --from github")]
+    [InlineData("pull a/b --parallel 0")]
+    [InlineData("doctor x")]
     [InlineData("")]
     public async Task WrongUsage_ReturnsTwo(string commandLine)
     {

@@ -34,7 +34,6 @@ internal abstract class ChatTemplate
     /// <summary>The checkpoint's own template, interpreted; where it has none, a built-in one by the control tokens of its vocabulary.</summary>
     /// <remarks>
     /// No built-in template replaces a file: that two programs agree on samples does not say that they agree on every conversation, and the thinking models' built-in one is a reconstruction.
-    /// A template whose text is known to the letter needs no such guess, but interpreting it costs less than a millisecond.
     /// </remarks>
     /// <exception cref="InvalidDataException">The template is damaged, or there is none and the vocabulary is not one of ERNIE 4.5.</exception>
     /// <exception cref="NotSupportedException">The template uses something of Jinja that this library does not run.</exception>

@@ -17,7 +17,7 @@ internal sealed class JinjaTemplate : ChatTemplate
     {
         (_file, _specialTokens) = (file, specialTokens);
         _body = JinjaParser.Parse(source, out var names);
-        IsThinking = source.Contains(ReasoningBegin, StringComparison.Ordinal) || source.Contains(CallBegin, StringComparison.Ordinal) || source.Contains(TurnBegin, StringComparison.Ordinal);
+        IsThinking = source.Contains(ReasoningBegin, StringComparison.Ordinal) || source.Contains(CallBegin, StringComparison.Ordinal);
         TakesTools = names.Contains("tools");
     }
 

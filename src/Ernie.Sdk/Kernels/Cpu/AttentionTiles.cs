@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics.X86;
 
 namespace Ernie.Sdk.Kernels;
 
@@ -19,14 +20,24 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     private const int Lanes = LaneMath<TLanes>.Count;
     private const int ScoreStride = KvBlockLayout.BlockSize;
 
-    /// <summary>How many of the remaining queries share loads: four, or a last five, the heads of one token.</summary>
-    public static int QueriesTogether(int remaining) => remaining == 5 ? 5 : remaining >= 4 ? 4 : 1;
+    /// <summary>How many of the remaining queries share loads: four, or five where that leaves no rest.</summary>
+    public static int QueriesTogether(int remaining) => remaining % 5 == 0 && remaining % 4 != 0 ? 5 : remaining >= 4 ? 4 : 1;
 
     /// <summary>Scores of all positions in the first tiles of a block. Tiles may be half or not at all written: their scores are then garbage in their own lanes only.</summary>
-    public static void Scores(float* queries, int queryStride, int queryCount, byte* keys, int headDim, int positionCount, float* scores)
+    /// <param name="queries">Rows of queries.</param>
+    /// <param name="queryStride">Floats from one to the next.</param>
+    /// <param name="queryCount">Rows.</param>
+    /// <param name="keys">First tile.</param>
+    /// <param name="headDim">Channels.</param>
+    /// <param name="positionCount">Positions that are wanted.</param>
+    /// <param name="scores">Rows of 128.</param>
+    /// <param name="next">Bytes that are read after these, as many, or null: they are asked for from memory meanwhile.</param>
+    public static void Scores(float* queries, int queryStride, int queryCount, byte* keys, int headDim, int positionCount, float* scores, byte* next = null)
     {
         var tiles = (positionCount + Lanes - 1) / Lanes;
         nint tileBytes = (nint)headDim * Lanes * TCache.Bytes;
+        // Asking for what is being read anyway costs next to nothing.
+        var ahead = next == null ? 0 : (nint)(next - keys);
         for (int q = 0, together; q < queryCount; q += together)
         {
             together = QueriesTogether(queryCount - q);
@@ -37,12 +48,14 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
             for (var tile = 0; tile < tiles; tile += step, s += step * Lanes)
             {
                 var key = keys + tile * tileBytes;
-                if (together == 1) Scores1x4(query, key, tileBytes, headDim, s);
-                else if (together == 5 && TLanes.HasManyRegisters) Scores5x2(query, queryStride, key, tileBytes, headDim, s);
-                else if (together == 5) Scores5x1(query, queryStride, key, headDim, s);
-                else if (TLanes.HasManyRegisters) Scores4x2(query, queryStride, key, tileBytes, headDim, s);
-                else Scores4x1(query, queryStride, key, headDim, s);
+                if (together == 1) Scores1x4(query, key, tileBytes, headDim, s, ahead);
+                else if (together == 5 && TLanes.HasManyRegisters) Scores5x2(query, queryStride, key, tileBytes, headDim, s, ahead);
+                else if (together == 5) Scores5x1(query, queryStride, key, headDim, s, ahead);
+                else if (TLanes.HasManyRegisters) Scores4x2(query, queryStride, key, tileBytes, headDim, s, ahead);
+                else Scores4x1(query, queryStride, key, headDim, s, ahead);
             }
+            // Once is enough.
+            ahead = 0;
         }
     }
 
@@ -50,8 +63,18 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     /// Adds the values of positions [begin, end), weighted, to one accumulator a query. A row is read in whole lanes: what lies past its end stays in lanes that nobody stores,
     /// and the last row of a block is followed by at least 15 elements of summaries and padding.
     /// </summary>
-    public static void Values(float* weights, int queryCount, byte* values, int headDim, int begin, int end, float* accumulators, int stride)
+    /// <param name="weights">Rows of 128.</param>
+    /// <param name="queryCount">Rows.</param>
+    /// <param name="values">First value row.</param>
+    /// <param name="headDim">Channels.</param>
+    /// <param name="begin">First position.</param>
+    /// <param name="end">Position after the last.</param>
+    /// <param name="accumulators">Rows.</param>
+    /// <param name="stride">Floats from one accumulator to the next.</param>
+    /// <param name="next">As for scores.</param>
+    public static void Values(float* weights, int queryCount, byte* values, int headDim, int begin, int end, float* accumulators, int stride, byte* next = null)
     {
+        if (next == null) next = values;
         var groups = stride / Lanes;
         for (int q = 0, together; q < queryCount; q += together)
         {
@@ -62,23 +85,31 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
             {
                 var v = values + (nint)g * Lanes * TCache.Bytes;
                 step = together == 1 ? groups - g >= 4 ? 4 : 1 : TLanes.HasManyRegisters && groups - g >= 2 ? 2 : 1;
-                if (together == 1 && step == 4) Values1x4(w, v, headDim, begin, end, acc + g * Lanes);
-                else if (together == 1) Values1x1(w, v, headDim, begin, end, acc + g * Lanes);
-                else if (together == 5 && step == 2) Values5x2(w, v, headDim, begin, end, acc + g * Lanes, stride);
-                else if (together == 5) Values5x1(w, v, headDim, begin, end, acc + g * Lanes, stride);
-                else if (step == 2) Values4x2(w, v, headDim, begin, end, acc + g * Lanes, stride);
-                else Values4x1(w, v, headDim, begin, end, acc + g * Lanes, stride);
+                if (together == 1 && step == 4) Values1x4(w, v, headDim, begin, end, acc + g * Lanes, ref next);
+                else if (together == 1) Values1x1(w, v, headDim, begin, end, acc + g * Lanes, ref next);
+                else if (together == 5 && step == 2) Values5x2(w, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
+                else if (together == 5) Values5x1(w, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
+                else if (step == 2) Values4x2(w, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
+                else Values4x1(w, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
             }
         }
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Prefetch(byte* address)
+    {
+        if (Sse.IsSupported) Sse.Prefetch0(address);
+    }
+
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Scores4x2(float* q, int queryStride, byte* tile, nint tileBytes, int headDim, float* scores)
+    private static void Scores4x2(float* q, int queryStride, byte* tile, nint tileBytes, int headDim, float* scores, nint ahead)
     {
         float* q1 = q + queryStride, q2 = q1 + queryStride, q3 = q2 + queryStride;
         TLanes s00 = TLanes.Zero, s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00, s30 = s00, s31 = s00;
         for (var c = 0; c < headDim; c++, tile += Lanes * TCache.Bytes)
         {
+            Prefetch(tile + ahead);
+            Prefetch(tile + ahead + tileBytes);
             TLanes k0 = TCache.Load<TLanes>(tile), k1 = TCache.Load<TLanes>(tile + tileBytes);
             var b = TLanes.Broadcast(q[c]);
             s00 = TLanes.MultiplyAdd(b, k0, s00);
@@ -104,12 +135,13 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Scores4x1(float* q, int queryStride, byte* tile, int headDim, float* scores)
+    private static void Scores4x1(float* q, int queryStride, byte* tile, int headDim, float* scores, nint ahead)
     {
         float* q1 = q + queryStride, q2 = q1 + queryStride, q3 = q2 + queryStride;
         TLanes s0 = TLanes.Zero, s1 = s0, s2 = s0, s3 = s0;
         for (var c = 0; c < headDim; c++, tile += Lanes * TCache.Bytes)
         {
+            Prefetch(tile + ahead);
             var k = TCache.Load<TLanes>(tile);
             s0 = TLanes.MultiplyAdd(TLanes.Broadcast(q[c]), k, s0);
             s1 = TLanes.MultiplyAdd(TLanes.Broadcast(q1[c]), k, s1);
@@ -123,12 +155,14 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Scores5x2(float* q, int queryStride, byte* tile, nint tileBytes, int headDim, float* scores)
+    private static void Scores5x2(float* q, int queryStride, byte* tile, nint tileBytes, int headDim, float* scores, nint ahead)
     {
         float* q1 = q + queryStride, q2 = q1 + queryStride, q3 = q2 + queryStride, q4 = q3 + queryStride;
         TLanes s00 = TLanes.Zero, s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00, s30 = s00, s31 = s00, s40 = s00, s41 = s00;
         for (var c = 0; c < headDim; c++, tile += Lanes * TCache.Bytes)
         {
+            Prefetch(tile + ahead);
+            Prefetch(tile + ahead + tileBytes);
             TLanes k0 = TCache.Load<TLanes>(tile), k1 = TCache.Load<TLanes>(tile + tileBytes);
             var b = TLanes.Broadcast(q[c]);
             s00 = TLanes.MultiplyAdd(b, k0, s00);
@@ -159,12 +193,13 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Scores5x1(float* q, int queryStride, byte* tile, int headDim, float* scores)
+    private static void Scores5x1(float* q, int queryStride, byte* tile, int headDim, float* scores, nint ahead)
     {
         float* q1 = q + queryStride, q2 = q1 + queryStride, q3 = q2 + queryStride, q4 = q3 + queryStride;
         TLanes s0 = TLanes.Zero, s1 = s0, s2 = s0, s3 = s0, s4 = s0;
         for (var c = 0; c < headDim; c++, tile += Lanes * TCache.Bytes)
         {
+            Prefetch(tile + ahead);
             var k = TCache.Load<TLanes>(tile);
             s0 = TLanes.MultiplyAdd(TLanes.Broadcast(q[c]), k, s0);
             s1 = TLanes.MultiplyAdd(TLanes.Broadcast(q1[c]), k, s1);
@@ -180,11 +215,15 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Scores1x4(float* q, byte* tile, nint tileBytes, int headDim, float* scores)
+    private static void Scores1x4(float* q, byte* tile, nint tileBytes, int headDim, float* scores, nint ahead)
     {
         TLanes s0 = TLanes.Zero, s1 = s0, s2 = s0, s3 = s0;
         for (var c = 0; c < headDim; c++, tile += Lanes * TCache.Bytes)
         {
+            Prefetch(tile + ahead);
+            Prefetch(tile + ahead + tileBytes);
+            Prefetch(tile + ahead + 2 * tileBytes);
+            Prefetch(tile + ahead + 3 * tileBytes);
             var b = TLanes.Broadcast(q[c]);
             s0 = TLanes.MultiplyAdd(b, TCache.Load<TLanes>(tile), s0);
             s1 = TLanes.MultiplyAdd(b, TCache.Load<TLanes>(tile + tileBytes), s1);
@@ -198,16 +237,19 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Values4x2(float* w, byte* values, int headDim, int begin, int end, float* acc, int stride)
+    private static void Values4x2(float* w, byte* values, int headDim, int begin, int end, float* acc, int stride, ref byte* next)
     {
         float* w1 = w + ScoreStride, w2 = w1 + ScoreStride, w3 = w2 + ScoreStride;
         float* acc1 = acc + stride, acc2 = acc1 + stride, acc3 = acc2 + stride;
         TLanes a00 = TLanes.Load(acc), a01 = TLanes.Load(acc + Lanes), a10 = TLanes.Load(acc1), a11 = TLanes.Load(acc1 + Lanes);
         TLanes a20 = TLanes.Load(acc2), a21 = TLanes.Load(acc2 + Lanes), a30 = TLanes.Load(acc3), a31 = TLanes.Load(acc3 + Lanes);
+        var ahead = next;
         nint rowBytes = (nint)headDim * TCache.Bytes;
         var row = values + begin * rowBytes;
-        for (var j = begin; j < end; j++, row += rowBytes)
+        for (var j = begin; j < end; j++, row += rowBytes, ahead += 2 * Lanes * TCache.Bytes)
         {
+            Prefetch(ahead);
+            Prefetch(ahead + Lanes * TCache.Bytes);
             TLanes v0 = TCache.Load<TLanes>(row), v1 = TCache.Load<TLanes>(row + Lanes * TCache.Bytes);
             var b = TLanes.Broadcast(w[j]);
             a00 = TLanes.MultiplyAdd(b, v0, a00);
@@ -222,6 +264,7 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
             a30 = TLanes.MultiplyAdd(b, v0, a30);
             a31 = TLanes.MultiplyAdd(b, v1, a31);
         }
+        next = ahead;
         TLanes.Store(a00, acc);
         TLanes.Store(a01, acc + Lanes);
         TLanes.Store(a10, acc1);
@@ -233,21 +276,24 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Values4x1(float* w, byte* values, int headDim, int begin, int end, float* acc, int stride)
+    private static void Values4x1(float* w, byte* values, int headDim, int begin, int end, float* acc, int stride, ref byte* next)
     {
         float* w1 = w + ScoreStride, w2 = w1 + ScoreStride, w3 = w2 + ScoreStride;
         float* acc1 = acc + stride, acc2 = acc1 + stride, acc3 = acc2 + stride;
         TLanes a0 = TLanes.Load(acc), a1 = TLanes.Load(acc1), a2 = TLanes.Load(acc2), a3 = TLanes.Load(acc3);
+        var ahead = next;
         nint rowBytes = (nint)headDim * TCache.Bytes;
         var row = values + begin * rowBytes;
-        for (var j = begin; j < end; j++, row += rowBytes)
+        for (var j = begin; j < end; j++, row += rowBytes, ahead += Lanes * TCache.Bytes)
         {
+            Prefetch(ahead);
             var v = TCache.Load<TLanes>(row);
             a0 = TLanes.MultiplyAdd(TLanes.Broadcast(w[j]), v, a0);
             a1 = TLanes.MultiplyAdd(TLanes.Broadcast(w1[j]), v, a1);
             a2 = TLanes.MultiplyAdd(TLanes.Broadcast(w2[j]), v, a2);
             a3 = TLanes.MultiplyAdd(TLanes.Broadcast(w3[j]), v, a3);
         }
+        next = ahead;
         TLanes.Store(a0, acc);
         TLanes.Store(a1, acc1);
         TLanes.Store(a2, acc2);
@@ -255,16 +301,19 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Values5x2(float* w, byte* values, int headDim, int begin, int end, float* acc, int stride)
+    private static void Values5x2(float* w, byte* values, int headDim, int begin, int end, float* acc, int stride, ref byte* next)
     {
         float* w1 = w + ScoreStride, w2 = w1 + ScoreStride, w3 = w2 + ScoreStride, w4 = w3 + ScoreStride;
         float* acc1 = acc + stride, acc2 = acc1 + stride, acc3 = acc2 + stride, acc4 = acc3 + stride;
         TLanes a00 = TLanes.Load(acc), a01 = TLanes.Load(acc + Lanes), a10 = TLanes.Load(acc1), a11 = TLanes.Load(acc1 + Lanes), a20 = TLanes.Load(acc2);
         TLanes a21 = TLanes.Load(acc2 + Lanes), a30 = TLanes.Load(acc3), a31 = TLanes.Load(acc3 + Lanes), a40 = TLanes.Load(acc4), a41 = TLanes.Load(acc4 + Lanes);
+        var ahead = next;
         nint rowBytes = (nint)headDim * TCache.Bytes;
         var row = values + begin * rowBytes;
-        for (var j = begin; j < end; j++, row += rowBytes)
+        for (var j = begin; j < end; j++, row += rowBytes, ahead += 2 * Lanes * TCache.Bytes)
         {
+            Prefetch(ahead);
+            Prefetch(ahead + Lanes * TCache.Bytes);
             TLanes v0 = TCache.Load<TLanes>(row), v1 = TCache.Load<TLanes>(row + Lanes * TCache.Bytes);
             var b = TLanes.Broadcast(w[j]);
             a00 = TLanes.MultiplyAdd(b, v0, a00);
@@ -282,6 +331,7 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
             a40 = TLanes.MultiplyAdd(b, v0, a40);
             a41 = TLanes.MultiplyAdd(b, v1, a41);
         }
+        next = ahead;
         TLanes.Store(a00, acc);
         TLanes.Store(a01, acc + Lanes);
         TLanes.Store(a10, acc1);
@@ -295,16 +345,18 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Values5x1(float* w, byte* values, int headDim, int begin, int end, float* acc, int stride)
+    private static void Values5x1(float* w, byte* values, int headDim, int begin, int end, float* acc, int stride, ref byte* next)
     {
         float* w1 = w + ScoreStride, w2 = w1 + ScoreStride, w3 = w2 + ScoreStride, w4 = w3 + ScoreStride;
         float* acc1 = acc + stride, acc2 = acc1 + stride, acc3 = acc2 + stride, acc4 = acc3 + stride;
         TLanes a0 = TLanes.Load(acc), a1 = TLanes.Load(acc1), a2 = TLanes.Load(acc2);
         TLanes a3 = TLanes.Load(acc3), a4 = TLanes.Load(acc4);
+        var ahead = next;
         nint rowBytes = (nint)headDim * TCache.Bytes;
         var row = values + begin * rowBytes;
-        for (var j = begin; j < end; j++, row += rowBytes)
+        for (var j = begin; j < end; j++, row += rowBytes, ahead += Lanes * TCache.Bytes)
         {
+            Prefetch(ahead);
             var v = TCache.Load<TLanes>(row);
             a0 = TLanes.MultiplyAdd(TLanes.Broadcast(w[j]), v, a0);
             a1 = TLanes.MultiplyAdd(TLanes.Broadcast(w1[j]), v, a1);
@@ -312,6 +364,7 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
             a3 = TLanes.MultiplyAdd(TLanes.Broadcast(w3[j]), v, a3);
             a4 = TLanes.MultiplyAdd(TLanes.Broadcast(w4[j]), v, a4);
         }
+        next = ahead;
         TLanes.Store(a0, acc);
         TLanes.Store(a1, acc1);
         TLanes.Store(a2, acc2);
@@ -320,19 +373,23 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Values1x4(float* w, byte* values, int headDim, int begin, int end, float* acc)
+    private static void Values1x4(float* w, byte* values, int headDim, int begin, int end, float* acc, ref byte* next)
     {
         TLanes a0 = TLanes.Load(acc), a1 = TLanes.Load(acc + Lanes), a2 = TLanes.Load(acc + 2 * Lanes), a3 = TLanes.Load(acc + 3 * Lanes);
+        var ahead = next;
         nint rowBytes = (nint)headDim * TCache.Bytes;
         var row = values + begin * rowBytes;
-        for (var j = begin; j < end; j++, row += rowBytes)
+        for (var j = begin; j < end; j++, row += rowBytes, ahead += 4 * Lanes * TCache.Bytes)
         {
+            Prefetch(ahead);
+            Prefetch(ahead + 2 * Lanes * TCache.Bytes);
             var b = TLanes.Broadcast(w[j]);
             a0 = TLanes.MultiplyAdd(b, TCache.Load<TLanes>(row), a0);
             a1 = TLanes.MultiplyAdd(b, TCache.Load<TLanes>(row + Lanes * TCache.Bytes), a1);
             a2 = TLanes.MultiplyAdd(b, TCache.Load<TLanes>(row + 2 * Lanes * TCache.Bytes), a2);
             a3 = TLanes.MultiplyAdd(b, TCache.Load<TLanes>(row + 3 * Lanes * TCache.Bytes), a3);
         }
+        next = ahead;
         TLanes.Store(a0, acc);
         TLanes.Store(a1, acc + Lanes);
         TLanes.Store(a2, acc + 2 * Lanes);
@@ -340,12 +397,18 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Values1x1(float* w, byte* values, int headDim, int begin, int end, float* acc)
+    private static void Values1x1(float* w, byte* values, int headDim, int begin, int end, float* acc, ref byte* next)
     {
         var a = TLanes.Load(acc);
+        var ahead = next;
         nint rowBytes = (nint)headDim * TCache.Bytes;
         var row = values + begin * rowBytes;
-        for (var j = begin; j < end; j++, row += rowBytes) a = TLanes.MultiplyAdd(TLanes.Broadcast(w[j]), TCache.Load<TLanes>(row), a);
+        for (var j = begin; j < end; j++, row += rowBytes, ahead += Lanes * TCache.Bytes)
+        {
+            Prefetch(ahead);
+            a = TLanes.MultiplyAdd(TLanes.Broadcast(w[j]), TCache.Load<TLanes>(row), a);
+        }
+        next = ahead;
         TLanes.Store(a, acc);
     }
 }

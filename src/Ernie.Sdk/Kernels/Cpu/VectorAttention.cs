@@ -147,8 +147,11 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
             // Tokens whose positions end before the block come first.
             var skipped = Math.Clamp(j * BlockSize - a.Positions[tile.FirstToken], 0, tile.TokenCount) * tile.HeadCount;
             var present = Valid(a, tile, tile.TokenCount - 1, j);
+            var values = block + a.Layout.Value(tile.KvHead, 0);
+            // Kept blocks lie anywhere: what the processor does not foresee it is told.
+            var next = i + 1 < end ? Block(a, tile.Sequence, tile.Block(i + 1)) + a.Layout.KeyTile(tile.KvHead, 0) : null;
             AttentionTiles<TLanes, TCache>.Scores(
-                queries + skipped * a.HeadDim, a.HeadDim, queryCount - skipped, block + a.Layout.KeyTile(tile.KvHead, 0), a.HeadDim, present, scores + skipped * BlockSize);
+                queries + skipped * a.HeadDim, a.HeadDim, queryCount - skipped, block + a.Layout.KeyTile(tile.KvHead, 0), a.HeadDim, present, scores + skipped * BlockSize, values);
             for (var q = skipped; q < queryCount; q++)
             {
                 var s = scores + q * BlockSize;
@@ -158,13 +161,12 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
                 if (TCache.IsScaled) Multiply(s, (float*)(block + a.Layout.ValueScale(tile.KvHead, 0)), valid);
             }
 
-            var values = block + a.Layout.Value(tile.KvHead, 0);
             for (int q = skipped, count; q < queryCount; q += count)
             {
                 count = AttentionTiles<TLanes, TCache>.QueriesTogether(queryCount - q);
                 // What all of them see is added together; the rest of each by itself, so that no query touches a value after its own position.
                 var common = count > 1 ? Valid(a, tile, q / tile.HeadCount, j) : 0;
-                if (common > 0) AttentionTiles<TLanes, TCache>.Values(scores + q * BlockSize, count, values, a.HeadDim, 0, common, result + q * stride, stride);
+                if (common > 0) AttentionTiles<TLanes, TCache>.Values(scores + q * BlockSize, count, values, a.HeadDim, 0, common, result + q * stride, stride, q == skipped ? next : null);
                 for (var each = q; each < q + count; each++)
                 {
                     var valid = Valid(a, tile, each / tile.HeadCount, j);

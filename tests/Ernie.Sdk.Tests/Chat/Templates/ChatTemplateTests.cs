@@ -109,14 +109,15 @@ public sealed class ChatTemplateTests
     }
 
     [Theory]
-    [InlineData("chat_template.jinja", "{{ '<|im_start|>' }}", true)]
+    [InlineData("chat_template.jinja", "{{ '<think>' }}", true)]
     [InlineData("chat_template.jinja", "User: ", false)]
-    [InlineData("tokenizer_config.json", """{"chat_template": "<|im_start|>"}""", true)]
+    [InlineData("tokenizer_config.json", """{"chat_template": "<think>"}""", true)]
     [InlineData("tokenizer_config.json", """{"chat_template": "User: "}""", false)]
-    [InlineData("tokenizer_config.json", """{"chat_template": [{"name": "tool_use", "template": "x"}, {"name": "default", "template": "<|im_start|>"}]}""", true)]
-    [InlineData("tokenizer_config.json", """{"chat_template": [{"name": "other", "template": "<|im_start|>"}]}""", true)]
+    [InlineData("tokenizer_config.json", """{"chat_template": [{"name": "tool_use", "template": "x"}, {"name": "default", "template": "<think>"}]}""", true)]
+    [InlineData("tokenizer_config.json", """{"chat_template": [{"name": "other", "template": "<think>"}]}""", true)]
     [InlineData("tokenizer_config.json", """{"chat_template": null}""", false)]
-    [InlineData("unrelated.txt", "<|im_start|>", false)]
+    [InlineData("chat_template.jinja", "<|im_start|>", false)]
+    [InlineData("unrelated.txt", "<think>", false)]
     public void Family_FollowsTheCheckpointsTemplateThenItsVocabulary(string file, string content, bool thinking)
     {
         using var folder = new TemporaryFolder();

@@ -1,0 +1,130 @@
+using System.Runtime.CompilerServices;
+using System.Text.Json;
+using Ernie.Sdk;
+using Ernie.Sdk.Chat.Parsing;
+using Ernie.Sdk.Engine;
+using Ernie.Sdk.Tokenization;
+using Microsoft.AspNetCore.Http;
+using Microsoft.Extensions.AI;
+using Microsoft.Extensions.Logging;
+
+namespace Ernie.Cli.Serving;
+
+/// <summary><c>POST /v1/completions</c>: goes on with a text, without a chat template. Nothing is added to the prompt.</summary>
+internal sealed class TextCompletions(ErnieModel model, ErnieTokenizer tokenizer, ILogger logger)
+{
+    // OpenAI's default.
+    private const int DefaultMaxTokens = 16;
+
+    public async Task HandleAsync(HttpContext context)
+    {
+        var request = await RequestObject.ReadAsync(context).ConfigureAwait(false);
+        ChatCompletionRequest.CheckModel(request, model);
+        var prompts = Prompts(request);
+        var options = new ErnieGenerationOptions
+        {
+            MaxTokens = (int?)request.Integer("max_tokens", 1, int.MaxValue) ?? DefaultMaxTokens,
+            Temperature = request.Number("temperature", 0, 2),
+            TopP = request.Number("top_p", 0, 1),
+            TopK = (int?)request.Integer("top_k", 0, int.MaxValue),
+            MinP = request.Number("min_p", 0, 1),
+            RepetitionPenalty = request.Number("repetition_penalty", 1e-3f, 1000),
+            FrequencyPenalty = request.Number("frequency_penalty", -2, 2),
+            PresencePenalty = request.Number("presence_penalty", -2, 2),
+            Seed = request.Integer("seed"),
+        };
+        var stops = request.Texts("stop");
+        var (streams, includesUsage) = ChatCompletionRequest.ReadStream(request);
+        ChatCompletionRequest.RefuseCommon(request);
+        request.Only("best_of", "1");
+        request.Only("echo", "false");
+        request.Only("logprobs", "");
+        request.Only("suffix", "");
+        request.End();
+        if (streams && prompts.Count > 1) throw new ApiException(StatusCodes.Status400BadRequest, "'prompt': a stream has one prompt.", "prompt", "unsupported");
+        var (id, created) = ($"cmpl-{Guid.NewGuid():N}", DateTimeOffset.UtcNow);
+        if (streams)
+        {
+            var total = new UsageDetails();
+            await EventStream.RunAsync(context, ReadAsync(prompts[0], options, stops, total, context.RequestAborted), static () => Task.CompletedTask,
+                piece => ApiJson.WriteEventAsync(context, json => WriteChoices(json, [piece], includesUsage ? new UsageDetails() : null, isChunk: true)),
+                () => includesUsage ? ApiJson.WriteEventAsync(context, json => WriteChoices(json, [], total, isChunk: false)) : Task.CompletedTask, logger).ConfigureAwait(false);
+            return;
+        }
+        // One that fails ends the others.
+        using var cancellation = CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted);
+        var answers = await Task.WhenAll(prompts.Select(async prompt =>
+        {
+            var (usage, text, finish) = (new UsageDetails(), "", (string?)null);
+            try
+            {
+                await foreach (var piece in ReadAsync(prompt, options, stops, usage, cancellation.Token).ConfigureAwait(false)) (text, finish) = (text + piece.Text, piece.Finish);
+            }
+            catch
+            {
+                await cancellation.CancelAsync().ConfigureAwait(false);
+                throw;
+            }
+            return (Piece: new Piece(text, finish), Usage: usage);
+        })).ConfigureAwait(false);
+        var sum = new UsageDetails();
+        foreach (var answer in answers) sum.Add(answer.Usage);
+        await ApiJson.WriteAsync(context, json => WriteChoices(json, [.. answers.Select(static answer => answer.Piece)], sum, isChunk: false)).ConfigureAwait(false);
+
+        void WriteChoices(Utf8JsonWriter json, Piece[] pieces, UsageDetails? usage, bool isChunk)
+        {
+            ApiJson.WriteHead(json, id, "text_completion", created, model.ModelId);
+            json.WriteStartArray("choices");
+            for (var i = 0; i < pieces.Length; i++)
+            {
+                json.WriteStartObject();
+                json.WriteNumber("index", i);
+                json.WriteString("text", pieces[i].Text);
+                json.WriteNull("logprobs");
+                json.WriteString("finish_reason", pieces[i].Finish);
+                json.WriteEndObject();
+            }
+            json.WriteEndArray();
+            if (usage is not null && isChunk) json.WriteNull("usage");
+            else if (usage is not null) ApiJson.WriteUsage(json, usage);
+            json.WriteEndObject();
+        }
+    }
+
+    /// <summary>Pieces of an answer; the last has a finish reason, and then <paramref name="usage"/> is filled in.</summary>
+    private async IAsyncEnumerable<Piece> ReadAsync(IReadOnlyList<int> prompt, ErnieGenerationOptions options, IEnumerable<string>? stops, UsageDetails usage, [EnumeratorCancellation] CancellationToken cancellationToken)
+    {
+        var (decoder, matcher) = (new StreamingDecoder(tokenizer, skipSpecialTokens: true), new StopSequenceMatcher(stops));
+        var (finish, generated, cached) = ("length", 0, 0);
+        await foreach (var token in model.GenerateTokensAsync(prompt, options, cancellationToken).ConfigureAwait(false))
+        {
+            if (generated++ == 0) cached = token.CachedTokens;
+            if (token.Finish == FinishReason.Stop) finish = "stop";
+            else if (matcher.Append(decoder.Append(token.Id)) is { Length: > 0 } text) yield return new Piece(text, null);
+            if (matcher.Stopped) break;
+        }
+        var rest = matcher.Append(decoder.Finish()) + matcher.Finish();
+        (usage.InputTokenCount, usage.OutputTokenCount, usage.TotalTokenCount, usage.CachedInputTokenCount) = (prompt.Count, generated, prompt.Count + generated, cached);
+        yield return new Piece(rest, matcher.Stopped ? "stop" : finish);
+    }
+
+    private List<IReadOnlyList<int>> Prompts(RequestObject request)
+    {
+        var prompt = request.Take("prompt") ?? throw request.Missing("prompt");
+        if (prompt.ValueKind == JsonValueKind.String) return [Encode(prompt)];
+        if (prompt.ValueKind == JsonValueKind.Array && prompt.GetArrayLength() > 0)
+        {
+            var items = prompt.EnumerateArray().ToList();
+            if (items.TrueForAll(static item => item.ValueKind == JsonValueKind.String)) return [.. items.Select(Encode)];
+            if (items.TrueForAll(IsToken)) return [Ids(prompt)];
+            if (items.TrueForAll(static item => item.ValueKind == JsonValueKind.Array && item.EnumerateArray().All(IsToken))) return [.. items.Select(Ids)];
+        }
+        throw request.Wrong("prompt", "a string, an array of strings, an array of token ids, or an array of these");
+
+        static bool IsToken(JsonElement item) => item.ValueKind == JsonValueKind.Number && item.TryGetInt32(out _);
+        static IReadOnlyList<int> Ids(JsonElement ids) => [.. ids.EnumerateArray().Select(static id => id.GetInt32())];
+        IReadOnlyList<int> Encode(JsonElement text) => tokenizer.EncodeToIds(text.GetString()!, allowSpecialTokens: false);
+    }
+
+    private sealed record Piece(string Text, string? Finish);
+}
