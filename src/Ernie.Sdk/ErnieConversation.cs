@@ -49,7 +49,7 @@ public sealed class ErnieConversation : IDisposable
         async IAsyncEnumerable<int> Ids(int[] prompt, ErnieGenerationOptions options, [EnumeratorCancellation] CancellationToken cancellation)
         {
             using var call = Enter();
-            await foreach (var token in _model.ContinueAsync(_context, prompt, options, keepsContext: true, cancellation).ConfigureAwait(false)) yield return token.Id;
+            await foreach (var token in _model.ContinueAsync(_context, prompt, options, keepsContext: true, constraint: null, topProbabilities: null, cancellation).ConfigureAwait(false)) yield return token.Id;
         }
     }
 

@@ -238,14 +238,18 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     }
 
     /// <summary>As <see cref="GenerateAsync"/>, with the reason why the last token is the last.</summary>
-    internal async IAsyncEnumerable<GeneratedToken> GenerateTokensAsync(IReadOnlyList<int> promptIds, ErnieGenerationOptions options, [EnumeratorCancellation] CancellationToken cancellationToken = default, TokenConstraint? constraint = null, int? topProbabilities = null)
+    internal IAsyncEnumerable<GeneratedToken> GenerateTokensAsync(IReadOnlyList<int> promptIds, ErnieGenerationOptions options, CancellationToken cancellationToken = default) =>
+        GenerateTokensAsync(promptIds, options, null, null, cancellationToken);
+
+    /// <summary>As <see cref="GenerateAsync"/>, with the reason why the last token is the last.</summary>
+    internal async IAsyncEnumerable<GeneratedToken> GenerateTokensAsync(IReadOnlyList<int> promptIds, ErnieGenerationOptions options, TokenConstraint? constraint, int? topProbabilities, [EnumeratorCancellation] CancellationToken cancellationToken = default)
     {
-        await foreach (var token in ContinueAsync(new TokenContext(), promptIds, options, keepsContext: false, cancellationToken, constraint, topProbabilities).ConfigureAwait(false)) yield return token;
+        await foreach (var token in ContinueAsync(new TokenContext(), promptIds, options, keepsContext: false, constraint, topProbabilities, cancellationToken).ConfigureAwait(false)) yield return token;
     }
 
     /// <summary>Adds a prompt to a context and answers it.</summary>
     internal async IAsyncEnumerable<GeneratedToken> ContinueAsync(
-        TokenContext context, IReadOnlyList<int> promptIds, ErnieGenerationOptions options, bool keepsContext, [EnumeratorCancellation] CancellationToken cancellationToken = default, TokenConstraint? constraint = null, int? topProbabilities = null)
+        TokenContext context, IReadOnlyList<int> promptIds, ErnieGenerationOptions options, bool keepsContext, TokenConstraint? constraint, int? topProbabilities, [EnumeratorCancellation] CancellationToken cancellationToken = default)
     {
         CheckPrompt(promptIds);
         var count = context.Tokens.Count + promptIds.Count;

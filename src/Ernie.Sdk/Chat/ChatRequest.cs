@@ -153,7 +153,9 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         return json.ValueKind == JsonValueKind.Number && json.TryGetInt32(out var top) && top is >= 0 and <= MaximumTopProbabilities && isAsked == true ? top : throw Invalid("top_logprobs", expected);
     }
 
+#pragma warning disable CA2208 // The parameter is that of the public method, which every caller has under this name.
     private static ArgumentException Invalid(string name, string expected, Exception? inner = null) => new($"Additional property '{name}' must {expected}.", "options", inner);
+#pragma warning restore CA2208
 
     private static void Refuse(ChatOptions options, string modelId)
     {
