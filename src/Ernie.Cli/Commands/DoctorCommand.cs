@@ -18,7 +18,7 @@ internal static class DoctorCommand
             Finding[] cpu = [.. CpuFindings.All(result.GetValue(cache))];
             Finding[] gpu = [.. GpuFindings.All()];
             var works = cpu.All(static f => f.State != FindingState.Broken);
-            if (result.GetValue(json)) WriteJson(streams.Out, works, cpu, gpu);
+            if (result.GetValue(json)) WriteJson(streams.Out, works, ("cpu", cpu), ("gpu", gpu));
             else
             {
                 foreach (var finding in cpu) Write(streams.Out, finding);
@@ -40,7 +40,7 @@ internal static class DoctorCommand
         if (finding.Cure is not null) output.WriteLine($"{"",26}{finding.Cure}");
     }
 
-    private static void WriteJson(TextWriter output, bool works, params Finding[][] groups)
+    private static void WriteJson(TextWriter output, bool works, params (string Name, Finding[] Findings)[] groups)
     {
         using var buffer = new MemoryStream();
         using (var writer = new Utf8JsonWriter(buffer, new JsonWriterOptions { Indented = true }))
@@ -48,7 +48,7 @@ internal static class DoctorCommand
             writer.WriteStartObject();
             writer.WriteBoolean("cpu_works", works);
             writer.WriteString("computes_on", "cpu");
-            foreach (var (name, group) in new[] { "cpu", "gpu" }.Zip(groups))
+            foreach (var (name, group) in groups)
             {
                 writer.WriteStartArray(name);
                 foreach (var finding in group)
