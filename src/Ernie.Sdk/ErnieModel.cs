@@ -238,14 +238,19 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     }
 
     /// <summary>As <see cref="GenerateAsync"/>, with the reason why the last token is the last.</summary>
-    internal async IAsyncEnumerable<GeneratedToken> GenerateTokensAsync(IReadOnlyList<int> promptIds, ErnieGenerationOptions options, [EnumeratorCancellation] CancellationToken cancellationToken = default, TokenConstraint? constraint = null, int? topProbabilities = null)
-    {
-        await foreach (var token in ContinueAsync(new TokenContext(), promptIds, options, keepsContext: false, cancellationToken, constraint, topProbabilities).ConfigureAwait(false)) yield return token;
-    }
+    internal IAsyncEnumerable<GeneratedToken> GenerateTokensAsync(IReadOnlyList<int> promptIds, ErnieGenerationOptions options, CancellationToken cancellationToken = default) =>
+        ContinueAsync(new TokenContext(), promptIds, options, keepsContext: false, cancellationToken);
+
+    /// <summary>As the other, within a constraint and with the probabilities of each token, where they are given.</summary>
+    internal IAsyncEnumerable<GeneratedToken> GenerateTokensAsync(IReadOnlyList<int> promptIds, ErnieGenerationOptions options, TokenConstraint? constraint, int? topProbabilities, CancellationToken cancellationToken) =>
+        ContinueAsync(new TokenContext(), promptIds, options, keepsContext: false, constraint, topProbabilities, cancellationToken);
 
     /// <summary>Adds a prompt to a context and answers it.</summary>
-    internal async IAsyncEnumerable<GeneratedToken> ContinueAsync(
-        TokenContext context, IReadOnlyList<int> promptIds, ErnieGenerationOptions options, bool keepsContext, [EnumeratorCancellation] CancellationToken cancellationToken = default, TokenConstraint? constraint = null, int? topProbabilities = null)
+    internal IAsyncEnumerable<GeneratedToken> ContinueAsync(TokenContext context, IReadOnlyList<int> promptIds, ErnieGenerationOptions options, bool keepsContext, CancellationToken cancellationToken = default) =>
+        ContinueAsync(context, promptIds, options, keepsContext, constraint: null, topProbabilities: null, cancellationToken);
+
+    private async IAsyncEnumerable<GeneratedToken> ContinueAsync(
+        TokenContext context, IReadOnlyList<int> promptIds, ErnieGenerationOptions options, bool keepsContext, TokenConstraint? constraint, int? topProbabilities, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         CheckPrompt(promptIds);
         var count = context.Tokens.Count + promptIds.Count;

@@ -153,7 +153,7 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         return json.ValueKind == JsonValueKind.Number && json.TryGetInt32(out var top) && top is >= 0 and <= MaximumTopProbabilities && isAsked == true ? top : throw Invalid("top_logprobs", expected);
     }
 
-    private static ArgumentException Invalid(string name, string expected, Exception? inner = null) => new($"Additional property '{name}' must {expected}.", "options", inner);
+    private static ArgumentException Invalid(string name, string expected, Exception? inner = null) => new($"Additional property '{name}' must {expected}.", inner);
 
     private static void Refuse(ChatOptions options, string modelId)
     {

@@ -90,7 +90,7 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
         }, cancellationToken).ConfigureAwait(false);
         var parser = template.IsThinking ? new OutputParser(isReasoning) : null;
         var answer = new AnswerStream(tokenizer, request, model.ModelId, parser, grammar is null ? null : () => grammar.IsComplete);
-        var tokens = grammar is null ? GenerateAsync(prompt, request, parser, forbidden, cancellationToken) : model.GenerateTokensAsync(prompt, request.Generation, cancellationToken, grammar, request.TopProbabilities);
+        var tokens = grammar is null ? GenerateAsync(prompt, request, parser, forbidden, cancellationToken) : model.GenerateTokensAsync(prompt, request.Generation, grammar, request.TopProbabilities, cancellationToken);
         await foreach (var update in answer.ReadAsync(tokens, prompt.Count).ConfigureAwait(false)) yield return update;
     }
 
@@ -114,7 +114,7 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
         var options = request.Generation;
         var budget = parser is null ? null : options.MaxReasoningTokens;
         var reasoned = new List<int>();
-        await foreach (var token in model.GenerateTokensAsync(prompt, options, cancellationToken, forbidden, request.TopProbabilities).ConfigureAwait(false))
+        await foreach (var token in model.GenerateTokensAsync(prompt, options, forbidden, request.TopProbabilities, cancellationToken).ConfigureAwait(false))
         {
             yield return token;
             if (budget is null) continue;
@@ -136,6 +136,6 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
         rest.PrefillProgress = null;
         if (rest.MaxTokens < 1 || begun.Count >= model.ContextLength) yield break;
         foreach (var id in closing) yield return new GeneratedToken(id, null, 0);
-        await foreach (var token in model.GenerateTokensAsync(begun, rest, cancellationToken, forbidden, request.TopProbabilities).ConfigureAwait(false)) yield return token;
+        await foreach (var token in model.GenerateTokensAsync(begun, rest, forbidden, request.TopProbabilities, cancellationToken).ConfigureAwait(false)) yield return token;
     }
 }
