@@ -8,6 +8,7 @@ namespace Ernie.Sdk.Tests.Chat.Grammars;
 /// <summary>Compiles grammars and lets random logits write documents in them.</summary>
 internal sealed class Grammars
 {
+    private static readonly System.Buffers.SearchValues<byte> s_structural = System.Buffers.SearchValues.Create("\"{}[],:<>\n"u8);
     private readonly Sampler _sampler;
     private readonly float[] _noise;
     private readonly int[] _structural;
@@ -23,7 +24,7 @@ internal sealed class Grammars
         _noise = new float[2 * vocabularySize];
         var random = new Random(1);
         for (var i = 0; i < _noise.Length; i++) _noise[i] = random.NextSingle();
-        _structural = [.. Enumerable.Range(0, vocabularySize).Where(id => Vocabulary.Trie.Bytes(id) is { } bytes && bytes.AsSpan().IndexOfAny("\"{}[],:<>\n"u8) >= 0), Stop];
+        _structural = [.. Enumerable.Range(0, vocabularySize).Where(id => Vocabulary.Trie.Bytes(id) is { } bytes && bytes.AsSpan().IndexOfAny(s_structural) >= 0), Stop];
     }
 
     public ErnieTokenizer Tokenizer { get; }
