@@ -31,9 +31,11 @@ public sealed class ExpertsCommandTests(ExportedTinyModel tiny) : IClassFixture<
         await File.WriteAllTextAsync(folder.File("ids"), "{\"ids\":[13,336,1446]}\n{\"ids\":[20]}\n", TestContext.Current.CancellationToken);
         // The last token that is generated is not computed any more.
         Assert.Contains(": 10 tokens", (await CommandRun.Async("experts", tiny.Model, "--ids", folder.File("ids"), "--max-tokens", "4")).Succeeded().Lines[0], StringComparison.Ordinal);
-        await File.WriteAllTextAsync(folder.File("text"), "Who are you?", TestContext.Current.CancellationToken);
+        // Long enough for the thread that reads ahead to wake up before the run ends.
+        var question = string.Concat(Enumerable.Repeat("Who are you? ", 300)).TrimEnd();
+        await File.WriteAllTextAsync(folder.File("text"), question, TestContext.Current.CancellationToken);
         var text = (await CommandRun.Async("experts", tiny.Model, "--text", folder.File("text"), "--expert-prefetch", "on")).Succeeded();
-        var prompt = (await CommandRun.Async("experts", tiny.Model, "--prompt", "Who are you?")).Succeeded();
+        var prompt = (await CommandRun.Async("experts", tiny.Model, "--prompt", question)).Succeeded();
         Assert.Equal(prompt.Lines[..^1], text.Lines[..^1]);
         Assert.Contains("asked for ahead", text.Lines[^1], StringComparison.Ordinal);
         Assert.DoesNotContain("asked for ahead", prompt.Lines[^1], StringComparison.Ordinal);
