@@ -8,4 +8,8 @@ namespace Ernie.Sdk;
 /// <param name="Token">Its text; that of a byte within a character is U+FFFD.</param>
 /// <param name="LogProbability">Natural logarithm of its probability.</param>
 /// <param name="Top">The likeliest tokens at its place, as many as <c>top_logprobs</c> says; empty for those themselves.</param>
-public sealed record ErnieTokenLogProbability(int TokenId, string Token, float LogProbability, IReadOnlyList<ErnieTokenLogProbability> Top);
+public sealed record ErnieTokenLogProbability(int TokenId, string Token, float LogProbability, IReadOnlyList<ErnieTokenLogProbability> Top)
+{
+    /// <summary>Whether the token stands in the answer's text; not those of reasoning, calls, tags, and the one that ends it.</summary>
+    internal bool IsAnswer { get; init; }
+}

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json;
 using Ernie.Sdk;
 using Microsoft.AspNetCore.Http;
@@ -6,8 +7,11 @@ using Microsoft.Extensions.AI;
 namespace Ernie.Cli.Serving;
 
 /// <summary>A request of <c>/v1/chat/completions</c>.</summary>
-internal sealed record ChatCompletionRequest(IReadOnlyList<ChatMessage> Messages, ChatOptions Options, bool Streams, bool IncludesUsage)
+internal sealed record ChatCompletionRequest(IReadOnlyList<ChatMessage> Messages, ChatOptions Options, bool Streams, bool IncludesUsage, bool WantsProbabilities)
 {
+    /// <summary>OpenAI's limit.</summary>
+    public const int MaxTopProbabilities = 20;
+
     public static ChatCompletionRequest From(RequestObject request, ErnieModel model)
     {
         CheckModel(request, model);
@@ -34,14 +38,17 @@ internal sealed record ChatCompletionRequest(IReadOnlyList<ChatMessage> Messages
         }
         var (streams, includesUsage) = ReadStream(request);
         RefuseCommon(request);
-        request.Only("logprobs", "false");
-        request.Only("top_logprobs", "0");
+        if (ReadBias(request, model) is { } bias) (options.AdditionalProperties ??= [])["logit_bias"] = bias;
+        var wantsProbabilities = request.Flag("logprobs") == true;
+        var top = request.Integer("top_logprobs", 0, MaxTopProbabilities);
+        if (top > 0 && !wantsProbabilities) throw new ApiException(StatusCodes.Status400BadRequest, "'top_logprobs' needs \"logprobs\": true.", "top_logprobs", "invalid_value");
+        if (wantsProbabilities) ((options.AdditionalProperties ??= [])["logprobs"], options.AdditionalProperties["top_logprobs"]) = (true, (int)(top ?? 0));
         request.Only("modalities", "[\"text\"]");
         request.Accept("reasoning", "verbosity");
         request.Only("reasoning", "");
         request.Only("verbosity", "\"medium\"");
         request.End();
-        return new ChatCompletionRequest(messages, options, streams, includesUsage);
+        return new ChatCompletionRequest(messages, options, streams, includesUsage, wantsProbabilities);
     }
 
     public static void CheckModel(RequestObject request, ErnieModel model)
@@ -54,8 +61,21 @@ internal sealed record ChatCompletionRequest(IReadOnlyList<ChatMessage> Messages
     public static void RefuseCommon(RequestObject request)
     {
         request.Only("n", "1");
-        request.Only("logit_bias", "{}");
         request.Accept("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention");
+    }
+
+    /// <summary>What is added to the logits of tokens, by id; null for nothing.</summary>
+    public static Dictionary<int, float>? ReadBias(RequestObject request, ErnieModel model)
+    {
+        if (request.Object("logit_bias") is not { } biases) return null;
+        var bias = new Dictionary<int, float>();
+        foreach (var name in biases.Names)
+        {
+            if (!int.TryParse(name, NumberStyles.None, CultureInfo.InvariantCulture, out var id) || id >= model.VocabularySize)
+                throw request.Wrong("logit_bias", $"an object with token ids between 0 and {model.VocabularySize - 1} as its names");
+            bias[id] = biases.Number(name, -100, 100) ?? throw biases.Missing(name);
+        }
+        return bias;
     }
 
     public static (bool Streams, bool IncludesUsage) ReadStream(RequestObject request)

@@ -11,6 +11,7 @@ namespace Ernie.Cli.Serving;
 internal sealed class ChatCompletions(ErnieModel model, ILogger logger)
 {
     private readonly IChatClient _client = model.AsChatClient();
+    private readonly ErnieTokenizer _tokenizer = model.Tokenizer!;
 
     public async Task HandleAsync(HttpContext context)
     {
@@ -43,7 +44,7 @@ internal sealed class ChatCompletions(ErnieModel model, ILogger logger)
             }
             json.WriteNull("refusal");
             json.WriteEndObject();
-            json.WriteNull("logprobs");
+            LogProbabilityJson.WriteChat(json, request.WantsProbabilities ? ProbabilitiesOf(response.AdditionalProperties) : null, _tokenizer);
             json.WriteString("finish_reason", Finish(response.FinishReason));
             json.WriteEndObject();
             json.WriteEndArray();
@@ -71,7 +72,7 @@ internal sealed class ChatCompletions(ErnieModel model, ILogger logger)
             usage = update.Contents.OfType<UsageContent>().FirstOrDefault()?.Details ?? usage;
             var (reasoning, text) = (ReasoningOf(update.Contents), TextOf(update.Contents));
             if (reasoning.Length > 0) await ChunkAsync(json => json.WriteString("reasoning_content", reasoning), null).ConfigureAwait(false);
-            if (text.Length > 0) await ChunkAsync(json => json.WriteString("content", text), null).ConfigureAwait(false);
+            if (text.Length > 0) await ChunkAsync(json => json.WriteString("content", text), null, request.WantsProbabilities ? ProbabilitiesOf(update.AdditionalProperties) : null).ConfigureAwait(false);
             foreach (var call in update.Contents.OfType<FunctionCallContent>())
             {
                 await ChunkAsync(json =>
@@ -97,7 +98,7 @@ internal sealed class ChatCompletions(ErnieModel model, ILogger logger)
             }).ConfigureAwait(false);
         }
 
-        Task ChunkAsync(Action<Utf8JsonWriter> delta, string? finish) => ApiJson.WriteEventAsync(context, json =>
+        Task ChunkAsync(Action<Utf8JsonWriter> delta, string? finish, IReadOnlyCollection<ErnieTokenLogProbability>? tokens = null) => ApiJson.WriteEventAsync(context, json =>
         {
             ApiJson.WriteHead(json, id, "chat.completion.chunk", created, model.ModelId);
             json.WriteStartArray("choices");
@@ -106,7 +107,7 @@ internal sealed class ChatCompletions(ErnieModel model, ILogger logger)
             json.WriteStartObject("delta");
             delta(json);
             json.WriteEndObject();
-            json.WriteNull("logprobs");
+            LogProbabilityJson.WriteChat(json, tokens, _tokenizer);
             json.WriteString("finish_reason", finish);
             json.WriteEndObject();
             json.WriteEndArray();
@@ -114,6 +115,10 @@ internal sealed class ChatCompletions(ErnieModel model, ILogger logger)
             json.WriteEndObject();
         });
     }
+
+    /// <summary>Those of the content; reasoning, calls and tags have no place for theirs in this format.</summary>
+    private static List<ErnieTokenLogProbability> ProbabilitiesOf(AdditionalPropertiesDictionary? properties) =>
+        properties?.TryGetValue(Sdk.Chat.ErnieChatClient.LogProbabilities, out var tokens) == true ? [.. ((ErnieTokenLogProbability[])tokens!).Where(static token => token.IsAnswer)] : [];
 
     private static string ReasoningOf(IEnumerable<AIContent> contents) => string.Concat(contents.OfType<TextReasoningContent>().Select(static part => part.Text));
 

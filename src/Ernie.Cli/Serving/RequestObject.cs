@@ -33,6 +33,9 @@ internal sealed class RequestObject
         }
     }
 
+    /// <summary>Names of all fields, each once.</summary>
+    public IEnumerable<string> Names => _json.EnumerateObject().Select(static member => member.Name).Distinct(StringComparer.Ordinal);
+
     public string PathOf(string name) => _path.Length == 0 ? name : $"{_path}.{name}";
 
     /// <summary>A field, or null where it is missing or null.</summary>

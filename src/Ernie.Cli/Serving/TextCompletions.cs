@@ -36,9 +36,10 @@ internal sealed class TextCompletions(ErnieModel model, ErnieTokenizer tokenizer
         var stops = request.Texts("stop");
         var (streams, includesUsage) = ChatCompletionRequest.ReadStream(request);
         ChatCompletionRequest.RefuseCommon(request);
+        options.LogitBias = ChatCompletionRequest.ReadBias(request, model);
+        var top = (int?)request.Integer("logprobs", 0, ChatCompletionRequest.MaxTopProbabilities);
         request.Only("best_of", "1");
         request.Only("echo", "false");
-        request.Only("logprobs", "");
         request.Only("suffix", "");
         request.End();
         if (streams && prompts.Count > 1) throw new ApiException(StatusCodes.Status400BadRequest, "'prompt': a stream has one prompt.", "prompt", "unsupported");
@@ -46,7 +47,7 @@ internal sealed class TextCompletions(ErnieModel model, ErnieTokenizer tokenizer
         if (streams)
         {
             var total = new UsageDetails();
-            await EventStream.RunAsync(context, ReadAsync(prompts[0], options, stops, total, context.RequestAborted), static () => Task.CompletedTask,
+            await EventStream.RunAsync(context, ReadAsync(prompts[0], options, stops, top, total, context.RequestAborted), static () => Task.CompletedTask,
                 piece => ApiJson.WriteEventAsync(context, json => WriteChoices(json, [piece], includesUsage ? new UsageDetails() : null, isChunk: true)),
                 () => includesUsage ? ApiJson.WriteEventAsync(context, json => WriteChoices(json, [], total, isChunk: false)) : Task.CompletedTask, logger).ConfigureAwait(false);
             return;
@@ -56,16 +57,21 @@ internal sealed class TextCompletions(ErnieModel model, ErnieTokenizer tokenizer
         var answers = await Task.WhenAll(prompts.Select(async prompt =>
         {
             var (usage, text, finish) = (new UsageDetails(), "", (string?)null);
+            var tokens = new List<TextToken>();
             try
             {
-                await foreach (var piece in ReadAsync(prompt, options, stops, usage, cancellation.Token).ConfigureAwait(false)) (text, finish) = (text + piece.Text, piece.Finish);
+                await foreach (var piece in ReadAsync(prompt, options, stops, top, usage, cancellation.Token).ConfigureAwait(false))
+                {
+                    (text, finish) = (text + piece.Text, piece.Finish);
+                    tokens.AddRange(piece.Tokens ?? []);
+                }
             }
             catch
             {
                 await cancellation.CancelAsync().ConfigureAwait(false);
                 throw;
             }
-            return (Piece: new Piece(text, finish), Usage: usage);
+            return (Piece: new Piece(text, finish, top is null ? null : tokens), Usage: usage);
         })).ConfigureAwait(false);
         var sum = new UsageDetails();
         foreach (var answer in answers) sum.Add(answer.Usage);
@@ -80,7 +86,7 @@ internal sealed class TextCompletions(ErnieModel model, ErnieTokenizer tokenizer
                 json.WriteStartObject();
                 json.WriteNumber("index", i);
                 json.WriteString("text", pieces[i].Text);
-                json.WriteNull("logprobs");
+                LogProbabilityJson.WriteText(json, pieces[i].Tokens, tokenizer);
                 json.WriteString("finish_reason", pieces[i].Finish);
                 json.WriteEndObject();
             }
@@ -92,20 +98,40 @@ internal sealed class TextCompletions(ErnieModel model, ErnieTokenizer tokenizer
     }
 
     /// <summary>Pieces of an answer; the last has a finish reason, and then <paramref name="usage"/> is filled in.</summary>
-    private async IAsyncEnumerable<Piece> ReadAsync(IReadOnlyList<int> prompt, ErnieGenerationOptions options, IEnumerable<string>? stops, UsageDetails usage, [EnumeratorCancellation] CancellationToken cancellationToken)
+    private async IAsyncEnumerable<Piece> ReadAsync(IReadOnlyList<int> prompt, ErnieGenerationOptions options, IEnumerable<string>? stops, int? top, UsageDetails usage, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         var (decoder, matcher) = (new StreamingDecoder(tokenizer, skipSpecialTokens: true), new StopSequenceMatcher(stops));
-        var (finish, generated, cached) = ("length", 0, 0);
-        await foreach (var token in model.GenerateTokensAsync(prompt, options, cancellationToken).ConfigureAwait(false))
+        var (finish, generated, cached, decoded, written) = ("length", 0, 0, 0, 0);
+        var tokens = top is null ? null : new List<TextToken>();
+        await foreach (var token in model.GenerateTokensAsync(prompt, options, null, top, cancellationToken).ConfigureAwait(false))
         {
             if (generated++ == 0) cached = token.CachedTokens;
             if (token.Finish == FinishReason.Stop) finish = "stop";
-            else if (matcher.Append(decoder.Append(token.Id)) is { Length: > 0 } text) yield return new Piece(text, null);
+            else
+            {
+                if (token.Probabilities is { } own) tokens!.Add(new TextToken(token.Id, own.Chosen, own.Top, decoded));
+                var piece = decoder.Append(token.Id);
+                decoded += piece.Length;
+                if (matcher.Append(piece) is { Length: > 0 } text)
+                {
+                    written += text.Length;
+                    yield return new Piece(text, null, Take());
+                }
+            }
             if (matcher.Stopped) break;
         }
         var rest = matcher.Append(decoder.Finish()) + matcher.Finish();
+        written += rest.Length;
         (usage.InputTokenCount, usage.OutputTokenCount, usage.TotalTokenCount, usage.CachedInputTokenCount) = (prompt.Count, generated, prompt.Count + generated, cached);
-        yield return new Piece(rest, matcher.Stopped ? "stop" : finish);
+        yield return new Piece(rest, matcher.Stopped ? "stop" : finish, Take());
+
+        // Tokens whose text has gone out; a stop sequence's have none.
+        List<TextToken>? Take()
+        {
+            var taken = tokens?.FindAll(token => token.Offset < written);
+            tokens?.RemoveAll(token => token.Offset < written);
+            return taken;
+        }
     }
 
     private List<IReadOnlyList<int>> Prompts(RequestObject request)
@@ -126,5 +152,5 @@ internal sealed class TextCompletions(ErnieModel model, ErnieTokenizer tokenizer
         IReadOnlyList<int> Encode(JsonElement text) => tokenizer.EncodeToIds(text.GetString()!, allowSpecialTokens: false);
     }
 
-    private sealed record Piece(string Text, string? Finish);
+    private sealed record Piece(string Text, string? Finish, IReadOnlyList<TextToken>? Tokens);
 }

@@ -19,6 +19,8 @@ internal sealed class AnswerStream(ErnieTokenizer tokenizer, ChatRequest request
     private readonly StopSequenceMatcher _stops = new(request.StopSequences);
     private readonly List<AIContent> _contents = [];
     private readonly List<ErnieTokenLogProbability> _probabilities = [];
+    // Of these, the ones from here on have not yet become text or anything else.
+    private int _undecided;
     private int _calls;
 
     private bool IsComplete => _stops.Stopped || (_calls > 0 && !request.AllowsMultipleCalls);
@@ -30,18 +32,30 @@ internal sealed class AnswerStream(ErnieTokenizer tokenizer, ChatRequest request
         var decoder = new StreamingDecoder(tokenizer, skipSpecialTokens: true);
         var finish = ChatFinishReason.Length;
         var (outputTokens, reasoningTokens, cachedTokens) = (0, 0, 0);
+        ErnieTokenLogProbability? end = null;
         await foreach (var token in tokens.ConfigureAwait(false))
         {
             // A budget that ends the reasoning starts the engine twice: the prompt is the first time's.
             if (outputTokens++ == 0) cachedTokens = token.CachedTokens;
             if (parser?.IsReasoning == true) reasoningTokens++;
-            if (token.Probabilities is { } probabilities) _probabilities.Add(new(token.Id, TextOf(token.Id), probabilities.Chosen, [.. probabilities.Top.Select(top => new ErnieTokenLogProbability(top.Id, TextOf(top.Id), top.LogProbability, []))]));
-            if (token.Finish == FinishReason.Stop) finish = ChatFinishReason.Stop;
-            else Append(decoder.Append(token.Id), isLast: false);
+            var probability = ProbabilityOf(token);
+            if (token.Finish == FinishReason.Stop)
+            {
+                finish = ChatFinishReason.Stop;
+                end = probability;
+            }
+            else
+            {
+                if (probability is not null) _probabilities.Add(probability);
+                Append(decoder.Append(token.Id), isLast: false);
+                if (probability is not null) Decide(isHeld: decoder.PendingCount > 0 || parser?.HoldsBack == true || _stops.HoldsBack);
+            }
             if (TakeUpdate() is { } update) yield return update;
             if (IsComplete) break;
         }
         if (!IsComplete) Append(decoder.Finish(), isLast: true);
+        Decide(isHeld: false);
+        if (end is not null) _probabilities.Add(end);
         if (IsComplete || isWhole?.Invoke() == true) finish = ChatFinishReason.Stop;
         if (_calls > 0 && finish == ChatFinishReason.Stop) finish = ChatFinishReason.ToolCalls;
         if (TakeUpdate() is { } rest) yield return rest;
@@ -97,6 +111,23 @@ internal sealed class AnswerStream(ErnieTokenizer tokenizer, ChatRequest request
         }
     }
 
+    private ErnieTokenLogProbability? ProbabilityOf(GeneratedToken token) => token.Probabilities is not { } own ? null
+        : new(token.Id, TextOf(token.Id), own.Chosen, [.. own.Top.Select(top => new ErnieTokenLogProbability(top.Id, TextOf(top.Id), top.LogProbability, []))]);
+
+    /// <summary>Tokens are part of the answer if text has come of them; while it is held back, that is open.</summary>
+    private void Decide(bool isHeld)
+    {
+        if (_contents.Exists(static content => content is TextContent))
+        {
+            for (var i = _undecided; i < _probabilities.Count; i++) _probabilities[i] = _probabilities[i] with { IsAnswer = true };
+        }
+        else if (_contents.Count == 0 && isHeld)
+        {
+            return;
+        }
+        _undecided = _probabilities.Count;
+    }
+
     private string TextOf(int token) => tokenizer.Decode([token], skipSpecialTokens: false);
 
     private void AddText(string text) => AddContent(_stops.Append(text));
@@ -127,6 +158,7 @@ internal sealed class AnswerStream(ErnieTokenizer tokenizer, ChatRequest request
         if (_probabilities.Count > 0) update.AdditionalProperties = new() { [ErnieChatClient.LogProbabilities] = (ErnieTokenLogProbability[])[.. _probabilities] };
         _contents.Clear();
         _probabilities.Clear();
+        _undecided = 0;
         return update;
     }
 }

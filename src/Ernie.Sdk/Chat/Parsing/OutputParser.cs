@@ -48,6 +48,9 @@ internal sealed class OutputParser
         Call,
     }
 
+    /// <summary>Whether some of the output waits for what follows.</summary>
+    public bool HoldsBack => _held.Length > 0;
+
     public bool IsReasoning => _state is State.ReasoningBegin or State.ReasoningNewlines or State.Reasoning;
 
     /// <summary>Takes the next piece of output and returns what is certain by now.</summary>

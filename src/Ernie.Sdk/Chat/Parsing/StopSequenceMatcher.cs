@@ -13,6 +13,9 @@ internal sealed class StopSequenceMatcher
     /// <summary>Whether a stop sequence has been seen: what follows is not wanted.</summary>
     public bool Stopped { get; private set; }
 
+    /// <summary>Whether some of the text waits for what follows.</summary>
+    public bool HoldsBack => _held.Length > 0;
+
     /// <summary>Takes the next piece of text and returns what is certain to belong to the answer.</summary>
     public string Append(string text)
     {

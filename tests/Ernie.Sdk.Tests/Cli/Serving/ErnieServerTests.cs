@@ -36,7 +36,21 @@ public sealed class ErnieServerTests : IAsyncLifetime
     [InlineData("""{"messages": [{"role": "user", "content": "x"}], "stop": [1]}""", "stop")]
     [InlineData("""{"messages": [{"role": "user", "content": "x"}], "seed": 1.5}""", "seed")]
     [InlineData("""{"messages": [{"role": "user", "content": "x"}], "n": 2}""", "n")]
-    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "logit_bias": {"5": 1}}""", "logit_bias")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "logit_bias": 5}""", "logit_bias")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "logit_bias": ["5"]}""", "logit_bias")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "logit_bias": {"cat": 1}}""", "logit_bias")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "logit_bias": {"-1": 1}}""", "logit_bias")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "logit_bias": {"99999": 1}}""", "logit_bias")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "logit_bias": {"5": "much"}}""", "logit_bias.5")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "logit_bias": {"5": 101}}""", "logit_bias.5")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "logit_bias": {"5": null}}""", "logit_bias.5")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "logprobs": "yes"}""", "logprobs")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "logprobs": 3}""", "logprobs")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "top_logprobs": 3}""", "top_logprobs")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "logprobs": false, "top_logprobs": 3}""", "top_logprobs")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "logprobs": true, "top_logprobs": 21}""", "top_logprobs")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "logprobs": true, "top_logprobs": -1}""", "top_logprobs")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "logprobs": true, "top_logprobs": 1.5}""", "top_logprobs")]
     [InlineData("""{"messages": [{"role": "user", "content": "x"}], "stream_options": {"include_usage": true}}""", "stream_options")]
     [InlineData("""{"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "yaml"}}""", "response_format.type")]
     [InlineData("""{"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_schema"}}""", "response_format.json_schema")]
@@ -59,6 +73,21 @@ public sealed class ErnieServerTests : IAsyncLifetime
             Assert.Equal("invalid_request_error", error.GetProperty("type").GetString());
             Assert.NotEqual("", error.GetProperty("message").GetString());
         }
+    }
+
+    [Theory]
+    [InlineData("""{"prompt": "x", "logit_bias": true}""", "logit_bias")]
+    [InlineData("""{"prompt": "x", "logit_bias": {"x": 1}}""", "logit_bias")]
+    [InlineData("""{"prompt": "x", "logit_bias": {"5": -100.5}}""", "logit_bias.5")]
+    [InlineData("""{"prompt": "x", "logprobs": true}""", "logprobs")]
+    [InlineData("""{"prompt": "x", "logprobs": -1}""", "logprobs")]
+    [InlineData("""{"prompt": "x", "logprobs": 21}""", "logprobs")]
+    [InlineData("""{"prompt": "x", "logprobs": 2.5}""", "logprobs")]
+    [InlineData("""{"prompt": "x", "top_logprobs": 2}""", "top_logprobs")]
+    public async Task WhatIsWrongWithACompletion_IsNamed(string json, string field)
+    {
+        var (status, answer) = await _server.PostAsync("v1/completions", json);
+        Assert.Equal((400, field), (status, answer.GetProperty("error").GetProperty("param").GetString()));
     }
 
     [Theory]
@@ -120,6 +149,85 @@ public sealed class ErnieServerTests : IAsyncLifetime
         Assert.Equal((200, 0), (status, whole.GetProperty("usage").GetProperty("completion_tokens_details").GetProperty("reasoning_tokens").GetInt32()));
 
         string Joined(string name) => string.Concat(deltas.Select(delta => delta.TryGetProperty(name, out var text) ? text.GetString() : ""));
+    }
+
+    [Fact]
+    public async Task LogProbabilities_AreThoseOfTheContent_WholeAndStreamed()
+    {
+        const string Asked = Thanks + ", \"logprobs\": true, \"top_logprobs\": 2";
+        // Without reasoning too, and cut within what may be the beginning of a stop sequence.
+        foreach (var more in new[] { "", ", \"reasoning_effort\": \"none\"", ", \"stop\": \"welcome#\"", ", \"stop\": \"come\"" })
+        {
+            var (status, whole) = await _server.PostAsync("v1/chat/completions", $$"""{ {{Asked}}{{more}} }""");
+            Assert.Equal(200, status);
+            var choice = whole.GetProperty("choices")[0];
+            var tokens = choice.GetProperty("logprobs").GetProperty("content").EnumerateArray().ToList();
+            var text = choice.GetProperty("message").GetProperty("content").GetString()!;
+            var bytes = tokens.SelectMany(static t => t.GetProperty("bytes").EnumerateArray()).Select(static b => b.GetByte()).ToArray();
+            // A tag's newline may share a token with the text.
+            Assert.StartsWith(text, Encoding.UTF8.GetString(bytes), StringComparison.Ordinal);
+            Assert.InRange(bytes.Length, text.Length, text.Length + 4);
+            foreach (var token in tokens)
+            {
+                var top = token.GetProperty("top_logprobs").EnumerateArray().ToList();
+                Assert.Equal(2, top.Count);
+                Assert.Equal((token.GetProperty("token").GetString(), token.GetProperty("logprob").GetDouble()), (top[0].GetProperty("token").GetString(), top[0].GetProperty("logprob").GetDouble()));
+                Assert.InRange(token.GetProperty("logprob").GetDouble(), -20, 0);
+            }
+
+            var events = await _server.StreamAsync("v1/chat/completions", $$"""{ {{Asked}}{{more}}, "stream": true }""");
+            var chunks = events[..^1].ConvertAll(static e => JsonDocument.Parse(e).RootElement.GetProperty("choices")[0]);
+            Assert.All(chunks, static c => Assert.Equal(c.GetProperty("delta").TryGetProperty("content", out var content) && content.GetString() != "", c.GetProperty("logprobs").ValueKind == JsonValueKind.Object));
+            Assert.Equal(tokens.Select(static t => t.GetRawText()), chunks.Where(static c => c.GetProperty("logprobs").ValueKind == JsonValueKind.Object).SelectMany(static c => c.GetProperty("logprobs").GetProperty("content").EnumerateArray()).Select(static t => t.GetRawText()));
+        }
+        var (_, without) = await _server.PostAsync("v1/chat/completions", $"{{{Thanks}}}");
+        Assert.Equal(JsonValueKind.Null, without.GetProperty("choices")[0].GetProperty("logprobs").ValueKind);
+    }
+
+    [Fact]
+    public async Task LogProbabilities_OfCompletions_HaveTheirOwnShape()
+    {
+        const string Asked = "\"prompt\": \"User: What is the capital of Norway?\\nAssistant: \", \"max_tokens\": 40, \"temperature\": 0, \"logprobs\": 2";
+        foreach (var more in new[] { "", ", \"stop\": \"Osl\"" })
+        {
+            var (status, whole) = await _server.PostAsync("v1/completions", $$"""{ {{Asked}}{{more}} }""");
+            Assert.Equal(200, status);
+            var text = whole.GetProperty("choices")[0].GetProperty("text").GetString()!;
+            var tokens = Read(whole.GetProperty("choices")[0]);
+            Assert.True(tokens.Count > 3);
+            foreach (var (name, logProbability, top, offset) in tokens)
+            {
+                Assert.StartsWith(text[offset..][..Math.Min(name.Length, text.Length - offset)], name, StringComparison.Ordinal);
+                Assert.Equal(logProbability, top.GetProperty(name).GetDouble());
+                Assert.Equal(2, top.EnumerateObject().Count());
+                Assert.All(top.EnumerateObject(), p => Assert.True(p.Value.GetDouble() <= logProbability));
+            }
+            Assert.True(tokens[^1].Offset + tokens[^1].Name.Length >= text.Length);
+
+            var events = await _server.StreamAsync("v1/completions", $$"""{ {{Asked}}{{more}}, "stream": true }""");
+            Assert.Equal(tokens.Select(static t => (t.Name, t.LogProbability, t.Offset)), events[..^1].SelectMany(static e => Read(JsonDocument.Parse(e).RootElement.GetProperty("choices")[0])).Select(static t => (t.Name, t.LogProbability, t.Offset)));
+        }
+
+        static List<(string Name, double LogProbability, JsonElement Top, int Offset)> Read(JsonElement choice)
+        {
+            var all = choice.GetProperty("logprobs");
+            return [.. Enumerable.Range(0, all.GetProperty("tokens").GetArrayLength()).Select(i =>
+                (all.GetProperty("tokens")[i].GetString()!, all.GetProperty("token_logprobs")[i].GetDouble(), all.GetProperty("top_logprobs")[i], all.GetProperty("text_offset")[i].GetInt32()))];
+        }
+    }
+
+    [Fact]
+    public async Task Biases_ForceATokenAndForbidIt()
+    {
+        var seven = _server.Model.Tokenizer!.EncodeToIds("7").Single();
+        var (_, forced) = await _server.PostAsync("v1/completions", $$"""{"prompt": "1", "max_tokens": 5, "temperature": 0, "logit_bias": {"{{seven}}": 100} }""");
+        Assert.Equal("77777", forced.GetProperty("choices")[0].GetProperty("text").GetString());
+        (_, forced) = await _server.PostAsync("v1/chat/completions", $$"""{ {{Thanks}}, "reasoning_effort": "none", "max_completion_tokens": 120, "logit_bias": {"{{seven}}": 100} }""");
+        Assert.Equal(new string('7', 120), forced.GetProperty("choices")[0].GetProperty("message").GetProperty("content").GetString());
+        var (_, plain) = await _server.PostAsync("v1/completions", """{"prompt": "User: Who are you?\nAssistant: ", "max_tokens": 3, "temperature": 0, "logprobs": 0}""");
+        var first = _server.Model.Tokenizer.EncodeToIds(plain.GetProperty("choices")[0].GetProperty("text").GetString()!)[0];
+        var (_, other) = await _server.PostAsync("v1/completions", $$"""{"prompt": "User: Who are you?\nAssistant: ", "max_tokens": 3, "temperature": 0, "logit_bias": {"{{first}}": -100}, "logprobs": 0}""");
+        Assert.NotEqual(plain.GetProperty("choices")[0].GetProperty("logprobs").GetProperty("tokens")[0].GetString(), other.GetProperty("choices")[0].GetProperty("logprobs").GetProperty("tokens")[0].GetString());
     }
 
     [Fact]

@@ -103,6 +103,27 @@ public sealed class OpenAIClientTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task LogProbabilities_Come_AndBiasesAreHeeded()
+    {
+        var options = new ChatCompletionOptions { Temperature = 0, MaxOutputTokenCount = 120, IncludeLogProbabilities = true, TopLogProbabilityCount = 3 };
+        ChatCompletion completion = await _client.CompleteChatAsync([new UserChatMessage("Thank you")], options, Token);
+        Assert.Equal("You are welcome!", string.Concat(completion.ContentTokenLogProbabilities.Select(static t => t.Token)).TrimEnd());
+        Assert.All(completion.ContentTokenLogProbabilities, static t =>
+        {
+            Assert.Equal(t.Token, System.Text.Encoding.UTF8.GetString(t.Utf8Bytes!.Value.Span));
+            Assert.Equal(3, t.TopLogProbabilities.Count);
+            Assert.Equal(t.LogProbability, t.TopLogProbabilities[0].LogProbability);
+        });
+        var streamed = new List<ChatTokenLogProbabilityDetails>();
+        await foreach (var update in _client.CompleteChatStreamingAsync([new UserChatMessage("Thank you")], options, Token)) streamed.AddRange(update.ContentTokenLogProbabilities);
+        Assert.Equal(completion.ContentTokenLogProbabilities.Select(static t => (t.Token, t.LogProbability)), streamed.Select(static t => (t.Token, t.LogProbability)));
+
+        options = new ChatCompletionOptions { Temperature = 0, MaxOutputTokenCount = 120, LogitBiases = { [_server.Model.Tokenizer!.EncodeToIds("Thank")[0]] = -100, [_server.Model.Tokenizer.EncodeToIds("You")[0]] = -100 } };
+        completion = await _client.CompleteChatAsync([new UserChatMessage("Thank you")], options, Token);
+        Assert.DoesNotContain("You", completion.Content[0].Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task ErrorsHaveTheirStatus()
     {
         var wrongModel = await Assert.ThrowsAsync<ClientResultException>(() => Client("gpt-4o").CompleteChatAsync([new UserChatMessage("x")], null, Token));
