@@ -5,7 +5,7 @@ namespace Samples.Documents;
 /// <summary>How far a prompt is: a bar on a terminal, else a line for each quarter. Reports come from the engine's thread.</summary>
 internal sealed class PrefillProgress : IProgress<ErniePrefillProgress>
 {
-    private const int Bar = 30, Width = 79;
+    private const int Bar = 30, Width = 79, Worth = 256;
     private readonly Lock _lock = new();
     private int _shown;
     private bool _ended;
@@ -14,7 +14,8 @@ internal sealed class PrefillProgress : IProgress<ErniePrefillProgress>
     {
         lock (_lock)
         {
-            if (_ended) return;
+            // What follows a long reused beginning takes no time to speak of.
+            if (_ended || value.PromptTokens - value.CachedTokens < Worth) return;
             var parts = Console.IsErrorRedirected ? 4 : 100;
             var part = (int)((long)value.ComputedTokens * parts / value.PromptTokens);
             if (part <= _shown) return;
