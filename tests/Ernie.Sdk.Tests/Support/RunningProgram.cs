@@ -13,10 +13,11 @@ internal sealed class RunningProgram : IAsyncDisposable
     private readonly ConcurrentQueue<string> _lines = new();
     private readonly SemaphoreSlim _more = new(0);
 
-    private RunningProgram(string program, IEnumerable<string> arguments)
+    private RunningProgram(string program, IEnumerable<string> arguments, string? path)
     {
         var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, program), .. arguments]) { RedirectStandardOutput = true, RedirectStandardError = true, RedirectStandardInput = true };
         start.Environment["XDG_DATA_HOME"] = _data.Path;
+        if (path is not null) start.Environment["PATH"] = path;
         _process = Process.Start(start)!;
         _process.OutputDataReceived += Keep;
         _process.ErrorDataReceived += Keep;
@@ -30,7 +31,10 @@ internal sealed class RunningProgram : IAsyncDisposable
 
     /// <param name="program">Name of the assembly, beside the tests.</param>
     /// <param name="arguments">Its command line.</param>
-    public static RunningProgram Start(string program, params IEnumerable<string> arguments) => new(program, arguments);
+    public static RunningProgram Start(string program, params IEnumerable<string> arguments) => new(program, arguments, path: null);
+
+    /// <summary>As <see cref="Start"/>, on a machine that has no other programs.</summary>
+    public static RunningProgram StartAlone(string program, params IEnumerable<string> arguments) => new(program, arguments, path: "");
 
     /// <summary>Waits for a line of the program's output, and fails with all of it when it ends before.</summary>
     public async Task<string> LineAsync(Func<string, bool> wanted)
