@@ -15,7 +15,7 @@ internal sealed record Arguments(string Model, string? Prompt)
             else if (args[i] == "--prompt" && value is not null) arguments = arguments with { Prompt = value };
             else
             {
-                Console.Error.WriteLine("Usage: ConsoleChat [--model PATH] [--prompt TEXT]");
+                Console.Error.WriteLine($"Usage: {AppDomain.CurrentDomain.FriendlyName} [--model PATH] [--prompt TEXT]");
                 return false;
             }
         }

@@ -1,21 +1,23 @@
 namespace Ernie.Sdk.Tests.Samples;
 
 /// <summary>
-/// The console sample as other machines get it: on the GPU flavour of ONNX Runtime, and compiled ahead of time. Both build for minutes and restore hundreds of megabytes, so they run where
+/// The console samples as other machines get them: on the GPU flavour of ONNX Runtime, and compiled ahead of time. Both build for minutes and restore hundreds of megabytes, so they run where
 /// CI=true or ERNIE_FULL=1 says so.
 /// </summary>
 public sealed class PublishedSampleTests(ITestOutputHelper output)
 {
     private static readonly TimeSpan s_limit = TimeSpan.FromMinutes(10);
 
-    [Fact]
-    public async Task GpuFlavour_BuildsAndChatsWithoutAGpu()
+    [Theory]
+    [InlineData("ConsoleChat", "-p:OnnxRuntimePackage=Microsoft.ML.OnnxRuntime.Gpu")]
+    [InlineData("GpuChat")]
+    public async Task GpuFlavour_BuildsAndChatsWithoutAGpu(string sample, params string[] property)
     {
         using var copy = CopyOfTheSources();
-        await DotnetAsync(copy, "build", "samples/ConsoleChat", "-c", "Release", "-p:OnnxRuntimePackage=Microsoft.ML.OnnxRuntime.Gpu");
-        var binaries = Path.Combine(copy.Path, "samples", "ConsoleChat", "bin", "Release", "net10.0");
+        await DotnetAsync(copy, ["build", $"samples/{sample}", "-c", "Release", .. property]);
+        var binaries = Path.Combine(copy.Path, "samples", sample, "bin", "Release", "net10.0");
         Assert.NotEmpty(Directory.GetFiles(binaries, "*onnxruntime_providers_cuda*", SearchOption.AllDirectories));
-        await AssertAnswersAsync("dotnet", [Path.Combine(binaries, "ConsoleChat.dll")], copy);
+        await AssertAnswersAsync("dotnet", [Path.Combine(binaries, $"{sample}.dll")], copy);
     }
 
     [Fact]

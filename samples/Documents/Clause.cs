@@ -1,0 +1,4 @@
+namespace Samples.Documents;
+
+/// <summary>A numbered paragraph.</summary>
+internal sealed record Clause(string Id, string Text);

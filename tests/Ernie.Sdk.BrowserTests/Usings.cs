@@ -1,0 +1,3 @@
+global using Ernie.Sdk.Tests.Support;
+global using Microsoft.Playwright;
+global using Xunit;
