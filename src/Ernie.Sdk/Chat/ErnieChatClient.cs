@@ -16,7 +16,7 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
 
     private const string ClosedReasoning = "\n</think>\n\n";
 
-    private readonly GrammarCache _grammars = new(tokenizer);
+    private readonly GrammarCache _grammars = new(tokenizer, template.IsThinking);
     private readonly Lazy<TokenTrie> _visible = new(() => TokenTrie.OfVisible(tokenizer, model.StopTokenIds));
     private readonly ChatClientMetadata _metadata = new("ernie", providerUri: null, model.ModelId);
 
@@ -96,7 +96,7 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
 
     /// <summary>A grammar closes reasoning at its budget itself: it leaves it on the shortest way.</summary>
     private GrammarConstraint? Constrain(ChatRequest request, bool isReasoning) => request.Output is not { } output ? null
-        : new GrammarConstraint(_grammars.Get(output, template.IsThinking, template.IsThinking && isReasoning), model.VocabularySize, model.StopTokenIds, request.Generation.MaxReasoningTokens);
+        : new GrammarConstraint(_grammars.Get(output, template.IsThinking && isReasoning), model.VocabularySize, model.StopTokenIds, request.Generation.MaxReasoningTokens);
 
     private ForbiddenText? Forbid(ChatRequest request)
     {

@@ -1,3 +1,5 @@
+using System.Runtime.CompilerServices;
+
 namespace Ernie.Sdk.Chat.Grammars;
 
 /// <summary>
@@ -89,6 +91,7 @@ internal sealed class CompletionCosts(GrammarAutomaton automaton, TokenTrie trie
     }
 
     /// <summary>Follows a state while the token goes on; from the end of a token on, whatever came before, the rest is another entry's.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private void Explore(Entry entry, int number, int count, int node, int cost, bool isFirst = false)
     {
         if (entry.Seen.TryGetValue((number, count, node), out var known) && known <= cost) return;
@@ -126,6 +129,7 @@ internal sealed class CompletionCosts(GrammarAutomaton automaton, TokenTrie trie
         if (trie.HasChildren(node)) Explore(entry, state, count, node, cost);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private void ExploreText(Entry entry, GrammarRule rule, int number, int count, int cost)
     {
         var table = tableOf(number);

@@ -1,3 +1,6 @@
+using System.Numerics;
+using System.Runtime.CompilerServices;
+
 namespace Ernie.Sdk.Chat.Grammars;
 
 /// <summary>A grammar over a vocabulary: which tokens may come next at a place in a document, and how many tokens complete it. Safe for concurrent use.</summary>
@@ -90,6 +93,19 @@ internal sealed class Grammar
         }
     }
 
+    /// <summary>Finds the masks along a shortest document ahead of their use.</summary>
+    public void Rehearse()
+    {
+        const int Most = 64;
+        var mask = new ulong[(_vocabulary.Trie.TokenCount + 63) / 64];
+        for (var (place, i) = (Start, 0); i < Most && TokensToEnd(place) is > 0 and var left; i++)
+        {
+            Allow(place, left, mask);
+            var word = mask.AsSpan().IndexOfAnyExcept(0UL);
+            place = Next(place, (word << 6) + BitOperations.TrailingZeroCount(mask[word]));
+        }
+    }
+
     private TextTable TableOf(int state)
     {
         if (_network.States[state].Rule.IsPlainString) return _vocabulary.Plain(_network, state, _escapesTags);
@@ -100,6 +116,7 @@ internal sealed class Grammar
     /// <summary>
     /// Sorts the tokens that may come by what they leave to do. Each stack of the place says so for itself: a token may come if it may for one of them, and costs what it does for the best.
     /// </summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private Choice Choose(int place)
     {
         var trie = _vocabulary.Trie;
@@ -121,6 +138,7 @@ internal sealed class Grammar
         return new Choice(all, [.. groups], groups.Count == 0 ? 0 : groups.Max(static group => group.Cost));
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private void AddText(int stack, Dictionary<int, List<int>> ends, List<(int Cost, TokenSet Tokens)> groups)
     {
         var frame = _automaton.Stack(stack);
@@ -140,6 +158,7 @@ internal sealed class Grammar
     }
 
     /// <summary>Finds where the tokens under a node end.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private void Walk(int top, int place, Dictionary<int, List<int>> ends)
     {
         var trie = _vocabulary.Trie;
@@ -159,6 +178,7 @@ internal sealed class Grammar
         }
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private void Add(Dictionary<int, List<int>> ends, int place, int node)
     {
         for (var token = _vocabulary.Trie.Token(node); token >= 0; token = _vocabulary.Trie.Twin(token))

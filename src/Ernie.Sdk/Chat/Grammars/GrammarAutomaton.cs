@@ -1,3 +1,5 @@
+using System.Runtime.CompilerServices;
+
 namespace Ernie.Sdk.Chat.Grammars;
 
 /// <summary>
@@ -48,6 +50,7 @@ internal sealed class GrammarAutomaton
     public bool IsComplete(int place) => _places[place] is [Complete, ..];
 
     /// <summary>The place after a byte.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public int Next(int place, byte value)
     {
         if (place == Dead) return Dead;
@@ -82,6 +85,7 @@ internal sealed class GrammarAutomaton
         return TakePlace();
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private int Step(int place, byte value)
     {
         foreach (var stack in _places[place])
@@ -98,6 +102,7 @@ internal sealed class GrammarAutomaton
     }
 
     /// <summary>Adds the stacks that wait for a byte, from a state on.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private void Enter(int number, int count, int parent)
     {
         if (!_seen.Add((number, count, parent))) return;
@@ -122,6 +127,7 @@ internal sealed class GrammarAutomaton
 
     private bool IsBareExit(int number) => _network.States[number] is { IsExit: true, Bytes.Count: 0, Calls.Count: 0, Epsilons.Count: 0 };
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private int Number(int state, int count, int parent)
     {
         if (_stackIds.TryGetValue((state, count, parent), out var known)) return known;
@@ -130,6 +136,7 @@ internal sealed class GrammarAutomaton
         return _stacks.Count - 1;
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private int TakePlace()
     {
         int[] stacks = [.. _open];

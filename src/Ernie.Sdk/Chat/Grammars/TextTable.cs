@@ -1,3 +1,5 @@
+using System.Runtime.CompilerServices;
+
 namespace Ernie.Sdk.Chat.Grammars;
 
 /// <summary>What every token of a vocabulary does from one state of a text's rule, as long as it stays in it.</summary>
@@ -17,6 +19,7 @@ internal sealed class TextTable
     public IReadOnlyList<Step> Inside { get; }
     public IReadOnlyList<Exit> Exits { get; }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static TextTable Of(GrammarNetwork network, int start, TokenTrie trie)
     {
         var rule = network.States[start].Rule;
