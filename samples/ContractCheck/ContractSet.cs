@@ -9,6 +9,7 @@ internal sealed record Contract(string Name, IReadOnlyList<Clause> Clauses);
 internal sealed record ContractSet(string Text, IReadOnlyList<Contract> Contracts, IReadOnlyList<IReadOnlySet<string>> Differing)
 {
     private const int TinyTopics = 6, TinyDifferences = 3;
+    private static readonly string[] s_tinyNames = ["A", "B", "C"];
 
     /// <summary>Three contracts in the grammar that the tiny model was trained on. Clauses are numbered through, as one document has one clause of a number.</summary>
     public static ContractSet ForTinyModel(int room, Func<string, int> count, Random random)
@@ -17,7 +18,7 @@ internal sealed record ContractSet(string Text, IReadOnlyList<Contract> Contract
         var seeds = topics.Select(_ => random.Next()).ToArray();
         var contracts = new List<Contract>();
         var lines = new List<string>();
-        foreach (var (i, name) in new[] { "A", "B", "C" }.Index())
+        foreach (var (i, name) in s_tinyNames.Index())
         {
             lines.Add("Contract");
             var clauses = topics.Select((topic, t) => TinyClause.Create(20 * (i + 1) + 3 * t + random.Next(3), topic, new Random(t < TinyDifferences ? seeds[t] + i : seeds[t]))).ToArray();
