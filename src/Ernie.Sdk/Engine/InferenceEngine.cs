@@ -9,7 +9,7 @@ namespace Ernie.Sdk.Engine;
 internal sealed class InferenceEngine : IDisposable
 {
     private readonly ModelRunner _runner;
-    private readonly Sampler _sampler;
+    private readonly StepSampler _sampler;
     private readonly Scheduler _scheduler;
     private readonly ILogger? _logger;
     private readonly Thread _thread;
@@ -25,12 +25,12 @@ internal sealed class InferenceEngine : IDisposable
     private StepTermination? _termination;
     private bool _stopping;
 
-    public InferenceEngine(ModelRunner runner, int vocabSize, IReadOnlyList<Range> undefinedRows, int maxConcurrentRequests, int maxQueuedRequests, int prefillChunkTokens, ILogger? logger)
+    public InferenceEngine(ModelRunner runner, int vocabSize, IReadOnlyList<Range> undefinedRows, int maxConcurrentRequests, int maxQueuedRequests, int prefillChunkTokens, int threadCount, ILogger? logger)
     {
         _runner = runner;
         _vocabSize = vocabSize;
         _maxQueuedRequests = maxQueuedRequests;
-        _sampler = new Sampler(vocabSize, undefinedRows);
+        _sampler = new StepSampler(vocabSize, undefinedRows, threadCount);
         _budget = new ChunkBudget(prefillChunkTokens);
         _scheduler = new Scheduler(runner.Cache, maxConcurrentRequests, _budget);
         _logger = logger;
@@ -190,19 +190,31 @@ internal sealed class InferenceEngine : IDisposable
         var decoding = _scheduler.Step.Count(static s => s.IsDecode);
         _budget.Observe(decoding, batch.TokenCount - decoding, Stopwatch.GetElapsedTime(started));
 
-        var row = 0;
-        foreach (var (sequence, tokenCount, _) in _scheduler.Step)
+        var step = _scheduler.Step;
+        var sequences = new Sequence[step.Count];
+        var firstRows = new int[step.Count];
+        var drawn = new int[step.Count];
+        for (int i = 0, row = 0; i < step.Count; i++)
         {
-            var rows = sequence.OnLogits is not null ? tokenCount : sequence.Context.Computed + tokenCount == sequence.Context.Tokens.Count ? 1 : 0;
-            var own = logits.Slice(row * _vocabSize, rows * _vocabSize);
-            row += rows;
+            var (sequence, tokenCount, _) = step[i];
+            (sequences[i], firstRows[i]) = (sequence, row);
+            var isLast = sequence.Context.Computed + tokenCount == sequence.Context.Tokens.Count;
+            row += sequence.OnLogits is not null ? tokenCount : isLast ? 1 : 0;
+            drawn[i] = sequence.OnLogits is null && isLast && !sequence.IsCancelled ? firstRows[i] : -1;
+        }
+        var choices = new TokenChoice[step.Count];
+        _sampler.Choose(logits, sequences, drawn, choices);
+
+        for (var i = 0; i < sequences.Length; i++)
+        {
+            var sequence = sequences[i];
             // Cancelled in the middle of the step: kernels have left out parts of it.
             if (sequence.IsCancelled) continue;
-            var wasPrefill = sequence.IsPrefill;
+            var (wasPrefill, tokenCount) = (sequence.IsPrefill, step[i].TokenCount);
             _scheduler.Advance(sequence, tokenCount);
             if (wasPrefill) Report(sequence);
-            if (sequence.OnLogits is { } onLogits) Deliver(sequence, onLogits, own, tokenCount);
-            else if (rows > 0) Extend(sequence, own);
+            if (sequence.OnLogits is { } onLogits) Deliver(sequence, onLogits, logits.Slice(firstRows[i] * _vocabSize, tokenCount * _vocabSize), tokenCount);
+            else if (drawn[i] >= 0) Extend(sequence, choices[i]);
         }
     }
 
@@ -231,16 +243,18 @@ internal sealed class InferenceEngine : IDisposable
         return termination;
     }
 
-    private void Extend(Sequence sequence, ReadOnlySpan<float> logits)
+    private void Extend(Sequence sequence, TokenChoice choice)
     {
-        var constraint = sequence.Constraint;
-        var token = _sampler.Sample(logits, sequence.Sampling, sequence.History, sequence.GeneratedCount, constraint is null ? default : constraint.Allowed(sequence.MaxTokens - sequence.GeneratedCount));
-        constraint?.Advance(token);
+        if (choice.Failure is not null)
+        {
+            _scheduler.Finish(sequence, choice.Failure);
+            return;
+        }
+        var token = choice.Token;
         sequence.Context.Add(token, sequence.Limits);
         sequence.History?.Add(token);
         FinishReason? finish = sequence.StopTokens.Contains(token) ? FinishReason.Stop : sequence.GeneratedCount >= sequence.MaxTokens ? FinishReason.Length : null;
-        var probabilities = sequence.TopProbabilities is { } top ? TokenProbabilities.Of(logits, token, top) : null;
-        sequence.Emit(new GeneratedToken(token, finish, sequence.CachedTokens, probabilities));
+        sequence.Emit(new GeneratedToken(token, finish, sequence.CachedTokens, choice.Probabilities));
         if (finish is not null) _scheduler.Finish(sequence);
     }
 

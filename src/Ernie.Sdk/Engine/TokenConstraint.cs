@@ -1,6 +1,6 @@
 namespace Ernie.Sdk.Engine;
 
-/// <summary>Which tokens an answer may have. It belongs to one request; the engine's thread asks it before each token and tells it the one that was chosen.</summary>
+/// <summary>Which tokens an answer may have. It belongs to one request; one thread at a time asks it before each token and tells it the one that was chosen.</summary>
 internal abstract class TokenConstraint
 {
     /// <summary>Fewest tokens that an answer can have from here, without the one that stops it.</summary>

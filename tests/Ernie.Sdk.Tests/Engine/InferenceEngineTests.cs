@@ -92,6 +92,21 @@ public sealed class InferenceEngineTests
     }
 
     [Fact]
+    public async Task FailingConstraint_FailsItsRequestOnly()
+    {
+        using var model = Model();
+        using var engine = Engine(model.Runner);
+        var constrained = Request(model, 1, 100, 8, new OneTokenThenFailure(5));
+        var others = Enumerable.Range(2, 4).Select(seed => Request(model, seed, 100, 8)).ToList();
+        engine.Submit(constrained);
+        others.ForEach(engine.Submit);
+        Assert.Equal(5, (await constrained.Output.ReadAsync(s_none)).Id);
+        Assert.Equal("no more", (await Assert.ThrowsAsync<IOException>(() => Tokens(constrained))).Message);
+        foreach (var other in others) Assert.Equal(8, (await Tokens(other)).Length);
+        await AllFree(model.Runner.Cache);
+    }
+
+    [Fact]
     public async Task CancelDuringAStep_BreaksItOff()
     {
         using var entered = new ManualResetEventSlim();
@@ -184,9 +199,10 @@ public sealed class InferenceEngineTests
 
     private static LoadedRunner Model(int blocks = 16) => new(new SyntheticWeights(SmallModels.Moe, 1), blocks: blocks);
 
-    private static InferenceEngine Engine(ModelRunner runner) => new(runner, SmallModels.Moe.VocabSize, [], 16, 1024, 256, null);
+    private static InferenceEngine Engine(ModelRunner runner) => new(runner, SmallModels.Moe.VocabSize, [], 16, 1024, 256, 2, null);
 
-    private static Sequence Request(LoadedRunner model, int seed, int prompt, int maxTokens) => new(new TokenContext(), SmallModels.Ids(model, seed, prompt), maxTokens, SamplingSettings.Greedy, new HashSet<int>());
+    private static Sequence Request(LoadedRunner model, int seed, int prompt, int maxTokens, TokenConstraint? constraint = null) =>
+        new(new TokenContext(), SmallModels.Ids(model, seed, prompt), maxTokens, SamplingSettings.Greedy, new HashSet<int>()) { Constraint = constraint };
 
     private static async Task<int[]> Tokens(Sequence sequence) => [.. await sequence.Output.ReadAllAsync(s_none).Select(static token => token.Id).ToListAsync(s_none)];
 
@@ -196,5 +212,17 @@ public sealed class InferenceEngineTests
         var clock = Stopwatch.StartNew();
         while (cache.FreeBlockCount < cache.BlockCount && clock.Elapsed < TimeSpan.FromSeconds(10)) await Task.Yield();
         Assert.Equal(cache.BlockCount, cache.FreeBlockCount);
+    }
+
+    private sealed class OneTokenThenFailure(int only) : TokenConstraint
+    {
+        private readonly ulong[] _mask = [1UL << only];
+        private bool _isSpent;
+
+        public override int TokensToEnd => 1;
+
+        public override ReadOnlySpan<ulong> Allowed(int remaining) => _isSpent ? throw new IOException("no more") : _mask;
+
+        public override void Advance(int token) => _isSpent = true;
     }
 }
