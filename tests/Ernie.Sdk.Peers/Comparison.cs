@@ -93,7 +93,7 @@ internal sealed class Comparison : IDisposable
             if (decode)
             {
                 probe = _probe.Measure();
-                var (elapsed, bytes) = await engine.DecodeAsync(Prompt(engine, _plan.Depth), _plan.Tokens).ConfigureAwait(false);
+                var (elapsed, bytes) = await engine.DecodeAsync(Prompt(engine, isTimed ? _plan.Depth : LoadPrompt), _plan.Tokens).ConfigureAwait(false);
                 Record("decode", _plan.Tokens / elapsed, bytes);
             }
             foreach (var length in _plan.Prompts)
