@@ -76,6 +76,16 @@ public abstract partial class ChatPageTests(Chromium chromium)
         Assert.Equal(kept, await page.Page.Locator("#messages article.assistant > .text").First.InnerTextAsync());
         await page.Input.PressAsync("Escape");
         await ChatPage.Expect(page.Page.Locator("article.assistant .note").Last).ToContainTextAsync(Stopped());
+
+        // A reload in the middle of an answer keeps what was written.
+        await page.AskAsync("Who are you?");
+        await ChatPage.Expect(page.Messages).ToHaveCountAsync(6);
+        await ChatPage.Expect(page.Answer).Not.ToBeEmptyAsync();
+        await page.Page.ReloadAsync();
+        await ShowLastConversationAsync(page);
+        await ChatPage.Expect(page.Messages).ToHaveCountAsync(6);
+        await ChatPage.Expect(page.Answer).Not.ToBeEmptyAsync();
+        await ChatPage.Expect(page.Page.Locator("article.assistant .note").Last).ToContainTextAsync(Stopped());
     }
 
     [Fact]

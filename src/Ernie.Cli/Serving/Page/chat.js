@@ -297,6 +297,13 @@ element('input').addEventListener('keydown', e => {
   if (e.key === 'Enter' && !e.shiftKey && !e.isComposing) { e.preventDefault(); send(); }
   if (e.key === 'Escape') running?.abort();
 });
+// A reload in the middle of an answer keeps what was written.
+addEventListener('pagehide', () => {
+  const last = current?.messages.at(-1);
+  if (!running || last?.role !== 'assistant') return;
+  [last.waiting, last.finish] = [false, 'stopped'];
+  save();
+});
 addEventListener('dragover', e => { e.preventDefault(); element('drop').hidden = false; });
 addEventListener('dragleave', e => { if (!e.relatedTarget) element('drop').hidden = true; });
 addEventListener('drop', e => { e.preventDefault(); element('drop').hidden = true; addDocuments([...e.dataTransfer.files]); });
