@@ -11,7 +11,7 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
 {
     private const int MaximumTopProbabilities = 20;
 
-    private static readonly string[] s_properties = ["min_p", "repetition_penalty", "logit_bias", "bad_words", "logprobs", "top_logprobs"];
+    private static readonly string[] s_properties = ["min_p", "repetition_penalty", "logit_bias", "bad_words", "logprobs", "top_logprobs", "stream_options"];
 
     public IReadOnlyList<string> StopSequences { get; init; } = [];
 
@@ -153,6 +153,14 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         return json.ValueKind == JsonValueKind.Number && json.TryGetInt32(out var top) && top is >= 0 and <= MaximumTopProbabilities && isAsked == true ? top : throw Invalid("top_logprobs", expected);
     }
 
+    /// <summary>Clients of several providers ask for usage in OpenAI's words. Streams always end with it.</summary>
+    private static void CheckStreamOptions(ChatOptions options)
+    {
+        const string Expected = "be an object with 'include_usage' alone, which is true: streams always end with their usage";
+        if (Json(options, "stream_options", Expected) is not { } json) return;
+        if (json.ValueKind != JsonValueKind.Object || json.EnumerateObject().Any(static p => p.Name != "include_usage" || p.Value.ValueKind != JsonValueKind.True)) throw Invalid("stream_options", Expected);
+    }
+
 #pragma warning disable CA2208 // The parameter is that of the public method, which every caller has under this name.
     private static ArgumentException Invalid(string name, string expected, Exception? inner = null) => new($"Additional property '{name}' must {expected}.", "options", inner);
 #pragma warning restore CA2208
@@ -168,6 +176,7 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         {
             if (!s_properties.Contains(name)) throw new NotSupportedException($"ChatOptions.AdditionalProperties: '{name}' is unknown. Known are {string.Join(", ", s_properties)}; RawRepresentationFactory takes an ErnieGenerationOptions with more.");
         }
+        CheckStreamOptions(options);
     }
 
     private static List<JsonElement>? ToolsOf(ChatOptions options, ChatTemplate template)

@@ -1,3 +1,4 @@
+using System.ComponentModel.DataAnnotations;
 using System.Text.Json;
 using Microsoft.Agents.AI;
 using Microsoft.Extensions.AI;
@@ -38,14 +39,13 @@ public sealed class AgentTests : IAsyncLifetime
         Assert.Contains("Xentadal", saved.GetRawText(), StringComparison.Ordinal);
         var restored = await agent.DeserializeSessionAsync(JsonDocument.Parse(saved.GetRawText()).RootElement, cancellationToken: Token);
 
-        var kept = await agent.RunAsync("What is the price of bottles?", session, cancellationToken: Token);
-        var afresh = await agent.RunAsync("What is the price of bottles?", restored, cancellationToken: Token);
-        Assert.Equal(["Xentadal", "bottles", "bottles"], _tools.Calls);
-        Assert.Equal("The price of bottles is 383 euros.", kept.Text);
+        var kept = await agent.RunAsync("Thank you", session, cancellationToken: Token);
+        var afresh = await agent.RunAsync("Thank you", restored, cancellationToken: Token);
+        Assert.Equal("You are welcome!", kept.Text);
         Assert.Equal(kept.Text, afresh.Text);
         // The prompt of a session that was read back is the same, token for token.
         Assert.Equal(kept.Usage!.InputTokenCount, afresh.Usage!.InputTokenCount);
-        Assert.True(kept.Usage.InputTokenCount > (await agent.RunAsync("What is the price of bottles?", cancellationToken: Token)).Usage!.InputTokenCount);
+        Assert.True(kept.Usage.InputTokenCount > (await agent.RunAsync("Thank you", cancellationToken: Token)).Usage!.InputTokenCount);
     }
 
     [Fact]
@@ -74,10 +74,10 @@ public sealed class AgentTests : IAsyncLifetime
         var agent = _model.Client.AsAIAgent(new ChatClientAgentOptions { ChatOptions = new() { Temperature = 0, MaxOutputTokens = 200 } });
         var visit = (await agent.RunAsync<Visit>("Who are you?", cancellationToken: Token)).Result;
         Assert.NotNull(visit.City);
-        Assert.InRange(visit.Days, int.MinValue, int.MaxValue);
+        Assert.InRange(visit.Days, 1, 30);
     }
 
     private ChatClientAgent Agent(params AITool[] tools) => _model.Client.AsAIAgent(new ChatClientAgentOptions { Name = "helper", Description = "Answers.", ChatOptions = CountedModel.Greedy(tools) });
 
-    internal sealed record Visit(string City, int Days);
+    internal sealed record Visit(string City, [property: Range(1, 30)] int Days);
 }

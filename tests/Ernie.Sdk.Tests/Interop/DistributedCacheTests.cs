@@ -57,7 +57,7 @@ public sealed class DistributedCacheTests : IAsyncLifetime
         Assert.Equal(computed, _model.Computed);
         Assert.Equal(first.ToChatResponse().Messages.Single().Contents.Select(Describe), second.ToChatResponse().Messages.Single().Contents.Select(Describe));
         Assert.Equal(coalesces, second.Count < first.Count);
-        Assert.All(second, u => Assert.Equal((first[0].ResponseId, first[0].MessageId, first[0].ModelId), (u.ResponseId, u.MessageId, u.ModelId)));
+        Assert.All(second.Where(static u => u.Contents is not [UsageContent]), u => Assert.Equal((first[0].ResponseId, first[0].MessageId, first[0].ModelId), (u.ResponseId, u.MessageId, u.ModelId)));
         Assert.Single(second.SelectMany(static u => u.Contents).OfType<UsageContent>());
         Assert.Equal(first[^1].FinishReason, second.ToChatResponse().FinishReason);
     }

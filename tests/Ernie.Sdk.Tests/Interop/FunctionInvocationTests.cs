@@ -44,10 +44,9 @@ public sealed class FunctionInvocationTests : IAsyncLifetime
     {
         var messages = new List<ChatMessage> { new(ChatRole.User, "How is the weather in Xentadal?") };
         messages.AddMessages(await _client.GetResponseAsync(messages, CountedModel.Greedy(_tools.All), Token));
-        messages.Add(new(ChatRole.User, "What is the price of bottles?"));
+        messages.Add(new(ChatRole.User, "Thank you"));
         var second = await _client.GetResponseAsync(messages, CountedModel.Greedy(_tools.All), Token);
-        Assert.Equal(["Xentadal", "bottles"], _tools.Calls);
-        Assert.Contains("383", second.Text, StringComparison.Ordinal);
+        Assert.Equal("You are welcome!", second.Text);
         Assert.True(second.Usage!.CachedInputTokenCount > 0);
     }
 
