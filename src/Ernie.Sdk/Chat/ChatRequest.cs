@@ -35,6 +35,7 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
     public static ChatRequest From(IEnumerable<ChatMessage> messages, ChatOptions? options, IChatClient client, string modelId, ChatTemplate template)
     {
         var conversation = Conversation.From(messages, template);
+        if (!template.TakesLateSystem) GatherSystemTexts(conversation);
         if (!string.IsNullOrEmpty(options?.Instructions)) Instruct(conversation, options.Instructions);
         if (conversation.Count == 0) throw new ArgumentException("There are no messages.", nameof(messages));
         if (options is null) return new ChatRequest(conversation, new ErnieGenerationOptions());
@@ -226,6 +227,15 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         if (reasoning?.Effort is not { } effort) return null;
         if (effort != ReasoningEffort.None && !template.IsThinking) throw new NotSupportedException($"ChatOptions.Reasoning.Effort: this model does not reason; {effort} cannot be had. Use None.");
         return effort switch { ReasoningEffort.None => 0, ReasoningEffort.Low => 1024, ReasoningEffort.Medium => 4096, ReasoningEffort.High => 16384, _ => null };
+    }
+
+    /// <summary>What is said late, as a request to sum up a conversation is, must not get lost.</summary>
+    private static void GatherSystemTexts(List<TemplateMessage> conversation)
+    {
+        if (conversation.FindLastIndex(static message => message.Role == "system") < 1) return;
+        var text = string.Join('\n', conversation.Where(static message => message.Role == "system").Select(static message => message.Content));
+        conversation.RemoveAll(static message => message.Role == "system");
+        conversation.Insert(0, new TemplateMessage("system", text));
     }
 
     private static void Instruct(List<TemplateMessage> conversation, string instructions)

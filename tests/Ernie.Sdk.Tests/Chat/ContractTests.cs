@@ -1,10 +1,8 @@
-using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Text.RegularExpressions;
 using Microsoft.Extensions.AI;
 using Microsoft.Extensions.Caching.Distributed;
 using Microsoft.Extensions.Caching.Memory;
-using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 using OpenTelemetry.Trace;
 
@@ -20,7 +18,7 @@ namespace Ernie.Sdk.Tests.Chat;
 /// 42 of 45 pass. The others, which stand here as what happens instead:
 /// MultiModal_DescribeImage and MultiModal_DescribePdf: the models take text; other content is refused by name.
 /// OpenTelemetry_CanEmitTracesAndMetrics: its server.address and server.port cannot be, as there is no server; the rest of it holds.
-/// <see cref="ThinkingChatTests"/> asks the same of a model that learned its answers.
+/// <see cref="TrainedContractTests"/> asks the same of a model that learned its answers.
 /// </remarks>
 public sealed partial class ContractTests : IAsyncLifetime
 {
@@ -255,7 +253,7 @@ public sealed partial class ContractTests : IAsyncLifetime
     public async Task Logging_LogsCalls(bool isStreaming)
     {
         _model.Answer = static _ => ScriptedClient.Say("The blue whale.");
-        using var log = new Log();
+        using var log = new RecordedLog();
         using var client = _client.AsBuilder().UseLogging(log.Factory).Build();
         await AskAsync(client, isStreaming, "What's the biggest animal?", null);
         Assert.Contains("What's the biggest animal?", log.Lines.First(), StringComparison.Ordinal);
@@ -275,7 +273,7 @@ public sealed partial class ContractTests : IAsyncLifetime
     public async Task Logging_LogsFunctionCalls(bool isStreaming)
     {
         UseResult("GetSecretNumber", "{}");
-        using var log = new Log();
+        using var log = new RecordedLog();
         using var client = _client.AsBuilder().UseFunctionInvocation().UseLogging(log.Factory).Build();
         await AskAsync(client, isStreaming, "What is the current secret number?", new() { Tools = [AIFunctionFactory.Create(static () => 42, "GetSecretNumber")] });
         var lines = log.Lines.ToList();
@@ -535,19 +533,5 @@ public sealed partial class ContractTests : IAsyncLifetime
         PopStar,
         Programmer,
         Unknown,
-    }
-
-    private sealed class Log : ILoggerProvider, ILogger
-    {
-        public Log() => Factory = LoggerFactory.Create(builder => builder.AddProvider(this).SetMinimumLevel(LogLevel.Trace));
-
-        public ILoggerFactory Factory { get; }
-        public ConcurrentQueue<string> Lines { get; } = new();
-
-        public ILogger CreateLogger(string categoryName) => this;
-        public IDisposable? BeginScope<TState>(TState state) where TState : notnull => null;
-        public bool IsEnabled(LogLevel logLevel) => true;
-        void ILogger.Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter) => Lines.Enqueue(formatter(state, exception));
-        public void Dispose() { }
     }
 }

@@ -4,7 +4,7 @@ namespace Ernie.Sdk.Chat.Templates;
 
 /// <summary>
 /// The format of 21B-A3B-Thinking, reconstructed from Baidu's training code, as the model's own template was not available. Reasoning is kept in the
-/// turns after the last user message and dropped in earlier ones; each tool result is a user turn of its own; all system texts stand together at the beginning.
+/// turns after the last user message and dropped in earlier ones; each tool result is a user turn of its own.
 /// </summary>
 internal sealed class ThinkingTemplate : ChatTemplate
 {
@@ -16,7 +16,7 @@ internal sealed class ThinkingTemplate : ChatTemplate
     {
         if (messages.Count == 0) throw new ArgumentException("The conversation has no message; the thinking models' chat template needs one.", nameof(messages));
         var prompt = new PromptTextBuilder();
-        AppendSystem(prompt, messages, tools);
+        AppendSystem(prompt, messages[0], tools);
 
         var lastUser = messages.Count - 1;
         while (lastUser >= 0 && messages[lastUser].Role != "user") lastUser--;
@@ -35,16 +35,10 @@ internal sealed class ThinkingTemplate : ChatTemplate
         return prompt.Append(TurnBegin + "assistant\n<think>\n").Build();
     }
 
-    private static void AppendSystem(PromptTextBuilder prompt, IReadOnlyList<TemplateMessage> messages, IReadOnlyList<JsonElement>? tools)
+    private static void AppendSystem(PromptTextBuilder prompt, TemplateMessage first, IReadOnlyList<JsonElement>? tools)
     {
         prompt.Append(TurnBegin + "system\n");
-        // There is one place for system texts. Those that come later in a conversation, as a request to sum it up does, stand there too: a model must not miss them.
-        var count = 0;
-        for (var i = 0; i < messages.Count; i++)
-        {
-            if (messages[i].Role == "system") prompt.Append(count++ == 0 ? "<system_setting>\n" : "\n").AppendInput(ContentOf(messages[i], i));
-        }
-        if (count > 0) prompt.Append("\n</system_setting>\n\n");
+        if (first.Role == "system") prompt.Append("<system_setting>\n").AppendInput(ContentOf(first, 0)).Append("\n</system_setting>\n\n");
         prompt.Append("<global_setting>\nthink_mode=True\n</global_setting>");
         if (tools is { Count: > 0 })
         {
