@@ -13,7 +13,7 @@ namespace Ernie.Sdk.Tests.Chat;
 /// Microsoft.Extensions.AI ask about whales and pirates.
 /// </summary>
 /// <remarks>
-/// 32 of 45 facts pass in this form. Those that do not:
+/// 32 of 45 facts pass in this form, six of them (GetResponseAsync_StructuredOutputArray, Integer, String, Bool_True, Bool_False, Enum) in that the document has its type, whatever its value. Those that do not:
 /// MultiModal_* (2): the models take text.
 /// OpenTelemetry_CanEmitTracesAndMetrics (1): a model in the process has no server.address.
 /// FunctionInvocation_NestedParameters, _ArrayParameter, _SupportsMultipleParallelRequests (3): a model of 5 million parameters that never saw such calls makes none. <see cref="ContractTests"/> has them.
@@ -114,7 +114,14 @@ public sealed class TrainedContractTests : IAsyncLifetime
         Assert.NotNull(await _client.GetResponseAsync(Question, new() { MaxOutputTokens = 100, Tools = [.. tools] }, Token));
         foreach (var tool in tools)
         {
-            var response = await _client.GetResponseAsync(Question, new() { MaxOutputTokens = 200, Tools = [tool], ToolMode = ChatToolMode.RequireAny, AllowMultipleToolCalls = false }, Token);
+            var options = new ChatOptions { MaxOutputTokens = 200, Tools = [tool], ToolMode = ChatToolMode.RequireAny, AllowMultipleToolCalls = false };
+            if (tool.JsonSchema.GetRawText().Contains("\"not\"", StringComparison.Ordinal))
+            {
+                // The model can be told of it, but no grammar keeps it.
+                Assert.Contains("'not'", (await Assert.ThrowsAsync<NotSupportedException>(() => _client.GetResponseAsync(Question, options, Token))).Message, StringComparison.Ordinal);
+                continue;
+            }
+            var response = await _client.GetResponseAsync(Question, options, Token);
             Assert.Equal(tool.Name, Assert.Single(response.Messages.Single().Contents.OfType<FunctionCallContent>()).Name);
         }
     }
@@ -138,7 +145,6 @@ public sealed class TrainedContractTests : IAsyncLifetime
     {
         using var warm = _client.AsBuilder().ConfigureOptions(static o => (o.Temperature, o.TopP, o.MaxOutputTokens) = (30, 1, 30)).Build();
         var message = new ChatMessage(ChatRole.User, "Pick a random number");
-        Assert.NotEqual((await warm.GetResponseAsync([message], cancellationToken: Token)).Messages.Single().Contents.Count, -1);
         Assert.NotEqual(await TokensAsync(warm), await TokensAsync(warm));
         using var cached = new DistributedCachingChatClient(warm, Cache());
         var first = await TokensAsync(cached);
