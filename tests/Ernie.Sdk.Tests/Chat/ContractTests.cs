@@ -18,6 +18,7 @@ namespace Ernie.Sdk.Tests.Chat;
 /// 42 of 45 pass. The others, which stand here as what happens instead:
 /// MultiModal_DescribeImage and MultiModal_DescribePdf: the models take text; other content is refused by name.
 /// OpenTelemetry_CanEmitTracesAndMetrics: its server.address and server.port cannot be, as there is no server; the rest of it holds.
+/// Caching_OutputVariesWithoutCaching says here only that nothing between caller and model keeps an answer, as the script is what varies.
 /// <see cref="TrainedContractTests"/> asks the same of a model that learned its answers.
 /// </remarks>
 public sealed partial class ContractTests : IAsyncLifetime

@@ -37,8 +37,8 @@ internal sealed partial class ScriptedClient : DelegatingChatClient, IAsyncDispo
     public static string Call(params (string Name, string Arguments)[] calls) =>
         "I look it up.\n</think>\n" + string.Concat(calls.Select(static call => $"\n<tool_call>\n{{\"name\": \"{call.Name}\", \"arguments\": {call.Arguments}}}\n</tool_call>\n"));
 
-    /// <summary>The newest result of a tool in a prompt, if anything came after the user's last words.</summary>
-    public static string? ResultIn(string prompt) => Results().Matches(prompt[(prompt.LastIndexOf("</user_input>", StringComparison.Ordinal) is var at and >= 0 ? at : 0)..]) is { Count: > 0 } results ? results[^1].Groups[1].Value : null;
+    /// <summary>The newest result of a tool in a prompt; null without one.</summary>
+    public static string? ResultIn(string prompt) => Results().Matches(prompt) is { Count: > 0 } results ? results[^1].Groups[1].Value : null;
 
     public override async Task<ChatResponse> GetResponseAsync(IEnumerable<ChatMessage> messages, ChatOptions? options = null, CancellationToken cancellationToken = default)
     {
