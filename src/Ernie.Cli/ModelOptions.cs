@@ -52,11 +52,9 @@ internal sealed class ModelOptions
         return new DepthBenchmarkPlan
         {
             Model = model.Path, Depths = depths, Limits = new ErnieSparseAttention().Limits(), Threads = Threads(result), Runs = runs, Steps = steps, Kernels = kernels!,
-            KvType = KvCacheType(result.GetValue(_kv)!) switch { ErnieKvCacheType.BFloat16 => KvElementType.BFloat16, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.Float32 },
+            KvType = CommonOptions.KvCacheTypeOf(result.GetValue(_kv)!) switch { ErnieKvCacheType.BFloat16 => KvElementType.BFloat16, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.Float32 },
         };
     }
-
-    private static ErnieKvCacheType KvCacheType(string text) => text switch { "bf16" => ErnieKvCacheType.BFloat16, "int8" => ErnieKvCacheType.Int8, _ => ErnieKvCacheType.Float32 };
 
     /// <param name="result">The parsed options.</param>
     /// <param name="streams">Where progress and log go.</param>
@@ -73,7 +71,7 @@ internal sealed class ModelOptions
         var options = new ErnieModelOptions
         {
             Threads = result.GetValue(_threads),
-            KvCacheType = KvCacheType(kv ?? result.GetValue(_kv)!),
+            KvCacheType = CommonOptions.KvCacheTypeOf(kv ?? result.GetValue(_kv)!),
             CacheDirectory = result.GetValue(_cache),
             LoggerFactory = logger,
             ExpertPrefetch = result.GetValue(_prefetch) switch { "on" => ErnieExpertPrefetch.On, "off" => ErnieExpertPrefetch.Off, _ => ErnieExpertPrefetch.Auto },

@@ -397,7 +397,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
 
     private ErnieChatClient Client => _chat ?? throw new NotSupportedException($"{Path} has no tokenizer.model. Copy the checkpoint's tokenizer files there, or use GenerateAsync with token ids.");
 
-    private static KvElementType KvTypeOf(ErnieKvCacheType type) => type switch { ErnieKvCacheType.Float32 => KvElementType.Float32, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.BFloat16 };
+    internal static KvElementType KvTypeOf(ErnieKvCacheType type) => type switch { ErnieKvCacheType.Float32 => KvElementType.Float32, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.BFloat16 };
 
     private static ChatTemplate TemplateOf(ErnieChatTemplate wanted, string path, ErnieTokenizer tokenizer) => wanted switch
     {
