@@ -25,7 +25,7 @@ public sealed class ErniePlan
     /// <param name="CpuExperts">Experts of each GPU's share that are on the CPU in one more such layer.</param>
     private readonly record struct Placement(int CpuLayers, int CpuExpertLayers, int CpuExperts);
 
-    private ErniePlan(ErnieConfig config, ModelFormats formats, ErniePlanOptions options)
+    internal ErniePlan(ErnieConfig config, ModelFormats formats, ErniePlanOptions options)
     {
         if (options.GpuCount > config.KvHeadCount || (config.MoeLayerCount > 0 && options.GpuCount > config.ExpertCount))
             throw new ArgumentException($"The model has {config.KvHeadCount} KV heads{(config.MoeLayerCount > 0 ? $" and {config.ExpertCount} experts" : "")}; {options.GpuCount} GPUs cannot share them.", nameof(options));
@@ -69,13 +69,20 @@ public sealed class ErniePlan
         ArgumentException.ThrowIfNullOrEmpty(path);
         ArgumentNullException.ThrowIfNull(options);
         options.Validate();
+        var (config, formats) = Read(path, options.Export);
+        return new ErniePlan(config, formats, options);
+    }
+
+    /// <summary>What a folder holds, or what an export of it would.</summary>
+    internal static (ErnieConfig Config, ModelFormats Formats) Read(string path, ErnieExportOptions export)
+    {
         if (File.Exists(Path.Combine(path, ModelManifest.FileName)))
         {
             var manifest = ModelManifest.Read(path);
-            return new ErniePlan(manifest.Config, manifest.Formats, options);
+            return (manifest.Config, manifest.Formats);
         }
         using var checkpoint = Checkpoint.Open(path);
-        return new ErniePlan(checkpoint.Config, ExportFormats.Of(checkpoint, options.Export), options);
+        return (checkpoint.Config, ExportFormats.Of(checkpoint, export));
     }
 
     /// <summary>Plans for a released model, from its architecture alone.</summary>
@@ -88,10 +95,9 @@ public sealed class ErniePlan
     {
         ArgumentNullException.ThrowIfNull(options);
         options.Validate();
-        return ForShape(ReleasedShapes.Of(release), options);
+        var config = ReleasedShapes.Of(release);
+        return new ErniePlan(config, ExportFormats.Of(new SyntheticWeights(config, 0), options.Export), options);
     }
-
-    internal static ErniePlan ForShape(ErnieConfig config, ErniePlanOptions options) => new(config, ExportFormats.Of(new SyntheticWeights(config, 0), options.Export), options);
 
     /// <summary>Gets the length of <c>model.weights</c>, gaps between tensors included.</summary>
     public long WeightFileBytes { get; }
