@@ -78,6 +78,7 @@ void fake_device(int count, int major, int minor, size_t bytes, int version) { s
 void fake_fail(const char *call, int after, int code) { strncpy(s_fail_call, call, 63); s_fail_after = after; s_fail_result = code; }
 void fake_pending(int polls) { s_pending_polls = polls; }
 const char *fake_log(void) { return s_log; }
+int fake_inside(const void *address, size_t bytes) { pthread_mutex_lock(&s_lock); int found = inside(address, bytes); pthread_mutex_unlock(&s_lock); return found; }
 int fake_live(int kind) { int n = 0; if (kind == KINDS) return s_retained; for (int i = 0; i < 4096; i++) n += s_live[i].address && s_live[i].kind == kind; return n; }
 
 int cuInit(unsigned flags) { BEGIN(0); if (!s_devices) FAIL(NO_DEVICE); s_started = 1; END; }

@@ -45,6 +45,9 @@ internal sealed unsafe class FakeCuda
     /// <summary>Calls since the test began.</summary>
     public string[] Calls => Marshal.PtrToStringUTF8(((delegate* unmanaged<nint>)Export("fake_log"))())!.Split('\n', StringSplitOptions.RemoveEmptyEntries);
 
+    /// <summary>Whether a range is device memory that was not freed.</summary>
+    public bool IsDeviceMemory(void* address, long bytes) => ((delegate* unmanaged<void*, nuint, int>)Export("fake_inside"))(address, (nuint)bytes) != 0;
+
     public int Live(int kind) => ((delegate* unmanaged<int, int>)Export("fake_live"))(kind);
 
     /// <summary>Whatever was made is destroyed, and the context released.</summary>
