@@ -23,5 +23,7 @@ internal sealed class CudaException(CudaResult result, string call, string name,
     public string Call { get; } = call;
     /// <summary>As in <c>CUDA_ERROR_OUT_OF_MEMORY</c>.</summary>
     public string ErrorName { get; } = name;
+    /// <summary>What the driver, or its compiler, says of it.</summary>
+    public string Text { get; } = text;
     public bool IsOutOfMemory => Result == CudaResult.OutOfMemory;
 }

@@ -45,6 +45,30 @@ public class ErniePlanTests
         Assert.True(ErniePlan.ForRelease(ErnieRelease.Large300B, new ErniePlanOptions { GpuBytes = 141 * GB, Requests = 2, KvCacheType = ErnieKvCacheType.Int8, Export = s_twoBits }).IsWhollyOnGpus);
     }
 
+    /// <summary>The fewest cards by FastDeploy's documents; where more than one is needed, half of them are too few.</summary>
+    [Theory]
+    [InlineData(ErnieRelease.Large300B, "wint8", 80, 8)]
+    [InlineData(ErnieRelease.Large300B, "wint4", 80, 4)]
+    [InlineData(ErnieRelease.Large300B, "wint2", 80, 2)]
+    [InlineData(ErnieRelease.Large300B, "wint2", 141, 1)]
+    [InlineData(ErnieRelease.Medium21B, "wint8", 80, 1)]
+    [InlineData(ErnieRelease.Medium21B, "wint8", 48, 1)]
+    [InlineData(ErnieRelease.Medium21B, "wint8", 24, 2)]
+    [InlineData(ErnieRelease.Medium21B, "wint4", 24, 1)]
+    [InlineData(ErnieRelease.Small03B, "wint8", 24, 1)]
+    public void PublishedNumbersOfCards_AreThose(ErnieRelease release, string recipe, int gigabytes, int gpuCount)
+    {
+        var export = recipe switch
+        {
+            "wint8" => new ErnieExportOptions { Experts = ErniePrecision.Int8, Dense = ErniePrecision.Int8, GroupSize = ErnieExportOptions.PerChannel },
+            "wint4" => s_wint4,
+            _ => s_twoBits,
+        };
+        ErniePlan On(int count) => ErniePlan.ForRelease(release, new ErniePlanOptions { GpuBytes = gigabytes * GB, GpuCount = count, ContextLength = 32768, Export = export });
+        Assert.True(On(gpuCount).IsWhollyOnGpus);
+        if (gpuCount > 1) Assert.False(On(gpuCount / 2).IsWhollyOnGpus);
+    }
+
     [Theory]
     [InlineData("bf16", "bf16", 128)]
     [InlineData("fp32", "int8", 32)]
