@@ -50,6 +50,7 @@ internal abstract unsafe class CudaKernel(CudaOperatorEnvironment environment) :
 
     public override void Dispose()
     {
+        base.Dispose();
         foreach (var memory in _weights) memory.Dispose();
         _weights.Clear();
     }
