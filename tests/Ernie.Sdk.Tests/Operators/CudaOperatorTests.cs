@@ -1,12 +1,10 @@
 using System.Runtime.InteropServices;
 using Ernie.Sdk.Checkpoints;
-using Ernie.Sdk.Engine;
 using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
 using Ernie.Sdk.Operators;
 using Microsoft.ML.OnnxRuntime;
-using Microsoft.ML.OnnxRuntime.Tensors;
 
 namespace Ernie.Sdk.Tests.Operators;
 
@@ -17,11 +15,10 @@ namespace Ernie.Sdk.Tests.Operators;
 [Collection(FakeCuda.Collection)]
 public sealed unsafe class CudaOperatorTests : IDisposable
 {
-    private const int Blocks = 8;
     private static readonly int[] s_prompt = [.. Enumerable.Range(0, 134).Select(static i => i * 7 % 200 + 1)];
 
     private readonly FakeCuda _fake = new();
-    private readonly LoadedRunner _model = new(new SyntheticWeights(SmallModels.Moe, 4), kernels: new ReferenceKernels(), threads: 1, blocks: Blocks, precision: ErniePrecision.Int4);
+    private readonly LoadedRunner _model = new(new SyntheticWeights(SmallModels.Moe, 4), kernels: new ReferenceKernels(), threads: 1, blocks: 8, precision: ErniePrecision.Int4);
 
     public void Dispose() => _model.Dispose();
 
@@ -65,7 +62,7 @@ public sealed unsafe class CudaOperatorTests : IDisposable
         var launches = new ReferenceLaunches(_fake);
         using (var environment = Environment(launches, provider: null))
         {
-            using (var run = new Session(_model, environment.Operators(), Cache()))
+            using (var run = new OperatorSession(_model, environment.Operators(), provider: null))
             {
                 environment.EndUpload();
                 Assert.Equal(0, _fake.Live(FakeCuda.Pinned));
@@ -84,7 +81,7 @@ public sealed unsafe class CudaOperatorTests : IDisposable
         var expected = _model.Logits(s_prompt);
         using var cpu = CpuEnvironment();
         using var cuda = Environment(new ReferenceLaunches(_fake), CudaOperatorEnvironment.CudaProvider);
-        using (var run = new Session(_model, cpu.Operators().Concat(cuda.Operators()), Cache())) TensorAssert.SameBits(expected, run.Logits(s_prompt), "logits");
+        using (var run = new OperatorSession(_model, cpu.Operators().Concat(cuda.Operators()), provider: null)) TensorAssert.SameBits(expected, run.Logits(s_prompt), "logits");
         Assert.DoesNotContain("cuLaunchKernel", _fake.Calls);
     }
 
@@ -94,7 +91,7 @@ public sealed unsafe class CudaOperatorTests : IDisposable
         Assert.SkipWhen(OrtEnv.Instance().GetAvailableProviders().Contains("CUDAExecutionProvider"), "This ONNX Runtime knows CUDA.");
         using (var environment = Environment(new ReferenceLaunches(_fake), CudaOperatorEnvironment.CudaProvider))
         {
-            var e = Assert.Throws<OnnxRuntimeException>(() => new Session(_model, environment.Operators(), Cache()));
+            var e = Assert.Throws<OnnxRuntimeException>(() => new OperatorSession(_model, environment.Operators(), provider: null));
             Assert.Contains("implementation", e.Message, StringComparison.Ordinal);
         }
         _fake.AssertNothingIsLeft();
@@ -112,7 +109,7 @@ public sealed unsafe class CudaOperatorTests : IDisposable
                 _fake.Fail("cuMemAlloc_v2", CudaResult.OutOfMemory, nth);
                 try
                 {
-                    using var run = new Session(_model, environment.Operators(), Cache());
+                    using var run = new OperatorSession(_model, environment.Operators(), provider: null);
                     break;
                 }
                 catch (OnnxRuntimeException e)
@@ -152,7 +149,7 @@ public sealed unsafe class CudaOperatorTests : IDisposable
     {
         var launches = new ReferenceLaunches(_fake);
         using var environment = Environment(launches, provider: null);
-        using var run = new Session(_model, environment.Operators(), Cache());
+        using var run = new OperatorSession(_model, environment.Operators(), provider: null);
         var expected = run.Logits(s_prompt);
         launches.Fails = true;
         Assert.Contains("launch", Assert.Throws<OnnxRuntimeException>(() => run.Logits(s_prompt)).Message, StringComparison.Ordinal);
@@ -166,7 +163,7 @@ public sealed unsafe class CudaOperatorTests : IDisposable
         Assert.SkipUnless(OperatingSystem.IsLinux(), "Reads /proc/self/status.");
         var launches = new ReferenceLaunches(_fake) { ScratchBytes = 4 << 20 };
         using var environment = Environment(launches, provider: null);
-        using var run = new Session(_model, environment.Operators(), Cache());
+        using var run = new OperatorSession(_model, environment.Operators(), provider: null);
         run.Logits(s_prompt.AsSpan(0, 4));
         var before = PrivateBytes();
         var count = launches.Linears;
@@ -215,134 +212,5 @@ public sealed unsafe class CudaOperatorTests : IDisposable
 
     private KvBlockLayout Layout => new(KvElementType.Float32, _model.Manifest.Config.KvHeadCount, _model.Manifest.Config.HeadDim);
 
-    private KvCache Cache() => new(Layout, _model.Manifest.Config.LayerCount, Blocks);
-
     private static long PrivateBytes() => long.Parse(File.ReadAllLines("/proc/self/status").First(static line => line.StartsWith("RssAnon", StringComparison.Ordinal)).Split(' ', StringSplitOptions.RemoveEmptyEntries)[1], System.Globalization.CultureInfo.InvariantCulture) * 1024;
-
-    /// <summary>Launches that are done when they return. Weights and angles must be device memory.</summary>
-    private sealed class ReferenceLaunches(FakeCuda fake) : CudaKernels
-    {
-        private readonly ReferenceKernels _kernels = new();
-        private readonly KernelContext _context = new(SerialRunner.Instance, new ScratchBuffer());
-
-        public int Linears { get; private set; }
-        public int Attentions { get; private set; }
-        public int ExpertLayers { get; private set; }
-        public bool Fails { get; set; }
-        public int ScratchBytes { get; init; } = 100;
-
-        public override void Linear(in LinearArguments arguments, in CudaKernelContext context)
-        {
-            Linears++;
-            if (Fails) throw new InvalidOperationException("The launch failed.");
-            AssertOnDevice(arguments.Weight);
-            // The CPU's provider has no stream.
-            Assert.Equal(0, context.Stream);
-            using (var scratch = context.Scratch(ScratchBytes)) new Span<byte>(scratch.Data, ScratchBytes).Fill(1);
-            _kernels.Linear(arguments, _context);
-        }
-
-        public override void Attention(in AttentionArguments arguments, in CudaKernelContext context)
-        {
-            Attentions++;
-            var row = arguments.HeadDim;
-            Assert.True(fake.IsDeviceMemory(context.Rope, (long)arguments.Rope.PositionCount * row * sizeof(float)));
-            arguments.Rope.Ensure(arguments.Positions[0]);
-            Assert.Equal(arguments.Rope.Row(arguments.Positions[0]).ToArray(), new ReadOnlySpan<float>(context.Rope + (long)arguments.Positions[0] * row, row).ToArray());
-            _kernels.Attention(arguments, _context);
-        }
-
-        public override void Experts(in ExpertsArguments arguments, in CudaKernelContext context)
-        {
-            ExpertLayers++;
-            AssertOnDevice(arguments.GateUp);
-            AssertOnDevice(arguments.Down);
-            Assert.True(fake.IsDeviceMemory(arguments.Router, (long)arguments.ExpertCount * arguments.HiddenSize * sizeof(float)));
-            Assert.True(fake.IsDeviceMemory(arguments.CorrectionBias, (long)arguments.ExpertCount * sizeof(float)));
-            _kernels.Experts(arguments, _context);
-        }
-
-        private void AssertOnDevice(PackedMatrix matrix) => Assert.True(fake.IsDeviceMemory(matrix.Data, matrix.Format.Bytes(matrix.Rows / matrix.SectionRows, matrix.SectionRows, matrix.Columns)));
-    }
-
-    /// <summary>A session over a model's files with given operators, and a cache of its own.</summary>
-    private sealed class Session : IDisposable
-    {
-        private readonly LoadedRunner _model;
-        private readonly CustomOperatorDomain _domain;
-        private readonly InferenceSession _session;
-        private readonly KvCache _cache;
-
-        public Session(LoadedRunner model, IEnumerable<CustomOperator> operators, KvCache cache)
-        {
-            (_model, _cache) = (model, cache);
-            _domain = new CustomOperatorDomain(OperatorSchema.Domain, operators);
-            try
-            {
-                using var options = new SessionOptions { IntraOpNumThreads = 1, GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL, EnableMemoryPattern = false, EnableCpuMemArena = false, LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL };
-                _domain.AddTo(options);
-                _session = new InferenceSession(Path.Combine(model.Folder, ModelManifest.ModelFile), options);
-            }
-            catch
-            {
-                Dispose();
-                throw;
-            }
-        }
-
-        /// <summary>As <see cref="LoadedRunner.Logits"/>.</summary>
-        public float[] Logits(ReadOnlySpan<int> ids, params int[] chunks)
-        {
-            var table = Enumerable.Range(0, KvCache.BlocksFor(ids.Length)).Select(_ => _cache.Allocate()).ToList();
-            var result = new List<float>();
-            var batch = new StepBatch();
-            for (int start = 0, c = 0; start < ids.Length; c++)
-            {
-                var count = Math.Min(ids.Length - start, chunks.Length == 0 ? ids.Length : chunks[Math.Min(c, chunks.Length - 1)]);
-                batch.Clear();
-                batch.Add(ids.Slice(start, count), start, table, count == 1 ? SequenceFlags.Decode : SequenceFlags.None, SparseLimits.Dense, count);
-                result.AddRange(Run(batch));
-                start += count;
-            }
-            table.ForEach(_cache.Release);
-            return [.. result];
-        }
-
-        public void Dispose()
-        {
-            _session?.Dispose();
-            _domain.Dispose();
-            _cache.Dispose();
-        }
-
-        private float[] Run(StepBatch batch)
-        {
-            var tables = batch.BlockTables(out var width).ToArray();
-            var layout = _cache.Layout;
-            Dictionary<string, OrtValue> inputs = new()
-            {
-                [ErnieGraph.InputIds] = Ints(batch.InputIds, batch.TokenCount),
-                [ErnieGraph.Positions] = Ints(batch.Positions, batch.TokenCount),
-                [ErnieGraph.SequenceStarts] = Ints(batch.SequenceStarts, batch.SequenceCount + 1),
-                [ErnieGraph.SequenceFlags] = Ints(batch.Flags, batch.SequenceCount),
-                [ErnieGraph.BlockTables] = Ints(tables, batch.SequenceCount, width),
-                [ErnieGraph.SparseLimits] = Ints(MemoryMarshal.Cast<SparseLimits, int>(CollectionsMarshal.AsSpan(batch.Limits)).ToArray(), batch.SequenceCount, SparseLimits.Count),
-                [ErnieGraph.LogitRows] = Ints(batch.LogitRows, batch.LogitRows.Count),
-            };
-            for (var layer = 0; layer < _cache.LayerCount; layer++)
-                inputs[ErnieGraph.KvCache(layer)] = OrtValue.CreateTensorValueWithData(OrtMemoryInfo.DefaultInstance, TensorElementType.UInt8, [Blocks, layout.BlockBytes], (nint)_cache.Layer(layer), (long)layout.BlockBytes * Blocks);
-            try
-            {
-                using var runOptions = new RunOptions();
-                using var outputs = _session.Run(runOptions, inputs, [ErnieGraph.Logits]);
-                return outputs[0].GetTensorDataAsSpan<float>().ToArray();
-            }
-            finally
-            {
-                foreach (var value in inputs.Values) value.Dispose();
-            }
-        }
-
-        private static OrtValue Ints(IEnumerable<int> values, params long[] shape) => OrtValue.CreateTensorValueFromMemory(values.ToArray(), shape);
-    }
 }

@@ -12,8 +12,9 @@ internal static class CompiledLibrary
     /// <summary>Compiles, or skips the test that asks where there is no C compiler.</summary>
     /// <param name="name">File name of the library; unique among tests.</param>
     /// <param name="source">C.</param>
+    /// <param name="options">Of the compiler.</param>
     /// <returns>Path of the library.</returns>
-    public static string Of(string name, string source)
+    public static string Of(string name, string source, params IEnumerable<string> options)
     {
         Assert.SkipUnless(OperatingSystem.IsLinux(), "Libraries are compiled for tests on Linux only.");
         var path = s_folder.File(name);
@@ -22,7 +23,7 @@ internal static class CompiledLibrary
             if (File.Exists(path)) return path;
             var file = s_folder.File(name + ".c");
             File.WriteAllText(file, source);
-            var start = new ProcessStartInfo("cc", ["-shared", "-fPIC", "-O1", "-pthread", "-o", path, file]) { RedirectStandardError = true };
+            var start = new ProcessStartInfo("cc", ["-shared", "-fPIC", "-O1", "-pthread", .. options, "-o", path, file]) { RedirectStandardError = true };
             Process compiler;
             try
             {
