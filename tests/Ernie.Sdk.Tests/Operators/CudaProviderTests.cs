@@ -47,9 +47,9 @@ public sealed unsafe class CudaProviderTests
                     var (copied, _, taken, _) = Counts(library);
                     Assert.Equal(0, copied);
                     Assert.True(taken > 0);
-                    try { session.Logits(s_prompt, 130, 1); } catch (OnnxRuntimeException e) { throw new InvalidOperationException($"{Counts(library)} {e.Message}"); }
                     TensorAssert.SameBits(expected, session.Logits(s_prompt, 130, 1), "logits");
-                    Assert.Equal((2 * config.LayerCount, 2 * config.MoeLayerCount), (launches.Attentions, launches.ExpertLayers));
+                    // One step of 130 tokens and four of one.
+                    Assert.Equal((5 * config.LayerCount, 5 * config.MoeLayerCount), (launches.Attentions, launches.ExpertLayers));
                 }
                 Assert.Equal(1, fake.Live(FakeCuda.Memory));
             }

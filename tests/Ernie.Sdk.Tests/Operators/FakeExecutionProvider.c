@@ -8,6 +8,7 @@
 static const OrtApi *s_api;
 static const OrtEpApi *s_ep_api;
 static OrtMemoryInfo *s_memory;
+static OrtKernelRegistry *s_registry;
 static pthread_mutex_t s_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct { char *address; size_t bytes; } s_live[8192];
 static int s_copies_in, s_copies_out, s_taken, s_stream;
@@ -80,6 +81,49 @@ static OrtStatus *ORT_API_CALL stream_notification(OrtSyncStreamImpl *self, OrtS
 static OrtStatus *ORT_API_CALL stream_done(OrtSyncStreamImpl *self) { return 0; }
 static OrtSyncStreamImpl s_stream_impl = { .ort_version_supported = ORT_API_VERSION, .Release = stream_release, .GetHandle = stream_handle, .CreateNotification = stream_notification, .Flush = stream_done, .OnSessionRunEnd = stream_done };
 
+// Copies between nodes of this provider and the CPU's. Without kernels of its own for them ONNX Runtime takes the CPU's, whose outputs are in the CPU's memory always.
+static OrtStatus *ORT_API_CALL copy_tensor(OrtKernelImpl *self, OrtKernelContext *context)
+{
+    const OrtValue *source;
+    OrtValue *target;
+    OrtTensorTypeAndShapeInfo *shape;
+    int64_t sizes[8];
+    size_t rank;
+    OrtStatus *status = s_api->KernelContext_GetInput(context, 0, &source);
+    if (!status) status = s_api->GetTensorTypeAndShape(source, &shape);
+    if (status) return status;
+    status = s_api->GetDimensionsCount(shape, &rank);
+    if (!status) status = s_api->GetDimensions(shape, sizes, rank);
+    s_api->ReleaseTensorTypeAndShapeInfo(shape);
+    if (!status) status = s_api->KernelContext_GetOutput(context, 0, sizes, rank, &target);
+    return status ? status : copy(&s_transfer, &source, &target, 0, 1);
+}
+static void ORT_API_CALL kernel_release(OrtKernelImpl *self) { }
+static OrtKernelImpl s_copy = { .ort_version_supported = ORT_API_VERSION, .Compute = copy_tensor, .Release = kernel_release };
+static OrtStatus *ORT_API_CALL create_copy(void *state, const OrtKernelInfo *info, OrtKernelImpl **kernel) { *kernel = &s_copy; return 0; }
+static OrtStatus *add_copy(const char *name, int from_host)
+{
+    const OrtDataType *types[3];
+    OrtKernelDefBuilder *builder;
+    OrtKernelDef *definition = 0;
+    OrtStatus *status = s_ep_api->GetTensorDataType(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &types[0]);
+    if (!status) status = s_ep_api->GetTensorDataType(ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32, &types[1]);
+    if (!status) status = s_ep_api->GetTensorDataType(ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, &types[2]);
+    if (!status) status = s_ep_api->CreateKernelDefBuilder(&builder);
+    if (status) return status;
+    status = s_ep_api->KernelDefBuilder_SetOperatorType(builder, name);
+    if (!status) status = s_ep_api->KernelDefBuilder_SetDomain(builder, "");
+    if (!status) status = s_ep_api->KernelDefBuilder_SetSinceVersion(builder, 1, 1 << 30);
+    if (!status) status = s_ep_api->KernelDefBuilder_SetExecutionProvider(builder, "CUDAExecutionProvider");
+    if (!status) status = from_host ? s_ep_api->KernelDefBuilder_SetInputMemType(builder, 0, OrtMemTypeCPUInput) : s_ep_api->KernelDefBuilder_SetOutputMemType(builder, 0, OrtMemTypeCPUOutput);
+    if (!status) status = s_ep_api->KernelDefBuilder_AddTypeConstraint(builder, "T", types, 3);
+    if (!status) status = s_ep_api->KernelDefBuilder_Build(builder, &definition);
+    if (!status) status = s_ep_api->KernelRegistry_AddKernel(s_registry, definition, create_copy, 0);
+    if (definition) s_ep_api->ReleaseKernelDef(definition);
+    s_ep_api->ReleaseKernelDefBuilder(builder);
+    return status;
+}
+
 static const char *ORT_API_CALL ep_name(const OrtEp *self) { return "CUDAExecutionProvider"; }
 static OrtStatus *ORT_API_CALL capability(OrtEp *self, const OrtGraph *graph, OrtEpGraphSupportInfo *support)
 {
@@ -98,6 +142,8 @@ static OrtStatus *ORT_API_CALL capability(OrtEp *self, const OrtGraph *graph, Or
     return status;
 }
 static OrtStatus *ORT_API_CALL ep_stream(OrtEp *self, const OrtMemoryDevice *device, OrtSyncStreamImpl **stream) { *stream = &s_stream_impl; return 0; }
+
+static OrtStatus *ORT_API_CALL kernels(OrtEp *self, const OrtKernelRegistry **registry) { *registry = s_registry; return 0; }
 
 static const char *ORT_API_CALL factory_name(const OrtEpFactory *self) { return "CUDAExecutionProvider"; }
 static const char *ORT_API_CALL factory_vendor(const OrtEpFactory *self) { return "tests"; }
@@ -124,6 +170,7 @@ static OrtStatus *ORT_API_CALL create_ep(OrtEpFactory *self, const OrtHardwareDe
     created->GetName = ep_name;
     created->GetCapability = capability;
     created->CreateSyncStreamForDevice = ep_stream;
+    created->GetKernelRegistry = kernels;
     *ep = created;
     return 0;
 }
@@ -144,8 +191,11 @@ OrtStatus *CreateEpFactories(const char *name, const OrtApiBase *base, const Ort
     s_api = base->GetApi(ORT_API_VERSION);
     s_ep_api = s_api->GetEpApi();
     OrtStatus *status = s_api->CreateMemoryInfo_V2("Cuda", OrtMemoryInfoDeviceType_GPU, 0x10DE, 0, OrtDeviceMemoryType_DEFAULT, 0, OrtDeviceAllocator, &s_memory);
+    if (!status) status = s_ep_api->CreateKernelRegistry(&s_registry);
+    if (!status) status = add_copy("MemcpyFromHost", 1);
+    if (!status) status = add_copy("MemcpyToHost", 0);
     factories[0] = &s_factory;
     *count = 1;
     return status;
 }
-OrtStatus *ReleaseEpFactory(OrtEpFactory *factory) { s_api->ReleaseMemoryInfo(s_memory); return 0; }
+OrtStatus *ReleaseEpFactory(OrtEpFactory *factory) { s_ep_api->ReleaseKernelRegistry(s_registry); s_api->ReleaseMemoryInfo(s_memory); return 0; }
