@@ -59,7 +59,91 @@ internal sealed unsafe class EmulatedCudaKernels : CpuKernels
         if (a.Weights != null) weights.Span.CopyTo(new Span<float>(a.Weights, assignments));
     }
 
-    public override void Attention(in AttentionArguments arguments, in KernelContext context) => throw new NotSupportedException();
+    public override void Attention(in AttentionArguments a, in KernelContext context)
+    {
+        AttentionSteps.Prepare(a);
+        List<Pack> prefill = [], decode = [];
+        var (last, longest) = (0, 0);
+        for (var s = 0; s < a.SequenceCount; s++)
+        {
+            if (AttentionSteps.IsDead(a, s)) continue;
+            for (int t = a.SequenceStarts[s], count; t < a.SequenceStarts[s + 1]; t += count)
+            {
+                var block = a.Positions[t] / KvBlockLayout.BlockSize;
+                count = Math.Min(a.SequenceStarts[s + 1] - t, KvBlockLayout.BlockSize - a.Positions[t] % KvBlockLayout.BlockSize);
+                (AttentionSteps.IsDecode(a, s) ? decode : prefill).Add(new Pack(s, t, count, block));
+                longest = Math.Max(longest, block + 1);
+                last = Math.Max(last, a.Positions[t + count - 1]);
+            }
+        }
+        var group = a.HeadCount / a.KvHeadCount;
+        var (range, rangeHeads) = (a.KvHeadEnd - a.KvHeadBegin, (a.KvHeadEnd - a.KvHeadBegin) * group);
+        new Span<float>(a.Output, a.TokenCount * rangeHeads * a.HeadDim).Clear();
+        using var angles = new NativeArray<float>((nint)(last + 1) * a.HeadDim);
+        for (var p = 0; p <= last && longest > 0; p++) a.Rope.Row(p).CopyTo(angles.Span[(p * a.HeadDim)..]);
+        using var query = new NativeArray<float>((nint)a.TokenCount * rangeHeads * a.HeadDim);
+        query.Span.Fill(float.NaN);
+
+        var cuda = CudaEmulation.Of("attention");
+        var type = a.Layout.ElementType switch { KvElementType.Float32 => "fp32", KvElementType.BFloat16 => "bf16", _ => "int8" };
+        Pack[] all = [.. prefill, .. decode];
+        if (all.Length == 0) return;
+        using var packs = NativeArray<Pack>.From(all);
+        cuda.Launch($"rotate_append_{type}", (all.Length, rangeHeads + 2 * range, 1), 256, 0, a.Qkv, a.Positions, angles.Pointer, packs.Pointer, a.BlockTables, a.BlockTableStride, a.Pool,
+            a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, query.Pointer);
+        cuda.Launch($"summarise_{type}", (all.Length, range, 1), 128, 0, a.Positions, packs.Pointer, a.BlockTables, a.BlockTableStride, a.Pool, a.Gate, a.KvHeadCount, a.KvHeadBegin, a.HeadDim);
+
+        var words = (longest + 31) / 32;
+        var selectShared = 32 * (a.HeadDim + longest);
+        using var prefillKept = new NativeArray<uint>(Math.Max(1, prefill.Count * rangeHeads * words));
+        using var decodeKept = new NativeArray<uint>(Math.Max(1, decode.Count * range * words));
+        prefillKept.Span.Clear();
+        decodeKept.Span.Clear();
+        uint* selectedPrefill = a.Limits == null || a.DensePrefill ? null : prefillKept.Pointer, selectedDecode = a.Limits == null ? null : decodeKept.Pointer;
+        if (prefill.Count > 0)
+        {
+            if (selectedPrefill != null)
+            {
+                cuda.Launch("select_prefill", (prefill.Count, rangeHeads, 16), 256, selectShared, query.Pointer, a.Positions, packs.Pointer, a.BlockTables, a.BlockTableStride, a.Pool,
+                    (int)a.Layout.BlockBytes, (int)a.Layout.KeySum(0), a.Limits, a.Gate != null ? 1 : 0, a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, words, selectedPrefill);
+            }
+            cuda.Launch($"attend_prefill_{type}", (4, rangeHeads, prefill.Count), 128, 0, query.Pointer, a.Positions, packs.Pointer, a.BlockTables, a.BlockTableStride, a.Pool, selectedPrefill, words,
+                a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, a.Output);
+        }
+        if (decode.Count > 0)
+        {
+            var decodePacks = packs.Pointer + prefill.Count;
+            if (selectedDecode != null)
+            {
+                cuda.Launch("select_decode", (decode.Count, range, (group + 7) / 8), 256, selectShared, query.Pointer, a.Positions, decodePacks, a.BlockTables, a.BlockTableStride, a.Pool,
+                    (int)a.Layout.BlockBytes, (int)a.Layout.KeySum(0), a.Limits, a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, words, selectedDecode);
+            }
+            var splits = (longest + 1) / 2;
+            using NativeArray<float> partial = new((nint)decode.Count * rangeHeads * splits * a.HeadDim), sums = new((nint)decode.Count * rangeHeads * splits * 2);
+            partial.Span.Fill(float.NaN);
+            sums.Span.Fill(float.NaN);
+            cuda.Launch($"attend_decode_{type}", ((splits + 3) / 4, range * ((group + 7) / 8), decode.Count), 128, 0, query.Pointer, a.Positions, decodePacks, a.BlockTables, a.BlockTableStride, a.Pool, selectedDecode, words,
+                a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, splits, partial.Pointer, sums.Pointer);
+            cuda.Launch("combine_splits", (decode.Count, rangeHeads, 1), 128, 16, partial.Pointer, sums.Pointer, decodePacks, selectedDecode, words,
+                a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, splits, a.Output);
+        }
+
+        foreach (var pack in all.OrderBy(static pack => pack.First))
+        {
+            if (!AttentionSteps.IsSparse(a, pack.Sequence, pack.Block)) continue;
+            var isDecode = AttentionSteps.IsDecode(a, pack.Sequence);
+            var lists = isDecode ? range : rangeHeads;
+            var kept = isDecode ? selectedDecode + decode.IndexOf(pack) * range * words : selectedPrefill + prefill.IndexOf(pack) * rangeHeads * words;
+            for (var i = 0; i < lists; i++)
+            {
+                int[] blocks = [.. Enumerable.Range(0, 32 * words).Where(j => (kept[i * words + j / 32] >> j & 1) != 0)];
+                a.Selections?.Add(new BlockSelection(pack.Sequence, pack.First, pack.Count, isDecode, (isDecode ? a.KvHeadBegin : a.KvHeadBegin * group) + i, blocks));
+            }
+        }
+    }
+
+    /// <summary>The step's tokens of a sequence inside one of its blocks.</summary>
+    private readonly record struct Pack(int Sequence, int First, int Count, int Block);
 
     private int Tile(WeightFormat format, int tokens) => format.Kind == WeightKind.Float32 ? 8 : TileTokens != 0 ? TileTokens : tokens <= 8 ? 8 : 32;
 

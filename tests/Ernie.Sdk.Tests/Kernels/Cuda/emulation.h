@@ -41,6 +41,7 @@ namespace emulation
     struct Warp
     {
         u32 slots[2][32][8];
+        alignas(32) double products[2][16][8];
         u32 generation;
         int arrived;
     };
@@ -75,8 +76,10 @@ namespace emulation
         else suspend();
     }
 
-    // Shows a lane's values to the others of its warp: [32 lanes, 8].
-    static inline u32 (*exchange(const u32* values, int count))[8]
+    struct Nothing { void operator()(u32 (*)[8], double (*)[8]) const {} };
+
+    // Shows a lane's values to the others of its warp: [32 lanes, 8]. The last lane to come does what they have in common.
+    template <class Last = Nothing> static inline u32 (*exchange(const u32* values, int count, Last last = {}))[8]
     {
         Warp& warp = warps[current / 32];
         u32 (*slots)[8] = warp.slots[warp.generation & 1];
@@ -84,6 +87,7 @@ namespace emulation
         threads[current].state = State::InWarp;
         if (++warp.arrived == 32)
         {
+            last(slots, warp.products[warp.generation & 1]);
             warp.arrived = 0;
             warp.generation++;
             for (int t = current / 32 * 32; t < current / 32 * 32 + 32; t++) threads[t].state = State::Ready;
@@ -230,45 +234,54 @@ DEVICE u32 byte_permute(u32 a, u32 b, u32 selector)
     return result;
 }
 
-DEVICE void mma_bf16(float* c, const u32* a, const u32* b)
+// The product of a whole warp, [16, 8], in double: rounded once where it is added.
+template <int Columns, class Element> static inline void multiply(u32 (*all)[8], double (*products)[8], Element element)
+{
+    double a[16][Columns], b[Columns][8];
+    for (int lane = 0; lane < 32; lane++)
+    for (int part = 0; part < 2; part++)
+    for (int i = 0; i < Columns / 8; i++)
+    {
+        const int g = lane / 4, k = lane % 4 * (Columns / 8) + part * (Columns / 2) + i;
+        a[g][k] = element(all[lane][2 * part], i, true);
+        a[g + 8][k] = element(all[lane][2 * part + 1], i, true);
+        b[k][g] = element(all[lane][4 + part], i, false);
+    }
+    for (int row = 0; row < 16; row++)
+    {
+        double sums[8] = {};
+        for (int k = 0; k < Columns; k++)
+        for (int column = 0; column < 8; column++) sums[column] += a[row][k] * b[k][column];
+        memcpy(products[row], sums, sizeof sums);
+    }
+}
+
+template <int Columns, class T, class Element> static inline void mma(T* c, const u32* a, const u32* b, Element element)
 {
     const u32 operands[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
-    u32 (*all)[8] = emulation::exchange(operands, 6);
-    const int lane = thread_x() & 31;
-    auto half = [](u32 pair, int i)
+    emulation::Warp& warp = emulation::warps[emulation::current / 32];
+    double (*products)[8] = warp.products[warp.generation & 1];
+    emulation::exchange(operands, 6, [=](u32 (*all)[8], double (*sums)[8]) { multiply<Columns>(all, sums, element); });
+    const int g = (thread_x() & 31) / 4, t = thread_x() & 3;
+    for (int i = 0; i < 4; i++) c[i] = (T)(c[i] + products[g + i / 2 * 8][2 * t + i % 2]);
+}
+
+DEVICE void mma_bf16(float* c, const u32* a, const u32* b)
+{
+    mma<16>(c, a, b, [](u32 pair, int i, bool)
     {
-        u32 bits = i ? pair & 0xffff0000u : pair << 16;
+        const u32 bits = i ? pair & 0xffff0000u : pair << 16;
         float value;
         memcpy(&value, &bits, 4);
-        return value;
-    };
-    for (int i = 0; i < 4; i++)
-    {
-        const int row = i / 2, column = lane % 4 * 2 + i % 2;
-        double sum = 0;
-        for (int t = 0; t < 4; t++)
-        for (int k = 0; k < 2; k++)
-        {
-            sum += (double)half(all[lane / 4 * 4 + t][row], k) * half(all[column * 4 + t][4], k);
-            sum += (double)half(all[lane / 4 * 4 + t][2 + row], k) * half(all[column * 4 + t][5], k);
-        }
-        c[i] = (float)(c[i] + sum);
-    }
+        return (double)value;
+    });
 }
 
 DEVICE void mma_u8s8(int* c, const u32* a, const u32* b)
 {
-    const u32 operands[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
-    u32 (*all)[8] = emulation::exchange(operands, 6);
-    const int lane = thread_x() & 31;
-    for (int i = 0; i < 4; i++)
+    mma<32>(c, a, b, [](u32 four, int i, bool is_unsigned)
     {
-        const int row = i / 2, column = lane % 4 * 2 + i % 2;
-        for (int t = 0; t < 4; t++)
-        for (int k = 0; k < 32; k += 8)
-        {
-            c[i] += (int)(all[lane / 4 * 4 + t][row] >> k & 255) * (s8)(all[column * 4 + t][4] >> k & 255);
-            c[i] += (int)(all[lane / 4 * 4 + t][2 + row] >> k & 255) * (s8)(all[column * 4 + t][5] >> k & 255);
-        }
-    }
+        const u32 byte = four >> 8 * i & 255;
+        return is_unsigned ? (double)byte : (double)(s8)byte;
+    });
 }
