@@ -13,6 +13,35 @@
 #include <ucontext.h>
 
 #define ERNIE_EMULATION 1
+
+// The context switch is what an emulated shuffle costs: where it is known, six registers and a stack pointer. Stacks are saved to *from and taken from to.
+#if defined(__x86_64__)
+extern "C" void ernie_switch(void** from, void* to) __attribute__((visibility("hidden")));
+asm(R"(
+.text
+.hidden ernie_switch
+.globl ernie_switch
+.type ernie_switch, @function
+ernie_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+.size ernie_switch, .-ernie_switch
+)");
+#endif
+
 typedef unsigned char u8;
 typedef signed char s8;
 typedef unsigned short u16;
@@ -32,9 +61,13 @@ namespace emulation
 
     struct Thread
     {
+#if defined(__x86_64__)
+        void* stack;
+#else
         ucontext_t entry;
         jmp_buf resume;
         bool started;
+#endif
         State state;
     };
 
@@ -49,16 +82,52 @@ namespace emulation
     static Thread threads[MaxThreads];
     static Warp warps[MaxThreads / 32];
     static u8* stacks;
+#if defined(__x86_64__)
+    static void* scheduler;
+#else
     static jmp_buf scheduler;
+#endif
     static int current, thread_count, live, at_barrier, block[3];
     alignas(64) static u8 shared_memory[MaxShared + Guard];
     static void (*body)(void*);
     static void* argument;
 
+    static void enter();
+
+#if defined(__x86_64__)
+    static inline void prepare(int t)
+    {
+        void** top = (void**)(stacks + StackBytes * (t + 1)) - 2; // the return address at a multiple of 16
+        *top = (void*)enter;
+        memset(top - 6, 0, 6 * sizeof(void*));
+        threads[t].stack = top - 6;
+    }
+    static inline void suspend() { ernie_switch(&threads[current].stack, scheduler); }
+    static inline void resume(int t)
+    {
+        current = t;
+        ernie_switch(&scheduler, threads[t].stack);
+    }
+#else
+    static inline void prepare(int t) { threads[t].started = false; }
     static inline void suspend()
     {
         if (_setjmp(threads[current].resume) == 0) _longjmp(scheduler, 1);
     }
+    static void resume(int t)
+    {
+        current = t;
+        if (_setjmp(scheduler) != 0) return;
+        if (threads[t].started) _longjmp(threads[t].resume, 1);
+        threads[t].started = true;
+        getcontext(&threads[t].entry);
+        threads[t].entry.uc_stack.ss_sp = stacks + StackBytes * t;
+        threads[t].entry.uc_stack.ss_size = StackBytes;
+        threads[t].entry.uc_link = nullptr;
+        makecontext(&threads[t].entry, enter, 0);
+        setcontext(&threads[t].entry);
+    }
+#endif
 
     static inline void release_barrier()
     {
@@ -105,7 +174,7 @@ namespace emulation
         threads[current].state = State::Done;
         live--;
         if (live > 0 && at_barrier == live) release_barrier();
-        _longjmp(scheduler, 1);
+        suspend();
     }
 
     // 0, or: 1 threads wait for each other, 2 something wrote behind the shared memory, 3 the geometry is not supported.
@@ -126,29 +195,18 @@ namespace emulation
             memset(warps, 0, sizeof warps);
             for (int t = 0; t < thread_count; t++)
             {
-                threads[t].started = false;
+                prepare(t);
                 threads[t].state = State::Ready;
             }
             while (live > 0)
             {
-                volatile bool progress = false;
-                for (volatile int i = 0; i < thread_count; i = i + 1)
+                bool progress = false;
+                for (int i = 0; i < thread_count; i++)
                 {
                     const int t = descending ? thread_count - 1 - i : i;
                     if (threads[t].state != State::Ready) continue;
                     progress = true;
-                    current = t;
-                    if (_setjmp(scheduler) == 0)
-                    {
-                        if (threads[t].started) _longjmp(threads[t].resume, 1);
-                        threads[t].started = true;
-                        getcontext(&threads[t].entry);
-                        threads[t].entry.uc_stack.ss_sp = stacks + StackBytes * t;
-                        threads[t].entry.uc_stack.ss_size = StackBytes;
-                        threads[t].entry.uc_link = nullptr;
-                        makecontext(&threads[t].entry, enter, 0);
-                        setcontext(&threads[t].entry);
-                    }
+                    resume(t);
                 }
                 if (!progress) return 1;
             }
