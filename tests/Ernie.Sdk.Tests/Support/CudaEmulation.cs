@@ -4,6 +4,7 @@ using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.RegularExpressions;
+using Ernie.Sdk.Kernels;
 
 namespace Ernie.Sdk.Tests.Support;
 
@@ -91,12 +92,4 @@ internal sealed unsafe partial class CudaEmulation
 
     [GeneratedRegex(@"^KERNEL\(\d+\)\s+(\w+)\(", RegexOptions.Multiline)]
     private static partial Regex KernelNames();
-}
-
-/// <summary>One parameter of a kernel, in the low bytes.</summary>
-internal readonly unsafe record struct CudaParameter(ulong Bits)
-{
-    public static implicit operator CudaParameter(void* pointer) => new((ulong)pointer);
-    public static implicit operator CudaParameter(int value) => new((uint)value);
-    public static implicit operator CudaParameter(float value) => new(BitConverter.SingleToUInt32Bits(value));
 }

@@ -2,7 +2,7 @@
 //      qkv     [tokens, heads + 2 · kvHeads, headDim]       float   q, k, v, not rotated
 //      angles  [positions, headDim / 2, 2]                  float   cos, sin (Kernels/RopeTable.cs)
 //      pool    [blocks, KvBlockLayout]                      fp32, bf16 or int8 (Kernels/KvBlockLayout.cs)
-//      packs   [packs] {sequence, first token, tokens, block}       the step's tokens of a sequence inside one of its blocks; dead sequences have none
+//      packs   [packs] {sequence, first token, tokens, block}       the step's tokens of a sequence inside one of its blocks (make_packs); those without tokens are skipped
 //      tables  [sequences, stride] block of the pool
 //      limits  [sequences, 6] (Kernels/SparseLimits.cs)
 //      kept    [packs, heads of the range | kv heads of the range, words]  a bit for each block of the sequence; zeros before the selection; null: all blocks
@@ -46,6 +46,55 @@ template <class Element> struct Block
     DEVICE float* key_sum(const Block& b, int kv_head) { return scales(b) + (Element::Scaled ? 2 * b.kv_heads * BLOCK : 0) + kv_head * b.head_dim; }
     DEVICE float* gated_sum(const Block& b, int kv_head) { return key_sum(b, b.kv_heads + kv_head); }
 };
+
+// What a step consists of, so that nothing but its numbers of tokens and sequences must be known before it is launched: a launch for packs has as many as there could be.
+// prefill [prefill_count], at least tokens / 128 + 2 · sequences; decode [sequences]: one for each sequence that decodes. Those not needed are empty. Dead sequences have none.
+// flags [sequences]: 1 decode, 2 dead (Kernels/KernelArguments.cs)
+// grid 1; block 256; shared 8 · sequences
+KERNEL(256) make_packs(const int* positions, const int* starts, const int* flags, int sequences, Pack* prefill, int prefill_count, Pack* decode)
+{
+    int* first = shared<int>();        // [sequences] packs of the sequence, then the first of them
+    int* state = first + sequences;    // flags, read once: a sequence may die meanwhile
+    for (int s = thread_x(); s < sequences; s += 256)
+    {
+        const int begin = starts[s], count = starts[s + 1] - begin;
+        state[s] = count > 0 ? flags[s] : 2;
+        first[s] = state[s] == 0 ? (positions[begin] % BLOCK + count + BLOCK - 1) / BLOCK : 0;
+        Pack pack = {0, 0, 0, 0};
+        if (state[s] == 1) pack = {s, begin, 1, positions[begin] / BLOCK};
+        decode[s] = pack;
+    }
+    sync_threads();
+    if (thread_x() == 0)
+    {
+        int sum = 0;
+        for (int s = 0; s < sequences; s++)
+        {
+            const int count = first[s];
+            first[s] = sum;
+            sum += count;
+        }
+        for (int i = sum; i < prefill_count; i++) prefill[i] = {0, 0, 0, 0};
+    }
+    sync_threads();
+    for (int s = thread_x(); s < sequences; s += 256)
+    {
+        if (state[s] != 0) continue;
+        for (int token = starts[s], i = first[s]; token < starts[s + 1]; i++)
+        {
+            const int count = least(starts[s + 1] - token, BLOCK - positions[token] % BLOCK);
+            prefill[i] = {s, token, count, positions[token] / BLOCK};
+            token += count;
+        }
+    }
+}
+
+// grid words / 256 rounded up; block 256; shared 0
+KERNEL(256) clear_words(u32* words, int count)
+{
+    const s64 i = (s64)block_x() * 256 + thread_x();
+    if (i < count) words[i] = 0;
+}
 
 DEVICE u32 upper_halves(float low, float high) { return byte_permute(float_bits(low), float_bits(high), 0x7632); }
 DEVICE float without_upper_half(float x) { return x - bits_float(float_bits(x) & 0xffff0000u); }
@@ -214,7 +263,7 @@ template <class Element> DEVICE void summarise(const int* positions, const Pack*
 {
     const Pack pack = packs[block_x()];
     const int kv_head = kv_begin + block_y(), channel = thread_x(), present = positions[pack.first] % BLOCK + pack.count;
-    if (channel >= head_dim) return;
+    if (pack.count == 0 || channel >= head_dim) return;
     const Block<Element> block = Block<Element>::of(pool, tables[(s64)pack.sequence * stride + pack.block], kv_heads, head_dim);
     float sum = 0, gated = 0;
     for (int tile = 0; tile * 16 < present; tile++)
@@ -277,7 +326,7 @@ template <bool Decode> DEVICE void select(const float* query, const int* positio
     const Pack pack = packs[block_x()];
     const int group = heads / kv_heads, range_heads = (kv_end - kv_begin) * group, list = block_y(), first_row = block_z() * 8, row = warp_index(), lane = lane_index();
     const int rows = least(8, (Decode ? group : pack.count) - first_row), blocks = pack.block + 1;
-    if (rows <= 0) return;
+    if (pack.count == 0 || rows <= 0) return;
     const Limits limit = limits[pack.sequence];
     const int position = positions[pack.first], present = position % BLOCK + pack.count;
     u32* bits = kept + ((s64)block_x() * (Decode ? kv_end - kv_begin : range_heads) + list) * words;
@@ -573,7 +622,7 @@ template <class Element> DEVICE void attend_decode(const float* query, const int
     const Pack pack = packs[block_z()];
     const int group = heads / kv_heads, range = kv_end - kv_begin, range_heads = range * group, kv = block_y() % range, first_row = block_y() / range * 8, rows = least(8, group - first_row);
     const int split = block_x() * 4 + warp_index(), first = split * SPLIT_BLOCKS, end = least(pack.block, first + SPLIT_BLOCKS - 1), g = lane_index() / 4;
-    if (first > pack.block) return;
+    if (pack.count == 0 || first > pack.block) return;
     const u32* bits = kept ? kept + ((s64)block_z() * range + kv) * words : nullptr;
     bool any = false;
     for (int j = first; j <= end; j++) any |= is_kept(bits, j);
@@ -638,6 +687,7 @@ KERNEL(128) attend_decode_int8(const float* query, const int* positions, const P
 KERNEL(128) combine_splits(const float* partial_out, const float* partial_sums, const Pack* packs, const u32* kept, int words, int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, int splits, float* out)
 {
     const Pack pack = packs[block_x()];
+    if (pack.count == 0) return;
     const int group = heads / kv_heads, range = kv_end - kv_begin, head = block_y(), count = pack.block / SPLIT_BLOCKS + 1, channel = thread_x();
     const u32* bits = kept ? kept + ((s64)block_x() * range + head / group) * words : nullptr;
     const s64 first = ((s64)block_x() * range * group + head) * splits;

@@ -1,3 +1,4 @@
+using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Tests.Support;
 
 namespace Ernie.Sdk.Tests.Kernels.Cuda;

@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Ernie.Sdk.Engine;
+using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Tests.Support;
 
 namespace Ernie.Sdk.Tests.Kernels.Cuda;
