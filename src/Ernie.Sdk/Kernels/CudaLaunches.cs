@@ -80,7 +80,7 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher)
         var results = Floats((nint)assignments * a.HiddenSize);
         Product(a.GateUp, experts, 2, Prepare(a.GateUp.Format, a.Input, a.TokenCount, a.HiddenSize), tiles, order, assignments, a.ExpertsPerToken, tileCount, tile, gateUp);
         Product(a.Down, experts, 1, Prepare(a.Down.Format, gateUp, assignments, a.IntermediateSize, swiGlu: true), tiles, order, assignments, 1, tileCount, tile, results);
-        launcher.Launch("experts", "combine_experts", (Blocks(a.HiddenSize, 256), a.TokenCount, 1), 256, 0, results, selected, weights, a.ExpertsPerToken, a.ExpertBegin, a.ExpertEnd, a.HiddenSize, a.Output);
+        launcher.Launch("experts", "combine_experts", (a.TokenCount, Blocks(a.HiddenSize, 256), 1), 256, 0, results, selected, weights, a.ExpertsPerToken, a.ExpertBegin, a.ExpertEnd, a.HiddenSize, a.Output);
     }
 
     /// <param name="a">The operator's.</param>
@@ -173,16 +173,16 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher)
                 return new Activations(floats, null);
             case WeightKind.BFloat16:
                 var parts = launcher.Scratch((long)rows * 3 * blocks * PanelLayout.BlockColumns * sizeof(ushort));
-                launcher.Launch("linear", $"{prefix}split_rows", (Blocks(blocks * PanelLayout.BlockColumns, 256), rows, 1), 256, 0, x, columns, parts);
+                launcher.Launch("linear", $"{prefix}split_rows", (rows, Blocks(blocks * PanelLayout.BlockColumns, 256), 1), 256, 0, x, columns, parts);
                 return new Activations(parts, null);
             default:
                 void* codes = launcher.Scratch((long)rows * blocks * PanelLayout.BlockColumns), scales = launcher.Scratch((long)rows * blocks * BlockScaleBytes);
-                launcher.Launch("linear", $"{prefix}quantise_rows", (Blocks(blocks, 8), rows, 1), 256, 0, x, columns, codes, scales);
+                launcher.Launch("linear", $"{prefix}quantise_rows", (rows, Blocks(blocks, 8), 1), 256, 0, x, columns, codes, scales);
                 return new Activations(codes, scales);
         }
     }
 
-    private void SwiGlu(float* gateUp, int rows, int columns, float* output) => launcher.Launch("linear", "swiglu_rows", (Blocks(columns, 256), rows, 1), 256, 0, gateUp, columns, output);
+    private void SwiGlu(float* gateUp, int rows, int columns, float* output) => launcher.Launch("linear", "swiglu_rows", (rows, Blocks(columns, 256), 1), 256, 0, gateUp, columns, output);
 
     private void Clear(void* words, nint count) => launcher.Launch("attention", "clear_words", (Blocks(checked((int)count), 256), 1, 1), 256, 0, words, (int)count);
 

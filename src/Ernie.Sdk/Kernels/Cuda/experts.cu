@@ -173,12 +173,12 @@ KERNEL(1024) group_experts(const int* selected, int assignments, int begin, int 
 }
 
 // results [tokens · perToken, hidden]: each rank's expert's, where it lies in begin .. end-1
-// grid (hidden / 256 rounded up, tokens); block 256; shared 0
+// grid (tokens, hidden / 256 rounded up); block 256; shared 0
 KERNEL(256) combine_experts(const float* results, const int* selected, const float* weights, int per_token, int begin, int end, int hidden, float* out)
 {
-    const int column = block_x() * 256 + thread_x();
+    const int column = block_y() * 256 + thread_x();
     if (column >= hidden) return;
-    const s64 token = block_y();
+    const s64 token = block_x();
     float sum = 0;
     for (int rank = 0; rank < per_token; rank++)
     {

@@ -31,33 +31,33 @@ DEVICE void quantise(float x, s8* code, BlockScale* scale)
     if (lane_index() == 0) *scale = {largest * (1 / 127.0f), q};
 }
 
-// grid (columns' / 32 / 8 rounded up, rows); block 256; shared 0
+// grid (rows, columns' / 32 / 8 rounded up); block 256; shared 0
 KERNEL(256) quantise_rows(const float* x, int columns, s8* codes, BlockScale* scales)
 {
-    const int blocks = (columns + 31) / 32, block = block_x() * 8 + warp_index();
+    const int blocks = (columns + 31) / 32, block = block_y() * 8 + warp_index();
     if (block >= blocks) return;
-    const s64 row = block_y();
+    const s64 row = block_x();
     const int column = block * 32 + lane_index();
     quantise(column < columns ? x[row * columns + column] : 0, codes + (row * blocks + block) * 32 + lane_index(), scales + row * blocks + block);
 }
 
 // gate_up [rows, 2 · columns]: silu of the first half times the second, quantised
-// grid (columns' / 32 / 8 rounded up, rows); block 256; shared 0
+// grid (rows, columns' / 32 / 8 rounded up); block 256; shared 0
 KERNEL(256) swiglu_quantise_rows(const float* gate_up, int columns, s8* codes, BlockScale* scales)
 {
-    const int blocks = (columns + 31) / 32, block = block_x() * 8 + warp_index();
+    const int blocks = (columns + 31) / 32, block = block_y() * 8 + warp_index();
     if (block >= blocks) return;
-    const s64 row = block_y();
+    const s64 row = block_x();
     const int column = block * 32 + lane_index();
     const float* values = gate_up + row * 2 * columns + column;
     quantise(column < columns ? silu(values[0]) * values[columns] : 0, codes + (row * blocks + block) * 32 + lane_index(), scales + row * blocks + block);
 }
 
-// grid (columns / 256 rounded up, rows); block 256; shared 0
+// grid (rows, columns / 256 rounded up); block 256; shared 0
 KERNEL(256) swiglu_rows(const float* gate_up, int columns, float* out)
 {
-    const s64 row = block_y();
-    const int column = block_x() * 256 + thread_x();
+    const s64 row = block_x();
+    const int column = block_y() * 256 + thread_x();
     if (column >= columns) return;
     const float* values = gate_up + row * 2 * columns + column;
     out[row * columns + column] = silu(values[0]) * values[columns];
@@ -73,19 +73,19 @@ DEVICE void split(float x, u16* parts, int stride)
     }
 }
 
-// grid (columns' / 256 rounded up, rows); block 256; shared 0
+// grid (rows, columns' / 256 rounded up); block 256; shared 0
 KERNEL(256) split_rows(const float* x, int columns, u16* parts)
 {
-    const int padded = (columns + 31) / 32 * 32, column = block_x() * 256 + thread_x();
-    const s64 row = block_y();
+    const int padded = (columns + 31) / 32 * 32, column = block_y() * 256 + thread_x();
+    const s64 row = block_x();
     if (column < padded) split(column < columns ? x[row * columns + column] : 0, parts + row * 3 * padded + column, padded);
 }
 
-// grid (columns' / 256 rounded up, rows); block 256; shared 0
+// grid (rows, columns' / 256 rounded up); block 256; shared 0
 KERNEL(256) swiglu_split_rows(const float* gate_up, int columns, u16* parts)
 {
-    const int padded = (columns + 31) / 32 * 32, column = block_x() * 256 + thread_x();
-    const s64 row = block_y();
+    const int padded = (columns + 31) / 32 * 32, column = block_y() * 256 + thread_x();
+    const s64 row = block_x();
     const float* values = gate_up + row * 2 * columns + column;
     if (column < padded) split(column < columns ? silu(values[0]) * values[columns] : 0, parts + row * 3 * padded + column, padded);
 }
