@@ -41,22 +41,23 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher)
     /// <summary>Most blocks of a sequence under sparse attention: what the scores of eight queries in 48 KB of shared memory allow.</summary>
     public const int MaxSparseBlocks = 1408;
 
-    /// <summary>Tokens of a tile: 8 or 32; 0 chooses by the number of tokens, which changes no bit of a result.</summary>
-    public int TileTokens { get; init; }
+    /// <summary>How products with bf16 and packed weights take their tokens; null chooses by their number. No bit of a result depends on it.</summary>
+    public CudaTiling? Tiling { get; init; }
 
     public void Linear(in LinearArguments a)
     {
         var sections = (int)(a.Weight.Rows / a.Weight.SectionRows);
-        var tile = Tile(a.Weight.Format, a.TokenCount);
+        var tiling = TilingOf(a.Weight.Format, a.TokenCount);
+        var tile = Tokens(tiling);
         var tileCount = Blocks(a.TokenCount, tile);
         var input = Prepare(a.Weight.Format, a.Input, a.TokenCount, (int)a.Weight.Columns);
         if (!a.SwiGlu)
         {
-            Product(a.Weight, 1, sections, input, null, null, a.TokenCount, 1, tileCount, tile, a.Output);
+            Product(a.Weight, 1, sections, input, null, null, a.TokenCount, 1, tileCount, tiling, a.Output);
             return;
         }
         var product = Floats(a.TokenCount * a.Weight.Rows);
-        Product(a.Weight, 1, sections, input, null, null, a.TokenCount, 1, tileCount, tile, product);
+        Product(a.Weight, 1, sections, input, null, null, a.TokenCount, 1, tileCount, tiling, product);
         SwiGlu(product, a.TokenCount, (int)a.Weight.Rows / 2, a.Output);
     }
 
@@ -70,7 +71,8 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher)
         launcher.Launch("experts", "router_logits", (Blocks(a.ExpertCount, 8), Blocks(a.TokenCount, 4), 1), 256, 0, a.Input, a.Router, a.TokenCount, a.HiddenSize, a.ExpertCount, logits);
         launcher.Launch("experts", "router_select", (Blocks(a.TokenCount, 8), 1, 1), 256, 0, logits, a.CorrectionBias, a.TokenCount, a.ExpertCount, a.ExpertsPerToken, a.NormMin, selected, weights);
 
-        var tile = Tile(a.GateUp.Format, assignments / experts);
+        var tiling = TilingOf(a.GateUp.Format, assignments / experts);
+        var tile = Tokens(tiling);
         var tileCount = Math.Min(assignments, assignments / tile + experts);
         var order = (int*)launcher.Scratch((long)assignments * sizeof(int));
         var tiles = (byte*)launcher.Scratch((long)tileCount * TileBytes);
@@ -78,8 +80,8 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher)
 
         var gateUp = Floats((nint)assignments * 2 * a.IntermediateSize);
         var results = Floats((nint)assignments * a.HiddenSize);
-        Product(a.GateUp, experts, 2, Prepare(a.GateUp.Format, a.Input, a.TokenCount, a.HiddenSize), tiles, order, assignments, a.ExpertsPerToken, tileCount, tile, gateUp);
-        Product(a.Down, experts, 1, Prepare(a.Down.Format, gateUp, assignments, a.IntermediateSize, swiGlu: true), tiles, order, assignments, 1, tileCount, tile, results);
+        Product(a.GateUp, experts, 2, Prepare(a.GateUp.Format, a.Input, a.TokenCount, a.HiddenSize), tiles, order, assignments, a.ExpertsPerToken, tileCount, tiling, gateUp);
+        Product(a.Down, experts, 1, Prepare(a.Down.Format, gateUp, assignments, a.IntermediateSize, swiGlu: true), tiles, order, assignments, 1, tileCount, tiling, results);
         launcher.Launch("experts", "combine_experts", (a.TokenCount, Blocks(a.HiddenSize, 256), 1), 256, 0, results, selected, weights, a.ExpertsPerToken, a.ExpertBegin, a.ExpertEnd, a.HiddenSize, a.Output);
     }
 
@@ -135,25 +137,28 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher)
         return new CudaSelection((int*)packs, prefillCount, decodeCount, prefillKept, decodeKept, words);
     }
 
-    private int Tile(WeightFormat format, int tokens) => format.Kind == WeightKind.Float32 ? 8 : TileTokens != 0 ? TileTokens : tokens <= 8 ? 8 : 32;
+    private CudaTiling TilingOf(WeightFormat format, int tokens) =>
+        format.Kind == WeightKind.Float32 ? CudaTiling.Eight : Tiling ?? (tokens <= 8 ? CudaTiling.Eight : tokens < 64 ? CudaTiling.ThirtyTwo : CudaTiling.Wide);
 
-    private void Product(in PackedMatrix weight, int experts, int sections, Activations input, byte* tiles, int* order, int count, int divisor, int tileCount, int tileTokens, float* output)
+    private static int Tokens(CudaTiling tiling) => tiling == CudaTiling.Eight ? 8 : 32;
+
+    private void Product(in PackedMatrix weight, int experts, int sections, Activations input, byte* tiles, int* order, int count, int divisor, int tileCount, CudaTiling tiling, float* output)
     {
         var (sectionRows, columns) = ((int)(weight.Rows / experts / sections), (int)weight.Columns);
-        var panels = sections * (int)PanelLayout.PanelCount(sectionRows);
-        // [8 spans, tokens, 16 rows]
-        var shared = 8 * tileTokens * PanelLayout.Rows * sizeof(float);
+        // A block has a panel, for whose spans it needs [8, tokens, 16 rows], or wide eight of them.
+        var panels = (int)PanelLayout.PanelCount(sectionRows);
+        var (blocks, shared, suffix) = tiling == CudaTiling.Wide ? (sections * Blocks(panels, 8), 0, "wide") : (sections * panels, 8 * Tokens(tiling) * PanelLayout.Rows * sizeof(float), $"{Tokens(tiling)}");
         switch (weight.Format.Kind)
         {
             case WeightKind.Float32:
                 launcher.Launch("linear", "linear_fp32_8", (Blocks(sections * sectionRows, 8), tileCount, 1), 256, 0, weight.Data, sections, sectionRows, columns, input.Data, tiles, order, count, divisor, output);
                 break;
             case WeightKind.BFloat16:
-                launcher.Launch("linear", $"linear_bf16_{tileTokens}", (panels, tileCount, 1), 256, shared, weight.Data, sections, sectionRows, columns, input.Data, tiles, order, count, divisor, output);
+                launcher.Launch("linear", $"linear_bf16_{suffix}", (blocks, tileCount, 1), 256, shared, weight.Data, sections, sectionRows, columns, input.Data, tiles, order, count, divisor, output);
                 break;
             default:
                 var name = weight.Format.Kind switch { WeightKind.Int8 => "int8", WeightKind.Int4 => "int4", _ => "int2" };
-                launcher.Launch("linear", $"linear_{name}_{tileTokens}", (panels, tileCount, 1), 256, shared,
+                launcher.Launch("linear", $"linear_{name}_{suffix}", (blocks, tileCount, 1), 256, shared,
                     weight.Data, sections, sectionRows, columns, weight.Format.Group / PanelLayout.BlockColumns, input.Data, input.Scales, tiles, order, count, divisor, output);
                 break;
         }
@@ -195,6 +200,17 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher)
         public void* Data => data;
         public void* Scales => scales;
     }
+}
+
+/// <summary>Tokens that meet a weight at a time.</summary>
+internal enum CudaTiling
+{
+    /// <summary>8 tokens; eight warps share a panel.</summary>
+    Eight,
+    /// <summary>32 tokens; eight warps share a panel.</summary>
+    ThirtyTwo,
+    /// <summary>32 tokens; each warp has a panel.</summary>
+    Wide,
 }
 
 /// <summary>What a call of attention kept, in scratch memory of the device.</summary>

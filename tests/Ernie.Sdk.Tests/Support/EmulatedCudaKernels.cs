@@ -9,19 +9,19 @@ internal sealed unsafe class EmulatedCudaKernels : CpuKernels
     public override string Name => "cuda";
     public override bool IsSupported => CudaEmulation.Compiler is not null;
 
-    /// <inheritdoc cref="CudaLaunches.TileTokens"/>
-    public int TileTokens { get; init; }
+    /// <inheritdoc cref="CudaLaunches.Tiling"/>
+    public CudaTiling? Tiling { get; init; }
 
     public override void Linear(in LinearArguments a, in KernelContext context)
     {
         using var launcher = new Launcher();
-        new CudaLaunches(launcher) { TileTokens = TileTokens }.Linear(a);
+        new CudaLaunches(launcher) { Tiling = Tiling }.Linear(a);
     }
 
     public override void Experts(in ExpertsArguments a, in KernelContext context)
     {
         using var launcher = new Launcher();
-        new CudaLaunches(launcher) { TileTokens = TileTokens }.Experts(a);
+        new CudaLaunches(launcher) { Tiling = Tiling }.Experts(a);
     }
 
     public override void Attention(in AttentionArguments a, in KernelContext context)

@@ -7,7 +7,8 @@
 //  Reference  Kernels/Reference/ReferenceLinear.cs
 //  Tolerance  1e-5: sums in float
 //
-//  Columns are cut in 8 spans of whole blocks of 32. A warp has one span and adds its blocks one after another; the spans are added in order. That order depends on the number of columns alone,
+//  Columns are cut in 8 spans of whole blocks of 32. The blocks of a span are added one after another, and the spans in order: where there are few tokens a warp has a span, and the weights of a panel
+//  are on their way in 8 warps at once; where there are many (wide) it has all spans of a panel of its own, and 8 panels share the tokens in the cache. That order depends on the number of columns alone,
 //  so a token has the same bits alone and among others. Integer products of a block are exact, and three bf16 parts hold all bits of a float.
 //
 //  Tiles say which tokens a block of threads takes: tile y has positions first .. last - 1 of the order; a position is assignment order[position], which reads row assignment / divisor.
@@ -253,58 +254,97 @@ template <int TILES> DEVICE void write_sums(const float (*sums)[4], int even_row
     }
 }
 
-template <class Format, int TILES> DEVICE void quantised_product(const u8* weight, int sections, int section_rows, int columns, int group_blocks,
+// Which section and panel of it a warp has.
+template <bool WIDE> DEVICE int section_of(int panels) { return block_x() / (WIDE ? (panels + 7) / 8 : panels); }
+template <bool WIDE> DEVICE int panel_of(int panels) { return WIDE ? block_x() % ((panels + 7) / 8) * 8 + warp_index() : block_x() % panels; }
+
+// Writes what a warp has added itself.
+template <int TILES> DEVICE void write_totals(const float (*totals)[4], int even_row, int odd_row, const Tile& tile, const int* order, int rows, s64 stride, float* out)
+{
+    UNROLL for (int j = 0; j < TILES; j++)
+    {
+        UNROLL for (int i = 0; i < 2; i++)
+        {
+            const int position = tile.first + 8 * j + 2 * (lane_index() % 4) + i;
+            if (position >= tile.last) continue;
+            float* row = out + assignment_of(order, position) * stride;
+            if (even_row < rows) row[even_row] = totals[j][i];
+            if (odd_row < rows) row[odd_row] = totals[j][2 + i];
+        }
+    }
+}
+
+template <int TILES> DEVICE void next_span(float (*totals)[4], float (*sums)[4])
+{
+    UNROLL for (int j = 0; j < TILES; j++)
+    {
+        UNROLL for (int i = 0; i < 4; i++)
+        {
+            totals[j][i] += sums[j][i];
+            sums[j][i] = 0;
+        }
+    }
+}
+
+template <class Format, int TILES, bool WIDE> DEVICE void quantised_product(const u8* weight, int sections, int section_rows, int columns, int group_blocks,
     const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
     const Tile tile = tile_of(tiles, count, TILES * 8);
     if (tile.first >= tile.last) return;
-    const int blocks = (columns + 31) / 32, panels = (section_rows + 15) / 16, section = block_x() / panels, first_row = block_x() % panels * 16;
-    const s64 panel = ((s64)tile.expert * sections + section) * panels + block_x() % panels;
+    const int blocks = (columns + 31) / 32, panels = (section_rows + 15) / 16, section = section_of<WIDE>(panels), own = panel_of<WIDE>(panels), first_row = own * 16;
+    if (WIDE && own >= panels) return;
+    const s64 panel = ((s64)tile.expert * sections + section) * panels + own;
     const Format matrix = Format::open(weight + panel * Format::panel_bytes(blocks, group_blocks), blocks, group_blocks);
 
     const int g = lane_index() / 4, t = lane_index() % 4;
     const s8* token_codes[TILES];
     const BlockScale* token_scales[TILES][2];
-    float sums[TILES][4];
+    float sums[TILES][4], totals[TILES][4];
     UNROLL for (int j = 0; j < TILES; j++)
     {
         // Places behind the last token repeat it; nobody writes them.
         token_codes[j] = codes + (s64)(assignment_of(order, least(tile.first + 8 * j + g, tile.last - 1)) / divisor) * blocks * 32 + 8 * t;
         UNROLL for (int i = 0; i < 2; i++) token_scales[j][i] = scales + (s64)(assignment_of(order, least(tile.first + 8 * j + 2 * t + i, tile.last - 1)) / divisor) * blocks;
-        UNROLL for (int i = 0; i < 4; i++) sums[j][i] = 0;
+        UNROLL for (int i = 0; i < 4; i++) sums[j][i] = totals[j][i] = 0;
     }
 
-    const int span = (blocks + SPANS - 1) / SPANS, end = least(blocks, (warp_index() + 1) * span);
     // The weights of several blocks are on their way at once. (Tensor instructions keep the compiler from unrolling a loop of unknown length.)
     const int Ahead = TILES == 1 ? 4 : 2;
-    for (int block = warp_index() * span; block < end; block += Ahead)
+    const int span = (blocks + SPANS - 1) / SPANS;
+    for (int s = WIDE ? 0 : warp_index(); s < (WIDE ? SPANS : warp_index() + 1); s++)
     {
-        typename Format::Raw raw[Ahead];
-        UNROLL for (int i = 0; i < Ahead; i++) raw[i] = Format::fetch(matrix, least(block + i, end - 1));
-        UNROLL for (int i = 0; i < Ahead; i++)
+        const int end = least(blocks, (s + 1) * span);
+        for (int block = s * span; block < end; block += Ahead)
         {
-            const int at = block + i;
-            if (at >= end) break;
-            u32 a[4];
-            float even, odd;
-            Format::unpack(matrix, raw[i], a);
-            Format::scale(matrix, raw[i], at, &even, &odd);
-            UNROLL for (int j = 0; j < TILES; j++)
+            typename Format::Raw raw[Ahead];
+            UNROLL for (int i = 0; i < Ahead; i++) raw[i] = Format::fetch(matrix, least(block + i, end - 1));
+            UNROLL for (int i = 0; i < Ahead; i++)
             {
-                const u64 inputs = *(const u64*)(token_codes[j] + at * 32);
-                const u32 b[2] = {(u32)inputs, (u32)(inputs >> 32)};
-                const BlockScale first = token_scales[j][0][at], second = token_scales[j][1][at];
-                // Codes are q + offset.
-                int c[4] = {-Format::Offset * first.sum, -Format::Offset * second.sum, -Format::Offset * first.sum, -Format::Offset * second.sum};
-                mma_u8s8(c, a, b);
-                sums[j][0] = fused((float)c[0] * first.scale, even, sums[j][0]);
-                sums[j][1] = fused((float)c[1] * second.scale, even, sums[j][1]);
-                sums[j][2] = fused((float)c[2] * first.scale, odd, sums[j][2]);
-                sums[j][3] = fused((float)c[3] * second.scale, odd, sums[j][3]);
+                const int at = block + i;
+                if (at >= end) break;
+                u32 a[4];
+                float even, odd;
+                Format::unpack(matrix, raw[i], a);
+                Format::scale(matrix, raw[i], at, &even, &odd);
+                UNROLL for (int j = 0; j < TILES; j++)
+                {
+                    const u64 inputs = *(const u64*)(token_codes[j] + at * 32);
+                    const u32 b[2] = {(u32)inputs, (u32)(inputs >> 32)};
+                    const BlockScale first = token_scales[j][0][at], second = token_scales[j][1][at];
+                    // Codes are q + offset.
+                    int c[4] = {-Format::Offset * first.sum, -Format::Offset * second.sum, -Format::Offset * first.sum, -Format::Offset * second.sum};
+                    mma_u8s8(c, a, b);
+                    sums[j][0] = fused((float)c[0] * first.scale, even, sums[j][0]);
+                    sums[j][1] = fused((float)c[1] * second.scale, even, sums[j][1]);
+                    sums[j][2] = fused((float)c[2] * first.scale, odd, sums[j][2]);
+                    sums[j][3] = fused((float)c[3] * second.scale, odd, sums[j][3]);
+                }
             }
         }
+        if (WIDE) next_span<TILES>(totals, sums);
     }
-    write_sums<TILES>(sums, 2 * g, 2 * g + 1, tile, order, section_rows - first_row, (s64)sections * section_rows, out + section * section_rows + first_row);
+    if (WIDE) write_totals<TILES>(totals, 2 * g, 2 * g + 1, tile, order, section_rows - first_row, (s64)sections * section_rows, out + section * section_rows + first_row);
+    else write_sums<TILES>(sums, 2 * g, 2 * g + 1, tile, order, section_rows - first_row, (s64)sections * section_rows, out + section * section_rows + first_row);
 }
 
 // Eight bf16.
@@ -327,94 +367,123 @@ DEVICE Eight load_eight(const u16* row, int column, int columns)
     return eight;
 }
 
-template <int TILES> DEVICE void bf16_product(const u16* weight, int sections, int section_rows, int columns, const u16* parts, const Tile* tiles, const int* order, int count, int divisor, float* out)
+template <int TILES, bool WIDE> DEVICE void bf16_product(const u16* weight, int sections, int section_rows, int columns, const u16* parts, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
     const Tile tile = tile_of(tiles, count, TILES * 8);
     if (tile.first >= tile.last) return;
-    const int blocks = (columns + 31) / 32, panels = (section_rows + 15) / 16, section = block_x() / panels, first_row = block_x() % panels * 16;
+    const int blocks = (columns + 31) / 32, panels = (section_rows + 15) / 16, section = section_of<WIDE>(panels), own = panel_of<WIDE>(panels), first_row = own * 16;
+    if (WIDE && own >= panels) return;
     const int g = lane_index() / 4, t = lane_index() % 4;
     const s64 section_row = ((s64)tile.expert * sections + section) * section_rows;
     const u16* low = weight + (section_row + least(first_row + g, section_rows - 1)) * columns;
     const u16* high = weight + (section_row + least(first_row + g + 8, section_rows - 1)) * columns;
 
     const u16* tokens[TILES];
-    float sums[TILES][4];
+    float sums[TILES][4], totals[TILES][4];
     UNROLL for (int j = 0; j < TILES; j++)
     {
         tokens[j] = parts + (s64)(assignment_of(order, least(tile.first + 8 * j + g, tile.last - 1)) / divisor) * 3 * blocks * 32 + 8 * t;
-        UNROLL for (int i = 0; i < 4; i++) sums[j][i] = 0;
+        UNROLL for (int i = 0; i < 4; i++) sums[j][i] = totals[j][i] = 0;
     }
 
-    const int span = (blocks + SPANS - 1) / SPANS, end = least(blocks, (warp_index() + 1) * span);
     const int Ahead = TILES == 1 ? 2 : 1;
-    for (int block = warp_index() * span; block < end; block += Ahead)
+    const int span = (blocks + SPANS - 1) / SPANS;
+    for (int s = WIDE ? 0 : warp_index(); s < (WIDE ? SPANS : warp_index() + 1); s++)
     {
-        Eight lows[Ahead], highs[Ahead];
-        UNROLL for (int i = 0; i < Ahead; i++)
+        const int end = least(blocks, (s + 1) * span);
+        for (int block = s * span; block < end; block += Ahead)
         {
-            lows[i] = load_eight(low, least(block + i, end - 1) * 32 + 8 * t, columns);
-            highs[i] = load_eight(high, least(block + i, end - 1) * 32 + 8 * t, columns);
-        }
-        UNROLL for (int i = 0; i < Ahead; i++)
-        {
-            if (block + i >= end) break;
-            const u32 first[4] = {lows[i].pairs[0], highs[i].pairs[0], lows[i].pairs[1], highs[i].pairs[1]};
-            const u32 second[4] = {lows[i].pairs[2], highs[i].pairs[2], lows[i].pairs[3], highs[i].pairs[3]};
-            UNROLL for (int j = 0; j < TILES; j++)
+            Eight lows[Ahead], highs[Ahead];
+            UNROLL for (int i = 0; i < Ahead; i++)
             {
-                UNROLL for (int part = 0; part < 3; part++)
+                lows[i] = load_eight(low, least(block + i, end - 1) * 32 + 8 * t, columns);
+                highs[i] = load_eight(high, least(block + i, end - 1) * 32 + 8 * t, columns);
+            }
+            UNROLL for (int i = 0; i < Ahead; i++)
+            {
+                if (block + i >= end) break;
+                const u32 first[4] = {lows[i].pairs[0], highs[i].pairs[0], lows[i].pairs[1], highs[i].pairs[1]};
+                const u32 second[4] = {lows[i].pairs[2], highs[i].pairs[2], lows[i].pairs[3], highs[i].pairs[3]};
+                UNROLL for (int j = 0; j < TILES; j++)
                 {
-                    const Eight b = *(const Eight*)(tokens[j] + (part * blocks + block + i) * 32);
-                    mma_bf16(sums[j], first, b.pairs);
-                    mma_bf16(sums[j], second, b.pairs + 2);
+                    UNROLL for (int part = 0; part < 3; part++)
+                    {
+                        const Eight b = *(const Eight*)(tokens[j] + (part * blocks + block + i) * 32);
+                        mma_bf16(sums[j], first, b.pairs);
+                        mma_bf16(sums[j], second, b.pairs + 2);
+                    }
                 }
             }
         }
+        if (WIDE) next_span<TILES>(totals, sums);
     }
-    write_sums<TILES>(sums, g, g + 8, tile, order, section_rows - first_row, (s64)sections * section_rows, out + section * section_rows + first_row);
+    if (WIDE) write_totals<TILES>(totals, g, g + 8, tile, order, section_rows - first_row, (s64)sections * section_rows, out + section * section_rows + first_row);
+    else write_sums<TILES>(sums, g, g + 8, tile, order, section_rows - first_row, (s64)sections * section_rows, out + section * section_rows + first_row);
 }
 
 // grid (sections · (sectionRows / 16 rounded up), tiles); block 256; shared 4096 for tiles of 8 tokens, 16384 for tiles of 32
 // group_blocks: blocks of 32 columns that share a scale, 0 where the row does, anything for int2. Tiles null: count tokens.
 KERNEL(256) linear_int8_8(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
-    quantised_product<Int8, 1>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
+    quantised_product<Int8, 1, false>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
 }
 
 KERNEL(256) linear_int8_32(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
-    quantised_product<Int8, 4>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
+    quantised_product<Int8, 4, false>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
 }
 
 KERNEL(256) linear_int4_8(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
-    quantised_product<Int4, 1>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
+    quantised_product<Int4, 1, false>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
 }
 
 KERNEL(256) linear_int4_32(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
-    quantised_product<Int4, 4>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
+    quantised_product<Int4, 4, false>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
 }
 
 KERNEL(256) linear_int2_8(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
-    quantised_product<Int2, 1>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
+    quantised_product<Int2, 1, false>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
 }
 
 KERNEL(256) linear_int2_32(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
-    quantised_product<Int2, 4>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
+    quantised_product<Int2, 4, false>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
 }
 
 // The same geometry.
 KERNEL(256) linear_bf16_8(const u16* weight, int sections, int section_rows, int columns, const u16* parts, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
-    bf16_product<1>(weight, sections, section_rows, columns, parts, tiles, order, count, divisor, out);
+    bf16_product<1, false>(weight, sections, section_rows, columns, parts, tiles, order, count, divisor, out);
 }
 
 KERNEL(256) linear_bf16_32(const u16* weight, int sections, int section_rows, int columns, const u16* parts, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
-    bf16_product<4>(weight, sections, section_rows, columns, parts, tiles, order, count, divisor, out);
+    bf16_product<4, false>(weight, sections, section_rows, columns, parts, tiles, order, count, divisor, out);
+}
+
+// Wide: tiles of 32 tokens.
+// grid (sections · (sectionRows / 128 rounded up), tiles); block 256; shared 0
+KERNEL(256) linear_int8_wide(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
+{
+    quantised_product<Int8, 4, true>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
+}
+
+KERNEL(256) linear_int4_wide(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
+{
+    quantised_product<Int4, 4, true>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
+}
+
+KERNEL(256) linear_int2_wide(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
+{
+    quantised_product<Int2, 4, true>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
+}
+
+KERNEL(256) linear_bf16_wide(const u16* weight, int sections, int section_rows, int columns, const u16* parts, const Tile* tiles, const int* order, int count, int divisor, float* out)
+{
+    bf16_product<4, true>(weight, sections, section_rows, columns, parts, tiles, order, count, divisor, out);
 }
 
 // For models that are compared with others; no tensor cores. A warp has a row, a lane every 32nd column.
