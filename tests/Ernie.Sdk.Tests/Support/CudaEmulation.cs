@@ -13,7 +13,7 @@ internal sealed unsafe partial class CudaEmulation
 {
     private static readonly string s_kernels = Path.Combine(SharedData.RepositoryRoot, "src", "Ernie.Sdk", "Kernels", "Cuda");
     private static readonly string s_header = Path.Combine(SharedData.RepositoryRoot, "tests", "Ernie.Sdk.Tests", "Kernels", "Cuda", "emulation.h");
-    private static readonly string[] s_compilers = ["g++", "clang++", "clang++-19"];
+    private static readonly string[] s_compilers = ["clang++-19", "clang++", "g++"];
     private static readonly ConcurrentDictionary<string, Lazy<CudaEmulation>> s_files = new();
     private readonly nint _library;
     private readonly Lock _lock = new();
