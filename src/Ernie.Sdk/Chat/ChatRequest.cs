@@ -11,7 +11,7 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
 {
     private const int MaximumTopProbabilities = 20;
 
-    private static readonly string[] s_properties = ["min_p", "repetition_penalty", "logit_bias", "bad_words", "logprobs", "top_logprobs"];
+    private static readonly string[] s_properties = ["min_p", "repetition_penalty", "logit_bias", "bad_words", "logprobs", "top_logprobs", "max_updates_per_second"];
 
     public IReadOnlyList<string> StopSequences { get; init; } = [];
 
@@ -74,6 +74,8 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         resolved.LogitBias ??= LogitBias(options);
         resolved.Seed ??= options.Seed;
         resolved.MaxReasoningTokens ??= ReasoningBudget(options.Reasoning, template);
+        resolved.MaxUpdatesPerSecond ??= Number(options, "max_updates_per_second");
+        if (resolved.MaxUpdatesPerSecond is not (null or (>= 0.001f and <= 1000))) throw new ArgumentOutOfRangeException(nameof(options), resolved.MaxUpdatesPerSecond, "MaxUpdatesPerSecond must lie between 0.001 and 1,000.");
         return resolved;
     }
 

@@ -9,7 +9,7 @@ using Microsoft.Extensions.AI;
 namespace Ernie.Sdk.Chat;
 
 /// <summary>An <see cref="IChatClient"/> over a model that it does not own. Thread-safe; keeps nothing between calls.</summary>
-internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer, ChatTemplate template, ContextWindow window) : IChatClient
+internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer, ChatTemplate template, ContextWindow window, TimeProvider clock) : IChatClient
 {
     /// <summary>The additional property of updates and responses that holds tokens' probabilities.</summary>
     public const string LogProbabilities = "logprobs";
@@ -73,7 +73,7 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
     {
         IReadOnlyList<ChatMessage> conversation = [.. messages];
         var request = Request(conversation, options);
-        // A long document takes a while to encode: not on the caller's thread, which may be a user interface's.
+        // A long document takes a while to encode: not on the caller's thread, which may be a user interface's. Nothing after it runs there either, however soon it is done.
         var (prompt, isReasoning, grammar, forbidden) = await Task.Run(() =>
         {
             var text = Render(request);
@@ -87,11 +87,14 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
             }
             var isReasoning = ChatTemplate.EndsInReasoning(text);
             return (ids, isReasoning, Constrain(request, isReasoning), Forbid(request));
-        }, cancellationToken).ConfigureAwait(false);
+        }, cancellationToken).ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
         var parser = template.IsThinking ? new OutputParser(isReasoning) : null;
         var answer = new AnswerStream(tokenizer, request, model.ModelId, parser, grammar is null ? null : () => grammar.IsComplete);
-        var tokens = grammar is null ? GenerateAsync(prompt, request, parser, forbidden, cancellationToken) : model.GenerateTokensAsync(prompt, request.Generation, grammar, request.TopProbabilities, cancellationToken);
-        await foreach (var update in answer.ReadAsync(tokens, prompt.Count).ConfigureAwait(false)) yield return update;
+        var updates = request.Generation.MaxUpdatesPerSecond is { } rate ? new CoalescedUpdates(TimeSpan.FromSeconds(1 / rate), clock).ReadAsync(Read, cancellationToken) : Read(cancellationToken);
+        await foreach (var update in updates.ConfigureAwait(false)) yield return update;
+
+        IAsyncEnumerable<ChatResponseUpdate> Read(CancellationToken cancellation) => answer.ReadAsync(
+            grammar is null ? GenerateAsync(prompt, request, parser, forbidden, cancellation) : model.GenerateTokensAsync(prompt, request.Generation, grammar, request.TopProbabilities, cancellation), prompt.Count);
     }
 
     /// <summary>A grammar closes reasoning at its budget itself: it leaves it on the shortest way.</summary>
