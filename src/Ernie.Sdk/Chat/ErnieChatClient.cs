@@ -1,5 +1,4 @@
 using System.Runtime.CompilerServices;
-using System.Text;
 using Ernie.Sdk.Chat.Grammars;
 using Ernie.Sdk.Chat.Parsing;
 using Ernie.Sdk.Chat.Templates;
@@ -86,10 +85,11 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
                 ids = tokenizer.Encode(text);
             }
             var isReasoning = ChatTemplate.EndsInReasoning(text);
-            return (ids, isReasoning, Constrain(request, isReasoning), Forbid(request));
+            Check(request.Forbidden);
+            return (ids, isReasoning, Constrain(request, isReasoning), request.Output is null ? Forbid(request) : null);
         }, cancellationToken).ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
         var parser = template.IsThinking ? new OutputParser(isReasoning) : null;
-        var answer = new AnswerStream(tokenizer, request, model.ModelId, parser, grammar is null ? null : () => grammar.IsComplete);
+        var answer = new AnswerStream(tokenizer, request, model.ModelId, parser, grammar is null ? null : () => grammar.IsWhole);
         var updates = request.Generation.MaxUpdatesPerSecond is { } rate ? new CoalescedUpdates(TimeSpan.FromSeconds(1 / rate), clock).ReadAsync(Read, cancellationToken) : Read(cancellationToken);
         await foreach (var update in updates.ConfigureAwait(false)) yield return update;
 
@@ -101,14 +101,14 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
     private GrammarConstraint? Constrain(ChatRequest request, bool isReasoning) => request.Output is not { } output ? null
         : new GrammarConstraint(_grammars.Get(output, template.IsThinking && isReasoning), model.VocabularySize, model.StopTokenIds, request.Generation.MaxReasoningTokens);
 
-    private ForbiddenText? Forbid(ChatRequest request)
+    private ForbiddenText? Forbid(ChatRequest request) => request.Forbidden is { } forbidden ? new ForbiddenText(forbidden, _visible.Value, model.VocabularySize) : null;
+
+    private void Check(ForbiddenWords? forbidden)
     {
-        if (request.Forbidden is not { } forbidden) return null;
-        foreach (var id in forbidden.Tokens)
+        foreach (var id in forbidden?.Tokens ?? [])
         {
-            if (id >= model.VocabularySize) throw new ArgumentException($"Additional property 'bad_words' names token {id}; ids lie between 0 and {model.VocabularySize - 1}.", nameof(request));
+            if (id >= model.VocabularySize) throw new ArgumentException($"Additional property 'bad_words' names token {id}; ids lie between 0 and {model.VocabularySize - 1}.", nameof(forbidden));
         }
-        return new ForbiddenText(forbidden.Texts.Select(Encoding.UTF8.GetBytes), forbidden.Tokens, _visible.Value, model.VocabularySize);
     }
 
     /// <summary>Generates an answer. Reasoning that reaches its budget is closed for the model, which goes on from there; the parser tells, as it has read all tokens that came before.</summary>

@@ -81,7 +81,7 @@ internal sealed class JsonSchemaCompiler
             var types = schema.TryGetProperty("type", out _) ? TypesOf(schema, path) : s_types;
             foreach (var value in values)
             {
-                if (types.Any(type => IsOf(value, type))) _network.Literal(rule.Start, _json.Spell(value), end);
+                if (types.Any(type => IsOf(value, type))) _json.Constant(rule.Start, value, end);
             }
         }
 
