@@ -89,17 +89,17 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
             return (ids, isReasoning, Constrain(request, isReasoning), request.Output is null ? Forbid(request) : null);
         }, cancellationToken).ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
         var parser = template.IsThinking ? new OutputParser(isReasoning) : null;
-        var answer = new AnswerStream(tokenizer, request, model.ModelId, parser, grammar is null ? null : () => grammar.IsWhole);
+        var answer = new AnswerStream(tokenizer, request, model.ModelId, parser, request.Output is { IsText: false } ? () => grammar!.IsComplete : null);
         var updates = request.Generation.MaxUpdatesPerSecond is { } rate ? new CoalescedUpdates(TimeSpan.FromSeconds(1 / rate), clock).ReadAsync(Read, cancellationToken) : Read(cancellationToken);
         await foreach (var update in updates.ConfigureAwait(false)) yield return update;
 
         IAsyncEnumerable<ChatResponseUpdate> Read(CancellationToken cancellation) => answer.ReadAsync(
-            grammar is null ? GenerateAsync(prompt, request, parser, forbidden, cancellation) : model.GenerateTokensAsync(prompt, request.Generation, grammar, request.TopProbabilities, cancellation), prompt.Count);
+            request.Output is { IsText: false } ? model.GenerateTokensAsync(prompt, request.Generation, grammar, request.TopProbabilities, cancellation) : GenerateAsync(prompt, request, parser, (TokenConstraint?)grammar ?? forbidden, cancellation), prompt.Count);
     }
 
-    /// <summary>A grammar closes reasoning at its budget itself: it leaves it on the shortest way.</summary>
+    /// <summary>A grammar of documents or calls closes reasoning at its budget itself: it leaves it on the shortest way.</summary>
     private GrammarConstraint? Constrain(ChatRequest request, bool isReasoning) => request.Output is not { } output ? null
-        : new GrammarConstraint(_grammars.Get(output, template.IsThinking && isReasoning), model.VocabularySize, model.StopTokenIds, request.Generation.MaxReasoningTokens);
+        : new GrammarConstraint(_grammars.Get(output, template.IsThinking && isReasoning), model.VocabularySize, model.StopTokenIds, output.IsText ? null : request.Generation.MaxReasoningTokens);
 
     private ForbiddenText? Forbid(ChatRequest request) => request.Forbidden is { } forbidden ? new ForbiddenText(forbidden, _visible.Value, model.VocabularySize) : null;
 
@@ -112,12 +112,12 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
     }
 
     /// <summary>Generates an answer. Reasoning that reaches its budget is closed for the model, which goes on from there; the parser tells, as it has read all tokens that came before.</summary>
-    private async IAsyncEnumerable<GeneratedToken> GenerateAsync(List<int> prompt, ChatRequest request, OutputParser? parser, ForbiddenText? forbidden, [EnumeratorCancellation] CancellationToken cancellationToken)
+    private async IAsyncEnumerable<GeneratedToken> GenerateAsync(List<int> prompt, ChatRequest request, OutputParser? parser, TokenConstraint? constraint, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         var options = request.Generation;
         var budget = parser is null ? null : options.MaxReasoningTokens;
         var reasoned = new List<int>();
-        await foreach (var token in model.GenerateTokensAsync(prompt, options, forbidden, request.TopProbabilities, cancellationToken).ConfigureAwait(false))
+        await foreach (var token in model.GenerateTokensAsync(prompt, options, constraint, request.TopProbabilities, cancellationToken).ConfigureAwait(false))
         {
             yield return token;
             if (budget is null) continue;
@@ -138,7 +138,11 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
         rest.Seed = unchecked(options.Seed + 1);
         rest.PrefillProgress = null;
         if (rest.MaxTokens < 1 || begun.Count >= model.ContextLength) yield break;
-        foreach (var id in closing) yield return new GeneratedToken(id, null, 0);
-        await foreach (var token in model.GenerateTokensAsync(begun, rest, forbidden, request.TopProbabilities, cancellationToken).ConfigureAwait(false)) yield return token;
+        foreach (var id in closing)
+        {
+            if (constraint is GrammarConstraint grammar) grammar.Advance(id);
+            yield return new GeneratedToken(id, null, 0);
+        }
+        await foreach (var token in model.GenerateTokensAsync(begun, rest, constraint, request.TopProbabilities, cancellationToken).ConfigureAwait(false)) yield return token;
     }
 }

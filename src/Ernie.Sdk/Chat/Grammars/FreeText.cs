@@ -20,7 +20,7 @@ internal sealed class FreeText
         StateOf(first, "");
     }
 
-    private enum Part
+    public enum Part
     {
         /// <summary>Before anything, where reasoning may begin.</summary>
         Begin,
@@ -33,8 +33,8 @@ internal sealed class FreeText
     }
 
     /// <param name="network">Gets the rule.</param>
-    /// <param name="isBegin">Whether nothing stands before it.</param>
-    public static GrammarRule Rule(GrammarNetwork network, bool isBegin) => new FreeText(network, isBegin ? Part.Begin : Part.Between)._rule;
+    /// <param name="first">What it begins in.</param>
+    public static GrammarRule Rule(GrammarNetwork network, Part first) => new FreeText(network, first)._rule;
 
     /// <summary>A state, with how much of a tag has come.</summary>
     private int StateOf(Part part, string matched)

@@ -49,20 +49,6 @@ internal sealed class Grammar
         lock (_gate) return _automaton.IsComplete(place);
     }
 
-    /// <summary>Whether a document is complete and has not ended in a text that might have gone on.</summary>
-    public bool IsWhole(int place)
-    {
-        lock (_gate)
-        {
-            if (!_automaton.IsComplete(place)) return false;
-            foreach (var stack in _automaton.Stacks(place))
-            {
-                if (stack != GrammarAutomaton.Complete && _automaton.Stack(stack).State is var state && _network.States[state].Rule is { MayEnd: true } rule && state != rule.Start) return false;
-            }
-            return true;
-        }
-    }
-
     public bool IsReasoning(int place)
     {
         if (Reasoning is null) return false;

@@ -24,9 +24,6 @@ internal sealed class GrammarConstraint : TokenConstraint
 
     public bool IsComplete { get; private set; }
 
-    /// <summary>Whether nothing is missing where tokens run out here.</summary>
-    public bool IsWhole => _grammar.IsWhole(_place);
-
     public override int TokensToEnd => _grammar.TokensToEnd(_place);
 
     public override ReadOnlySpan<ulong> Allowed(int remaining)

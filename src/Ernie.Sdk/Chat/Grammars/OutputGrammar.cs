@@ -27,7 +27,7 @@ internal sealed record OutputGrammar(bool IsJson, JsonElement? Schema, IReadOnly
 
     /// <param name="vocabulary">Tokens.</param>
     /// <param name="hasTags">Whether answers and calls stand in tags, as <see cref="Parsing.OutputParser"/> reads them.</param>
-    /// <param name="startsInReasoning">Whether reasoning comes first.</param>
+    /// <param name="startsInReasoning">Whether reasoning comes first. Before a document or a required call it is closed in time; where text is free it may take all tokens.</param>
     /// <exception cref="NotSupportedException">A schema is outside the subset, or no document satisfies it.</exception>
     /// <exception cref="ArgumentException">Each document has something that is forbidden.</exception>
     public Grammar Compile(GrammarVocabulary vocabulary, bool hasTags, bool startsInReasoning)
@@ -36,7 +36,6 @@ internal sealed record OutputGrammar(bool IsJson, JsonElement? Schema, IReadOnly
         if (Forbidden is { } words)
         {
             if (words.Texts.Sum(Encoding.UTF8.GetByteCount) > MaximumForbiddenBytes) throw new NotSupportedException($"Additional property 'bad_words': beside a schema or tools that the answer must keep to, its texts may have {MaximumForbiddenBytes} bytes together.");
-            vocabulary = vocabulary.Without(words.Tokens);
         }
         var network = new GrammarNetwork();
         // In a document, a text that looks like a tag would end it.
@@ -46,7 +45,7 @@ internal sealed record OutputGrammar(bool IsJson, JsonElement? Schema, IReadOnly
         var answer = rule.Start;
         GrammarRule? reasoning = null;
         var arguments = new List<(string Tool, GrammarRule Rule)>();
-        if (startsInReasoning)
+        if (startsInReasoning && !IsText)
         {
             reasoning = Reasoning(network);
             answer = network.NewState(rule);
@@ -54,7 +53,7 @@ internal sealed record OutputGrammar(bool IsJson, JsonElement? Schema, IReadOnly
         }
         if (IsText)
         {
-            AddText(network, json, rule, answer, arguments, isBegin: !startsInReasoning);
+            AddText(network, json, rule, arguments, startsInReasoning ? FreeText.Part.Reasoning : FreeText.Part.Begin);
         }
         else if (hasTags)
         {
@@ -81,7 +80,7 @@ internal sealed record OutputGrammar(bool IsJson, JsonElement? Schema, IReadOnly
                 Enclose(network, next, "<tool_call>\n", Call(network, json, arguments), "\n</tool_call>", after);
             }
         }
-        var grammar = new Grammar(network, rule, vocabulary, json.EscapesTags, forbidden) { Reasoning = reasoning };
+        var grammar = new Grammar(network, rule, Forbidden is null ? vocabulary : vocabulary.Without(Forbidden.Tokens), json.EscapesTags, forbidden) { Reasoning = reasoning };
         // A tool that can never be called would be missed only by the model.
         if (arguments.Find(static a => a.Rule.Height >= GrammarAutomaton.MaximumNesting) is { Rule: not null } deep) throw TooDeep($"JSON schema of the arguments of '{deep.Tool}'");
         if (grammar.MinimumTokens < CompletionCosts.Impossible) return grammar;
@@ -92,14 +91,13 @@ internal sealed record OutputGrammar(bool IsJson, JsonElement? Schema, IReadOnly
         static NotSupportedException TooDeep(string schema) => new($"{schema}: no document satisfies it that has at most {GrammarAutomaton.MaximumNesting} objects and arrays in one another.");
     }
 
-    /// <summary>Text and calls in turn. The first text may be empty: that an answer may end there tells what completes one that still reasons.</summary>
-    private void AddText(GrammarNetwork network, JsonRules json, GrammarRule rule, int answer, List<(string Tool, GrammarRule Rule)> arguments, bool isBegin)
+    /// <summary>Text and calls in turn.</summary>
+    private void AddText(GrammarNetwork network, JsonRules json, GrammarRule rule, List<(string Tool, GrammarRule Rule)> arguments, FreeText.Part first)
     {
         var (call, after) = (network.NewState(rule), network.NewState(rule, isExit: true));
-        network.States[answer].IsExit = true;
-        network.Call(answer, FreeText.Rule(network, isBegin), call);
+        network.Call(rule.Start, FreeText.Rule(network, first), call);
         Enclose(network, call, "\n", Call(network, json, arguments), "\n</tool_call>", after);
-        if (AllowsSeveralCalls) network.Call(after, FreeText.Rule(network, isBegin: false), call);
+        if (AllowsSeveralCalls) network.Call(after, FreeText.Rule(network, FreeText.Part.Between), call);
         else network.Byte(after, '\n', network.NewState(rule, isExit: true));
     }
 
