@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Threading.Channels;
 using Ernie.Sdk.Chat;
 using Microsoft.Extensions.AI;
 using Microsoft.Extensions.Time.Testing;
@@ -133,28 +134,20 @@ public sealed class CoalescedUpdatesTests : TinyChat
     /// <summary>A stream that gives what the test says, when it says so.</summary>
     private sealed class Script
     {
-        private readonly SemaphoreSlim _asked = new(0);
-        private readonly SemaphoreSlim _given = new(0);
-        private ChatResponseUpdate? _next;
-        private Exception? _failure;
+        private readonly Channel<bool> _asked = Channel.CreateUnbounded<bool>();
+        private readonly Channel<ChatResponseUpdate> _given = Channel.CreateUnbounded<ChatResponseUpdate>();
 
         public bool IsDisposed { get; private set; }
 
         /// <summary>Gives an update to a reader that asks, and returns when it has taken it and asks for the next.</summary>
         public async Task GiveAsync(ChatResponseUpdate update)
         {
-            await _asked.WaitAsync(Token);
-            _next = update;
-            _given.Release();
-            await _asked.WaitAsync(Token);
-            _asked.Release();
+            await _asked.Reader.ReadAsync(Token);
+            await _given.Writer.WriteAsync(update, Token);
+            await _asked.Reader.WaitToReadAsync(Token);
         }
 
-        public void End(Exception? failure = null)
-        {
-            (_next, _failure) = (null, failure);
-            _given.Release();
-        }
+        public void End(Exception? failure = null) => _given.Writer.Complete(failure);
 
         public async IAsyncEnumerable<ChatResponseUpdate> ReadAsync([EnumeratorCancellation] CancellationToken cancellationToken)
         {
@@ -162,11 +155,9 @@ public sealed class CoalescedUpdatesTests : TinyChat
             {
                 while (true)
                 {
-                    _asked.Release();
-                    await _given.WaitAsync(cancellationToken);
-                    if (_failure is not null) throw _failure;
-                    if (_next is not { } update) yield break;
-                    yield return update;
+                    await _asked.Writer.WriteAsync(true, cancellationToken);
+                    if (!await _given.Reader.WaitToReadAsync(cancellationToken)) yield break;
+                    yield return await _given.Reader.ReadAsync(cancellationToken);
                 }
             }
             finally
