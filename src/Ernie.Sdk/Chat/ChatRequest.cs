@@ -33,10 +33,10 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
     public OutputGrammar? Output { get; init; }
 
     /// <exception cref="NotSupportedException">An option or content asks for something that this version or model does not do.</exception>
-    public static ChatRequest From(IEnumerable<ChatMessage> messages, ChatOptions? options, IChatClient client, string modelId, ChatTemplate template)
+    public static ChatRequest From(IEnumerable<ChatMessage> messages, ChatOptions? options, IChatClient client, string modelId, ChatTemplate template, bool takesLateSystem)
     {
         var conversation = Conversation.From(messages, template);
-        if (!template.TakesLateSystem) GatherSystemTexts(conversation);
+        if (!takesLateSystem) GatherSystemTexts(conversation);
         if (!string.IsNullOrEmpty(options?.Instructions)) Instruct(conversation, options.Instructions);
         if (conversation.Count == 0) throw new ArgumentException("There are no messages.", nameof(messages));
         if (options is null) return new ChatRequest(conversation, new ErnieGenerationOptions());

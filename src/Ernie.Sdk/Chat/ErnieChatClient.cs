@@ -17,6 +17,8 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
 
     private readonly GrammarCache _grammars = new(tokenizer, template.IsThinking);
     private readonly Lazy<TokenTrie> _visible = new(() => TokenTrie.OfVisible(tokenizer, model.StopTokenIds));
+    // Found out by rendering: here, not in the first request, which is read on its caller's thread.
+    private readonly bool _takesLateSystem = template.TakesLateSystem;
     private readonly ChatClientMetadata _metadata = new("ernie", providerUri: null, model.ModelId);
 
     public async Task<ChatResponse> GetResponseAsync(IEnumerable<ChatMessage> messages, ChatOptions? options = null, CancellationToken cancellationToken = default)
@@ -59,7 +61,7 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
     /// <summary>The prompt of a conversation, as the model gets it.</summary>
     public List<int> Encode(ChatRequest request) => tokenizer.Encode(Render(request));
 
-    public ChatRequest Request(IEnumerable<ChatMessage> messages, ChatOptions? options) => ChatRequest.From(messages, options, this, model.ModelId, template);
+    public ChatRequest Request(IEnumerable<ChatMessage> messages, ChatOptions? options) => ChatRequest.From(messages, options, this, model.ModelId, template, _takesLateSystem);
 
     /// <summary>A model that thinks first answers at once when its reasoning is already closed.</summary>
     private PromptText Render(ChatRequest request)
