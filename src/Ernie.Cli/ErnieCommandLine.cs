@@ -28,12 +28,14 @@ internal static class ErnieCommandLine
         return code;
     }
 
+    public static ParseResult Parse(string[] args, CommandStreams streams) => Root(streams).Parse(args);
+
     private static async Task<int> InvokeAsync(string[] args, CommandStreams streams, CancellationToken cancellationToken)
     {
         var verbose = Array.Exists(args, static a => string.Equals(a, "debug", StringComparison.OrdinalIgnoreCase) || string.Equals(a, "trace", StringComparison.OrdinalIgnoreCase));
         try
         {
-            var result = Root(streams).Parse(args);
+            var result = Parse(args, streams);
             var isHelp = result.Action is ExampleHelp;
             if (result.Errors.Count > 0 && !isHelp)
             {

@@ -54,6 +54,13 @@ public sealed class ErnieGenerationOptions
     /// <value>The default is what <c>ChatOptions.Reasoning</c> asks for: 0 for <c>None</c>, 1,024 for <c>Low</c>, 4,096 for <c>Medium</c>, 16,384 for <c>High</c>, and no limit else.</value>
     public int? MaxReasoningTokens { get; set; }
 
+    /// <summary>
+    /// Gets or sets how many updates a second a chat client's stream gives at most. Those that come faster are joined: nothing is lost, and the first and the last one come at once. An interface
+    /// that redraws for each update stays responsive on a fast model.
+    /// </summary>
+    /// <value>0.001 to 1,000; the default, <see langword="null"/>, gives each update as it comes.</value>
+    public float? MaxUpdatesPerSecond { get; set; }
+
     /// <summary>Gets or sets how many blocks of a long context are read.</summary>
     /// <value>The default, <see langword="null"/>, is <see cref="ErnieModelOptions.SparseAttention"/>.</value>
     public ErnieSparseAttention? SparseAttention { get; set; }

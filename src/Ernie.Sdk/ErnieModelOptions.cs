@@ -96,6 +96,9 @@ public sealed class ErnieModelOptions
     /// <summary>Kernels to compute with instead of the registry's choice: those of a measurement or a test. Whoever gives them disposes them, after the model.</summary>
     internal CpuKernels? Kernels { get; set; }
 
+    /// <summary>What the chat client's updates are timed by.</summary>
+    internal TimeProvider Clock { get; set; } = TimeProvider.System;
+
     /// <summary>Where CUDA is looked for instead of the usual places.</summary>
     internal CudaInstallation? Installation { get; set; }
 

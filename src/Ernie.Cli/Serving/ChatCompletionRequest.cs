@@ -30,7 +30,7 @@ internal sealed record ChatCompletionRequest(IReadOnlyList<ChatMessage> Messages
             ResponseFormat = FormatOf(request.Object("response_format")),
             ToolMode = ToolMode(request),
         };
-        options.Tools = ReadTools(request, options.ToolMode);
+        options.Tools = ReadTools(request);
         if (request.Text("reasoning_effort") is { } effort) options.Reasoning = new ReasoningOptions { Effort = EffortOf(request, effort) };
         foreach (var (name, least, most) in new[] { ("min_p", 0f, 1f), ("repetition_penalty", 1e-3f, 1000f) })
         {
@@ -203,7 +203,7 @@ internal sealed record ChatCompletionRequest(IReadOnlyList<ChatMessage> Messages
         return result;
     }
 
-    private static List<AITool>? ReadTools(RequestObject request, ChatToolMode? mode)
+    private static List<AITool>? ReadTools(RequestObject request)
     {
         if (request.Objects("tools") is not { Count: > 0 } tools) return null;
         return [.. tools.Select(tool =>
@@ -214,12 +214,10 @@ internal sealed record ChatCompletionRequest(IReadOnlyList<ChatMessage> Messages
             if (parameters is { ValueKind: not JsonValueKind.Object }) throw function.Wrong("parameters", "a JSON schema");
             using var none = JsonDocument.Parse("""{"type":"object","properties":{}}""");
             var declaration = AIFunctionFactory.CreateDeclaration(function.RequiredText("name"), function.Text("description") ?? "", parameters ?? none.RootElement.Clone());
-            // The grammar of a required call holds the arguments to the schema; a call that the model is free to make is as good as the model.
-            if (function.Flag("strict") == true && mode is not (RequiredChatToolMode or NoneChatToolMode))
-                throw new ApiException(StatusCodes.Status400BadRequest, $"'{function.PathOf("strict")}' is supported where a call is required: set 'tool_choice' to required, or leave it out.", function.PathOf("strict"), "unsupported");
+            var isStrict = function.Flag("strict") == true;
             function.End();
             tool.End();
-            return declaration;
+            return isStrict ? new StrictFunction(declaration) : declaration;
         })];
     }
 
@@ -255,4 +253,13 @@ internal sealed record ChatCompletionRequest(IReadOnlyList<ChatMessage> Messages
         "xhigh" => ReasoningEffort.ExtraHigh,
         _ => throw request.Wrong("reasoning_effort", "none, low, medium, high or xhigh"),
     };
+
+    /// <summary>A function whose calls keep to its schema.</summary>
+    private sealed class StrictFunction(AIFunctionDeclaration function) : AIFunctionDeclaration
+    {
+        public override string Name => function.Name;
+        public override string Description => function.Description;
+        public override JsonElement JsonSchema => function.JsonSchema;
+        public override IReadOnlyDictionary<string, object?> AdditionalProperties { get; } = new Dictionary<string, object?> { ["strict"] = true };
+    }
 }

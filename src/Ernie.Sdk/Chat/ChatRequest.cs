@@ -11,7 +11,8 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
 {
     private const int MaximumTopProbabilities = 20;
 
-    private static readonly string[] s_properties = ["min_p", "repetition_penalty", "logit_bias", "bad_words", "logprobs", "top_logprobs", "stream_options"];
+    private static readonly JsonElement s_anything = JsonElement.Parse("true");
+    private static readonly string[] s_properties = ["min_p", "repetition_penalty", "logit_bias", "bad_words", "logprobs", "top_logprobs", "stream_options", "max_updates_per_second"];
 
     public IReadOnlyList<string> StopSequences { get; init; } = [];
 
@@ -23,7 +24,7 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
     public bool HidesReasoning { get; init; }
 
     /// <summary>Texts and ids of tokens that the answer must not have; null where there are none.</summary>
-    public (IReadOnlyList<string> Texts, IReadOnlyList<int> Tokens)? Forbidden { get; init; }
+    public ForbiddenWords? Forbidden { get; init; }
 
     /// <summary>How many of the likeliest tokens are told beside each that is chosen; null where no probabilities are.</summary>
     public int? TopProbabilities { get; init; }
@@ -32,10 +33,10 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
     public OutputGrammar? Output { get; init; }
 
     /// <exception cref="NotSupportedException">An option or content asks for something that this version or model does not do.</exception>
-    public static ChatRequest From(IEnumerable<ChatMessage> messages, ChatOptions? options, IChatClient client, string modelId, ChatTemplate template)
+    public static ChatRequest From(IEnumerable<ChatMessage> messages, ChatOptions? options, IChatClient client, string modelId, ChatTemplate template, bool takesLateSystem)
     {
         var conversation = Conversation.From(messages, template);
-        if (!template.TakesLateSystem) GatherSystemTexts(conversation);
+        if (!takesLateSystem) GatherSystemTexts(conversation);
         if (!string.IsNullOrEmpty(options?.Instructions)) Instruct(conversation, options.Instructions);
         if (conversation.Count == 0) throw new ArgumentException("There are no messages.", nameof(messages));
         if (options is null) return new ChatRequest(conversation, new ErnieGenerationOptions());
@@ -43,10 +44,9 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         string[] stops = [.. options.StopSequences ?? []];
         if (Array.Exists(stops, static s => s is null)) throw new ArgumentException("ChatOptions.StopSequences holds a null.", nameof(options));
         var generation = Resolve(options, client, template);
-        var output = OutputOf(options);
-        if (output is not null && generation.IgnoreStopTokens) throw new ArgumentException("IgnoreStopTokens cannot be had with ChatOptions.ResponseFormat or a required tool call: what is complete must end.", nameof(options));
         var forbidden = BadWords(options);
-        if (output is not null && forbidden is not null) throw new NotSupportedException("ChatOptions.AdditionalProperties: 'bad_words' cannot be had with ChatOptions.ResponseFormat or a required tool call, which might need them.");
+        var output = OutputOf(options, template) is { } wanted ? wanted with { Forbidden = forbidden } : null;
+        if (output is not null && generation.IgnoreStopTokens) throw new ArgumentException("IgnoreStopTokens cannot be had with ChatOptions.ResponseFormat, a required tool call or strict tools: what is complete must end.", nameof(options));
         return new ChatRequest(conversation, generation)
         {
             Forbidden = forbidden,
@@ -75,6 +75,8 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         resolved.LogitBias ??= LogitBias(options);
         resolved.Seed ??= options.Seed;
         resolved.MaxReasoningTokens ??= ReasoningBudget(options.Reasoning, template);
+        resolved.MaxUpdatesPerSecond ??= Number(options, "max_updates_per_second");
+        if (resolved.MaxUpdatesPerSecond is not (null or (>= 0.001f and <= 1000))) throw new ArgumentOutOfRangeException(nameof(options), resolved.MaxUpdatesPerSecond, "MaxUpdatesPerSecond must lie between 0.001 and 1,000.");
         return resolved;
     }
 
@@ -131,7 +133,7 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         return biases;
     }
 
-    private static (IReadOnlyList<string> Texts, IReadOnlyList<int> Tokens)? BadWords(ChatOptions options)
+    private static ForbiddenWords? BadWords(ChatOptions options)
     {
         const string Expected = "be a list of texts, which are not empty, and ids of tokens";
         if (Json(options, "bad_words", Expected) is not { } json) return null;
@@ -143,7 +145,7 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
             else if (word.ValueKind == JsonValueKind.Number && word.TryGetInt32(out var id) && id >= 0) tokens.Add(id);
             else throw Invalid("bad_words", Expected);
         }
-        return texts.Count + tokens.Count > 0 ? (texts, tokens) : null;
+        return texts.Count + tokens.Count > 0 ? new ForbiddenWords(texts, tokens) : null;
     }
 
     private static int? TopProbabilitiesOf(ChatOptions options)
@@ -187,13 +189,20 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         return [.. tools.Select(static tool => tool is AIFunctionDeclaration function ? Describe(function) : throw new NotSupportedException($"ChatOptions.Tools: a {tool?.GetType().Name ?? "null"} is not supported; tools are functions (AIFunctionDeclaration)."))];
     }
 
-    /// <summary>A required call leaves no place for a document; where tools may be called or not, either can come.</summary>
-    private static OutputGrammar? OutputOf(ChatOptions options)
+    /// <summary>
+    /// A required call leaves no place for a document; where tools may be called or not, either can come. Without a document, text is free, and so are the calls of tools that are not strict.
+    /// </summary>
+    private static OutputGrammar? OutputOf(ChatOptions options, ChatTemplate template)
     {
         var required = options.ToolMode as RequiredChatToolMode;
         var format = options.ResponseFormat as ChatResponseFormatJson;
-        if (required is null && format is null) return null;
-        var tools = options.ToolMode is NoneChatToolMode ? [] : options.Tools?.OfType<AIFunctionDeclaration>().Select(static tool => (tool.Name, tool.JsonSchema)).ToArray() ?? [];
+        var functions = options.ToolMode is NoneChatToolMode ? [] : options.Tools?.OfType<AIFunctionDeclaration>().ToArray() ?? [];
+        if (required is null && format is null)
+        {
+            if (!template.IsThinking || !Array.Exists(functions, IsStrict)) return null;
+            return new OutputGrammar(false, null, [.. functions.Select(static tool => (tool.Name, IsStrict(tool) ? tool.JsonSchema : s_anything))], options.AllowMultipleToolCalls != false) { IsText = true };
+        }
+        var tools = Array.ConvertAll(functions, static tool => (tool.Name, tool.JsonSchema));
         if (required?.RequiredFunctionName is { } name)
         {
             tools = Array.FindAll(tools, tool => tool.Name == name);
@@ -201,6 +210,10 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         }
         return new OutputGrammar(required is null, format?.Schema, tools, options.AllowMultipleToolCalls != false);
     }
+
+    /// <summary>As the client of OpenAI's services for the same interface reads it.</summary>
+    private static bool IsStrict(AIFunctionDeclaration function) =>
+        function.AdditionalProperties.Any(static p => string.Equals(p.Key, "strict", StringComparison.OrdinalIgnoreCase) && p.Value is (true or JsonElement { ValueKind: JsonValueKind.True }));
 
     private static JsonElement Describe(AIFunctionDeclaration function)
     {

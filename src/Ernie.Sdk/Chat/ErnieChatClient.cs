@@ -1,5 +1,4 @@
 using System.Runtime.CompilerServices;
-using System.Text;
 using Ernie.Sdk.Chat.Grammars;
 using Ernie.Sdk.Chat.Parsing;
 using Ernie.Sdk.Chat.Templates;
@@ -9,7 +8,7 @@ using Microsoft.Extensions.AI;
 namespace Ernie.Sdk.Chat;
 
 /// <summary>An <see cref="IChatClient"/> over a model that it does not own. Thread-safe; keeps nothing between calls.</summary>
-internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer, ChatTemplate template, ContextWindow window) : IChatClient
+internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer, ChatTemplate template, ContextWindow window, TimeProvider clock) : IChatClient
 {
     /// <summary>The additional property of updates and responses that holds tokens' probabilities.</summary>
     public const string LogProbabilities = "logprobs";
@@ -18,6 +17,8 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
 
     private readonly GrammarCache _grammars = new(tokenizer, template.IsThinking);
     private readonly Lazy<TokenTrie> _visible = new(() => TokenTrie.OfVisible(tokenizer, model.StopTokenIds));
+    // Found out by rendering: here, not in the first request, which is read on its caller's thread.
+    private readonly bool _takesLateSystem = template.TakesLateSystem;
     private readonly ChatClientMetadata _metadata = new("ernie", providerUri: null, model.ModelId);
 
     public async Task<ChatResponse> GetResponseAsync(IEnumerable<ChatMessage> messages, ChatOptions? options = null, CancellationToken cancellationToken = default)
@@ -60,7 +61,7 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
     /// <summary>The prompt of a conversation, as the model gets it.</summary>
     public List<int> Encode(ChatRequest request) => tokenizer.Encode(Render(request));
 
-    public ChatRequest Request(IEnumerable<ChatMessage> messages, ChatOptions? options) => ChatRequest.From(messages, options, this, model.ModelId, template);
+    public ChatRequest Request(IEnumerable<ChatMessage> messages, ChatOptions? options) => ChatRequest.From(messages, options, this, model.ModelId, template, _takesLateSystem);
 
     /// <summary>A model that thinks first answers at once when its reasoning is already closed.</summary>
     private PromptText Render(ChatRequest request)
@@ -73,7 +74,7 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
     {
         IReadOnlyList<ChatMessage> conversation = [.. messages];
         var request = Request(conversation, options);
-        // A long document takes a while to encode: not on the caller's thread, which may be a user interface's.
+        // A long document takes a while to encode: not on the caller's thread, which may be a user interface's. Nothing after it runs there either, however soon it is done.
         var (prompt, isReasoning, grammar, forbidden) = await Task.Run(() =>
         {
             var text = Render(request);
@@ -86,35 +87,39 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
                 ids = tokenizer.Encode(text);
             }
             var isReasoning = ChatTemplate.EndsInReasoning(text);
-            return (ids, isReasoning, Constrain(request, isReasoning), Forbid(request));
-        }, cancellationToken).ConfigureAwait(false);
+            Check(request.Forbidden);
+            return (ids, isReasoning, Constrain(request, isReasoning), request.Output is null ? Forbid(request) : null);
+        }, cancellationToken).ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
         var parser = template.IsThinking ? new OutputParser(isReasoning) : null;
-        var answer = new AnswerStream(tokenizer, request, model.ModelId, parser, grammar is null ? null : () => grammar.IsComplete);
-        var tokens = grammar is null ? GenerateAsync(prompt, request, parser, forbidden, cancellationToken) : model.GenerateTokensAsync(prompt, request.Generation, grammar, request.TopProbabilities, cancellationToken);
-        await foreach (var update in answer.ReadAsync(tokens, prompt.Count).ConfigureAwait(false)) yield return update;
+        var answer = new AnswerStream(tokenizer, request, model.ModelId, parser, request.Output is { IsText: false } ? () => grammar!.IsComplete : null);
+        var updates = request.Generation.MaxUpdatesPerSecond is { } rate ? new CoalescedUpdates(TimeSpan.FromSeconds(1 / rate), clock).ReadAsync(Read, cancellationToken) : Read(cancellationToken);
+        await foreach (var update in updates.ConfigureAwait(false)) yield return update;
+
+        IAsyncEnumerable<ChatResponseUpdate> Read(CancellationToken cancellation) => answer.ReadAsync(
+            request.Output is { IsText: false } ? model.GenerateTokensAsync(prompt, request.Generation, grammar, request.TopProbabilities, cancellation) : GenerateAsync(prompt, request, parser, (TokenConstraint?)grammar ?? forbidden, cancellation), prompt.Count);
     }
 
-    /// <summary>A grammar closes reasoning at its budget itself: it leaves it on the shortest way.</summary>
+    /// <summary>A grammar of documents or calls closes reasoning at its budget itself: it leaves it on the shortest way.</summary>
     private GrammarConstraint? Constrain(ChatRequest request, bool isReasoning) => request.Output is not { } output ? null
-        : new GrammarConstraint(_grammars.Get(output, template.IsThinking && isReasoning), model.VocabularySize, model.StopTokenIds, request.Generation.MaxReasoningTokens);
+        : new GrammarConstraint(_grammars.Get(output, template.IsThinking && isReasoning), model.VocabularySize, model.StopTokenIds, output.IsText ? null : request.Generation.MaxReasoningTokens);
 
-    private ForbiddenText? Forbid(ChatRequest request)
+    private ForbiddenText? Forbid(ChatRequest request) => request.Forbidden is { } forbidden ? new ForbiddenText(forbidden, _visible.Value, model.VocabularySize) : null;
+
+    private void Check(ForbiddenWords? forbidden)
     {
-        if (request.Forbidden is not { } forbidden) return null;
-        foreach (var id in forbidden.Tokens)
+        foreach (var id in forbidden?.Tokens ?? [])
         {
-            if (id >= model.VocabularySize) throw new ArgumentException($"Additional property 'bad_words' names token {id}; ids lie between 0 and {model.VocabularySize - 1}.", nameof(request));
+            if (id >= model.VocabularySize) throw new ArgumentException($"Additional property 'bad_words' names token {id}; ids lie between 0 and {model.VocabularySize - 1}.", nameof(forbidden));
         }
-        return new ForbiddenText(forbidden.Texts.Select(Encoding.UTF8.GetBytes), forbidden.Tokens, _visible.Value, model.VocabularySize);
     }
 
     /// <summary>Generates an answer. Reasoning that reaches its budget is closed for the model, which goes on from there; the parser tells, as it has read all tokens that came before.</summary>
-    private async IAsyncEnumerable<GeneratedToken> GenerateAsync(List<int> prompt, ChatRequest request, OutputParser? parser, ForbiddenText? forbidden, [EnumeratorCancellation] CancellationToken cancellationToken)
+    private async IAsyncEnumerable<GeneratedToken> GenerateAsync(List<int> prompt, ChatRequest request, OutputParser? parser, TokenConstraint? constraint, [EnumeratorCancellation] CancellationToken cancellationToken)
     {
         var options = request.Generation;
         var budget = parser is null ? null : options.MaxReasoningTokens;
         var reasoned = new List<int>();
-        await foreach (var token in model.GenerateTokensAsync(prompt, options, forbidden, request.TopProbabilities, cancellationToken).ConfigureAwait(false))
+        await foreach (var token in model.GenerateTokensAsync(prompt, options, constraint, request.TopProbabilities, cancellationToken).ConfigureAwait(false))
         {
             yield return token;
             if (budget is null) continue;
@@ -135,7 +140,11 @@ internal sealed class ErnieChatClient(ErnieModel model, ErnieTokenizer tokenizer
         rest.Seed = unchecked(options.Seed + 1);
         rest.PrefillProgress = null;
         if (rest.MaxTokens < 1 || begun.Count >= model.ContextLength) yield break;
-        foreach (var id in closing) yield return new GeneratedToken(id, null, 0);
-        await foreach (var token in model.GenerateTokensAsync(begun, rest, forbidden, request.TopProbabilities, cancellationToken).ConfigureAwait(false)) yield return token;
+        foreach (var id in closing)
+        {
+            if (constraint is GrammarConstraint grammar) grammar.Advance(id);
+            yield return new GeneratedToken(id, null, 0);
+        }
+        await foreach (var token in model.GenerateTokensAsync(begun, rest, constraint, request.TopProbabilities, cancellationToken).ConfigureAwait(false)) yield return token;
     }
 }

@@ -140,6 +140,85 @@ public sealed class ConstrainedChatTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task StrictTools_ThatMayBeCalled_AreCalledByTheirSchema_AndTextIsFree()
+    {
+        using var client = _thinking.AsChatClient();
+        AITool[] strict = [.. s_tools.Select(static tool => new StrictTool((AIFunctionDeclaration)tool))];
+        // The model has never heard of days.
+        var free = Assert.Single(await CallsAsync(s_tools, 0));
+        Assert.Equal("get_weather", free.Name);
+        Assert.DoesNotContain("days", free.Arguments!.Keys);
+        for (var seed = 0; seed < 12; seed++)
+        {
+            foreach (var call in await CallsAsync(strict, seed))
+            {
+                Assert.Equal(call.Name == "Search" ? ["q"] : new[] { "location", "days" }, call.Arguments!.Keys);
+                if (call.Name == "get_weather") Assert.InRange(((JsonElement)call.Arguments["days"]!).GetInt32(), 1, 7);
+            }
+        }
+        Assert.Equal("get_weather", (await CallsAsync(strict, 0))[0].Name);
+
+        // Nothing else changes: not what is said, how it ends, nor what a budget cuts off.
+        foreach (var most in new[] { 120, 12, 5 })
+        {
+            var (one, other) = (await AskAsync(s_tools, "Thank you", 0, most), await AskAsync(strict, "Thank you", 0, most));
+            Assert.Equal((one.Text, one.FinishReason, one.Usage!.ReasoningTokenCount), (other.Text, other.FinishReason, other.Usage!.ReasoningTokenCount));
+            Assert.Equal(most == 120 ? ChatFinishReason.Stop : ChatFinishReason.Length, other.FinishReason);
+        }
+        foreach (var budget in new[] { 1, 3, 6 })
+        {
+            var (one, other) = (await BudgetAsync(s_tools, budget), await BudgetAsync(strict, budget));
+            Assert.Equal((one.Text, one.FinishReason, one.Usage!.ReasoningTokenCount), (other.Text, other.FinishReason, other.Usage!.ReasoningTokenCount));
+        }
+        // A call that does not fit is not begun.
+        for (var most = 20; most < 60; most += 5) await CallsAsync(strict, 0, most);
+
+        var open = new StrictTool(AIFunctionFactory.CreateDeclaration("get_weather", "", JsonElement.Parse("""{"type": "object", "properties": {"x": {"type": "array", "uniqueItems": true}}}""")));
+        Assert.Contains("uniqueItems", (await Assert.ThrowsAsync<NotSupportedException>(() => AskAsync([open], "x", 0, 60))).Message, StringComparison.Ordinal);
+
+        Task<ChatResponse> AskAsync(AITool[] tools, string question, int seed, int most) =>
+            client.GetResponseAsync(question, new() { Tools = tools, Temperature = seed * 0.3f, TopP = 1, Seed = seed, MaxOutputTokens = most }, Token);
+
+        Task<ChatResponse> BudgetAsync(AITool[] tools, int budget) =>
+            client.GetResponseAsync("Thank you", new() { Tools = tools, Temperature = 0, MaxOutputTokens = 120, RawRepresentationFactory = _ => new ErnieGenerationOptions { MaxReasoningTokens = budget } }, Token);
+
+        async Task<List<FunctionCallContent>> CallsAsync(AITool[] tools, int seed, int most = 200)
+        {
+            var contents = (await AskAsync(tools, "How is the weather in Xentadal?", seed, most)).Messages.Single().Contents;
+            Assert.Empty(contents.OfType<ErrorContent>());
+            return [.. contents.OfType<FunctionCallContent>()];
+        }
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task BadWords_DoNotComeInADocument_WhichIsWholeAllTheSame(bool isThinking)
+    {
+        using var client = (isThinking ? _thinking : _plain).AsChatClient();
+        string[] words = ["old", "an", "\": ", "1"];
+        var comma = _plain.Tokenizer!.EncodeToIds(",")[0];
+        for (var seed = 0; seed < 10; seed++)
+        {
+            var text = (await AskAsync(seed, [.. words, comma])).Text;
+            Assert.All(words, word => Assert.DoesNotContain(word, text, StringComparison.Ordinal));
+            using var document = JsonDocument.Parse(text);
+            Assert.DoesNotContain('1', document.RootElement.GetProperty("people").GetRawText());
+            Assert.All(document.RootElement.GetProperty("tags").EnumerateArray(), static tag => Assert.Equal("<b>", tag.GetString()));
+        }
+        foreach (var word in new[] { "city", "{", "[" })
+        {
+            var e = await Assert.ThrowsAsync<ArgumentException>(() => AskAsync(0, [word]));
+            Assert.Contains("'bad_words' leaves no answer", e.Message, StringComparison.Ordinal);
+        }
+        await Assert.ThrowsAsync<NotSupportedException>(() => AskAsync(0, [new string('x', 1001)]));
+        await Assert.ThrowsAnyAsync<ArgumentException>(() => AskAsync(0, [99_999]));
+
+        Task<ChatResponse> AskAsync(int seed, object[] forbidden) => client.GetResponseAsync(
+            "Where is the capital of Norway?", new() { ResponseFormat = ChatResponseFormat.ForJsonSchema(s_schema), MaxOutputTokens = 90 + (seed * 10), Temperature = seed * 2, TopP = 1, Seed = seed, AdditionalProperties = new() { ["bad_words"] = forbidden } }, Token);
+    }
+
+    [Fact]
     public async Task WithToolsThatMayBeCalled_TheAnswerIsACallOrADocument()
     {
         using var client = _thinking.AsChatClient();
@@ -189,15 +268,20 @@ public sealed class ConstrainedChatTests : IAsyncLifetime
     [Fact]
     public async Task PreemptedOrNot_TheDocumentIsTheSame()
     {
-        // Two requests of which only one fits when both have grown.
-        using var model = await TinyModel.LoadAsync(static o => (o.MaxConcurrentRequests, o.KvCacheBytes, o.ContextLength) = (4, 1 << 20, 512));
+        // Two requests of which only one fits when both have grown past a block, as documents of 120 items do.
+        using var model = await TinyModel.LoadAsync(static o => (o.MaxConcurrentRequests, o.KvCacheBytes, o.ContextLength) = (4, 4 << 20, 512));
         using var client = model.AsChatClient();
-        var alone = await Task.WhenAll(Enumerable.Range(0, 1).Select(i => AskAsync(i)));
+        var schema = JsonElement.Parse("""{"type": "array", "minItems": 120, "maxItems": 140, "items": {"enum": [1, 2, "three"]}}""");
+        var alone = new List<string>();
+        for (var seed = 0; seed < 6; seed++) alone.Add(await AskAsync(seed));
+        Assert.Equal(0, model.Preemptions);
         var together = await Task.WhenAll(Enumerable.Range(0, 6).Select(AskAsync));
-        Assert.Equal(alone[0], together[0]);
+        Assert.True(model.Preemptions > 0, $"Nobody had to wait in {model.KvBlocks.All} blocks.");
+        Assert.Equal(alone, together);
         Assert.All(together, static text => JsonDocument.Parse(text).Dispose());
 
-        async Task<string> AskAsync(int seed) => (await client.GetResponseAsync("Who are you?", new() { Temperature = 9, TopP = 1, Seed = seed, MaxOutputTokens = 250, ResponseFormat = ChatResponseFormat.Json }, Token)).Text;
+        async Task<string> AskAsync(int seed) =>
+            (await client.GetResponseAsync("Who are you?", new() { Temperature = 9, TopP = 1, Seed = seed, MaxOutputTokens = 450, ResponseFormat = ChatResponseFormat.ForJsonSchema(schema) }, Token)).Text;
     }
 
     [Fact]
@@ -208,6 +292,14 @@ public sealed class ConstrainedChatTests : IAsyncLifetime
         var e = await Assert.ThrowsAsync<NotSupportedException>(() => client.GetResponseAsync("x", new() { ResponseFormat = ChatResponseFormat.ForJsonSchema(schema) }, Token));
         Assert.StartsWith("JSON schema: 'uniqueItems' at #/properties/a", e.Message, StringComparison.Ordinal);
         await Assert.ThrowsAsync<ArgumentException>(() => client.GetResponseAsync("x", new() { ResponseFormat = ChatResponseFormat.Json, RawRepresentationFactory = _ => new ErnieGenerationOptions { IgnoreStopTokens = true } }, Token));
+    }
+
+    private sealed class StrictTool(AIFunctionDeclaration tool) : AIFunctionDeclaration
+    {
+        public override string Name => tool.Name;
+        public override string Description => tool.Description;
+        public override JsonElement JsonSchema => tool.JsonSchema;
+        public override IReadOnlyDictionary<string, object?> AdditionalProperties { get; } = new Dictionary<string, object?> { ["Strict"] = true };
     }
 
     internal enum Mood

@@ -4,22 +4,8 @@ using Microsoft.Extensions.AI;
 namespace Ernie.Sdk.Tests.Chat;
 
 /// <summary>Thirteen faults of the nearest local chat client for .NET, each as what it should have done. Others of these classes test the same more closely.</summary>
-public sealed class NearestClientFaultTests : IAsyncLifetime
+public sealed class NearestClientFaultTests : TinyChat
 {
-    private const string Question = "Who are you?";
-    private ErnieModel _model = null!;
-    private IChatClient _client = null!;
-
-    private static CancellationToken Token => TestContext.Current.CancellationToken;
-
-    public async ValueTask InitializeAsync()
-    {
-        _model = await TinyModel.LoadAsync();
-        _client = _model.AsChatClient();
-    }
-
-    public ValueTask DisposeAsync() => _model.DisposeAsync();
-
     [Fact]
     public async Task Fault01_ToolsReachTheModel_CallsComeOut_ResultsGoIn()
     {
@@ -47,32 +33,32 @@ public sealed class NearestClientFaultTests : IAsyncLifetime
     [Fact]
     public async Task Fault03_StopSequencesSpanTokens_AndPartsOfThemDoNotLeak()
     {
-        var whole = (await _client.GetResponseAsync(Question, Greedy(), Token)).Text;
+        var whole = (await Client.GetResponseAsync(Question, Greedy(), Token)).Text;
         var stop = whole.Substring(6, 7);
-        Assert.True(_model.Tokenizer!.CountTokens(stop) > 1);
-        var updates = await _client.GetStreamingResponseAsync(Question, Greedy(o => o.StopSequences = [stop]), Token).ToListAsync(Token);
+        Assert.True(Model.Tokenizer!.CountTokens(stop) > 1);
+        var updates = await Client.GetStreamingResponseAsync(Question, Greedy(o => o.StopSequences = [stop]), Token).ToListAsync(Token);
         Assert.Equal(whole[..whole.IndexOf(stop, StringComparison.Ordinal)], string.Concat(updates.Select(static u => u.Text)));
     }
 
     [Fact]
     public async Task Fault04_PenaltiesAreThreeThings_AndZeroIsNeutral()
     {
-        var request = ((ErnieChatClient)_client).Request([new(ChatRole.User, "x")], new() { PresencePenalty = 0.5f, FrequencyPenalty = -0.25f, AdditionalProperties = new() { ["repetition_penalty"] = 1.5 } });
+        var request = ((ErnieChatClient)Client).Request([new(ChatRole.User, "x")], new() { PresencePenalty = 0.5f, FrequencyPenalty = -0.25f, AdditionalProperties = new() { ["repetition_penalty"] = 1.5 } });
         Assert.Equal((0.5f, -0.25f, 1.5f), (request.Generation.PresencePenalty, request.Generation.FrequencyPenalty, request.Generation.RepetitionPenalty));
-        var plain = (await _client.GetResponseAsync(Question, Greedy(), Token)).Text;
-        Assert.Equal(plain, (await _client.GetResponseAsync(Question, Greedy(static o => (o.PresencePenalty, o.FrequencyPenalty) = (0, 0)), Token)).Text);
+        var plain = (await Client.GetResponseAsync(Question, Greedy(), Token)).Text;
+        Assert.Equal(plain, (await Client.GetResponseAsync(Question, Greedy(static o => (o.PresencePenalty, o.FrequencyPenalty) = (0, 0)), Token)).Text);
         // The model writes the same digits again and again when it is not kept from it.
         var count = "1 1 1 1 1 1 1 1";
-        var repeated = (await _client.GetResponseAsync(count, Greedy(static o => o.FrequencyPenalty = -2), Token)).Text;
-        Assert.NotEqual(repeated, (await _client.GetResponseAsync(count, Greedy(static o => o.FrequencyPenalty = 2), Token)).Text);
+        var repeated = (await Client.GetResponseAsync(count, Greedy(static o => o.FrequencyPenalty = -2), Token)).Text;
+        Assert.NotEqual(repeated, (await Client.GetResponseAsync(count, Greedy(static o => o.FrequencyPenalty = 2), Token)).Text);
     }
 
     [Fact]
     public async Task Fault05_TemperatureAloneSamples()
     {
-        var greedy = (await _client.GetResponseAsync(Question, Greedy(), Token)).Text;
+        var greedy = (await Client.GetResponseAsync(Question, Greedy(), Token)).Text;
         // So hot that the model's likeliest tokens do not come by chance.
-        Assert.NotEqual(greedy, (await _client.GetResponseAsync(Question, new() { Temperature = 50, Seed = 1, MaxOutputTokens = 40 }, Token)).Text);
+        Assert.NotEqual(greedy, (await Client.GetResponseAsync(Question, new() { Temperature = 50, Seed = 1, MaxOutputTokens = 40 }, Token)).Text);
     }
 
     [Fact]
@@ -80,7 +66,7 @@ public sealed class NearestClientFaultTests : IAsyncLifetime
     {
         var document = string.Concat(Enumerable.Repeat("The late fee is 30 yuan. ", 2500));
         using var cancellation = new CancellationTokenSource();
-        await using var stream = _client.GetStreamingResponseAsync(document, Greedy(), cancellation.Token).GetAsyncEnumerator(cancellation.Token);
+        await using var stream = Client.GetStreamingResponseAsync(document, Greedy(), cancellation.Token).GetAsyncEnumerator(cancellation.Token);
         var first = stream.MoveNextAsync();
         Assert.False(first.IsCompleted);
         await cancellation.CancelAsync();
@@ -92,13 +78,13 @@ public sealed class NearestClientFaultTests : IAsyncLifetime
     public async Task Fault07_EveryTurnHasItsOwnOptions()
     {
         var messages = new List<ChatMessage> { new(ChatRole.User, Question) };
-        var first = await _client.GetResponseAsync(messages, Greedy(), Token);
+        var first = await Client.GetResponseAsync(messages, Greedy(), Token);
         messages.AddMessages(first);
         messages.Add(new(ChatRole.User, Question));
-        Assert.Equal(3, (await _client.GetResponseAsync(messages, Greedy(static o => o.MaxOutputTokens = 3), Token)).Usage!.OutputTokenCount);
+        Assert.Equal(3, (await Client.GetResponseAsync(messages, Greedy(static o => o.MaxOutputTokens = 3), Token)).Usage!.OutputTokenCount);
         Assert.NotEqual(await AskAsync(1), await AskAsync(2));
 
-        async Task<string> AskAsync(long seed) => (await _client.GetResponseAsync(messages, new() { Temperature = 50, Seed = seed, MaxOutputTokens = 24 }, Token)).Text;
+        async Task<string> AskAsync(long seed) => (await Client.GetResponseAsync(messages, new() { Temperature = 50, Seed = seed, MaxOutputTokens = 24 }, Token)).Text;
     }
 
     [Fact]
@@ -118,7 +104,7 @@ public sealed class NearestClientFaultTests : IAsyncLifetime
         ChatMessage[] messages = [new(ChatRole.User, string.Concat(Enumerable.Repeat("late fee ", 100)))];
         var e = await Assert.ThrowsAsync<ErnieContextOverflowException>(() => model.AsChatClient().GetResponseAsync(messages, cancellationToken: Token));
         Assert.Contains($"{await model.CountTokensAsync(messages, cancellationToken: Token)} tokens", e.Message, StringComparison.Ordinal);
-        await Assert.ThrowsAsync<ArgumentOutOfRangeException>(() => _client.GetResponseAsync(Question, new() { MaxOutputTokens = -1 }, Token));
+        await Assert.ThrowsAsync<ArgumentOutOfRangeException>(() => Client.GetResponseAsync(Question, new() { MaxOutputTokens = -1 }, Token));
     }
 
     [Fact]
@@ -135,7 +121,7 @@ public sealed class NearestClientFaultTests : IAsyncLifetime
     public async Task Fault11_NoUpdateIsEmpty_AndCharactersAreWhole()
     {
         var own = new ErnieGenerationOptions { Temperature = 100, TopP = 1, Seed = 3, MaxTokens = 200, IgnoreStopTokens = true };
-        var updates = await _client.GetStreamingResponseAsync("你好，🐼！", new() { RawRepresentationFactory = _ => own }, Token).ToListAsync(Token);
+        var updates = await Client.GetStreamingResponseAsync("你好，🐼！", new() { RawRepresentationFactory = _ => own }, Token).ToListAsync(Token);
         Assert.All(updates, static u => Assert.NotEmpty(u.Contents));
         Assert.All(updates[..^1], static u => Assert.True(u.Text.Length > 0 && !char.IsHighSurrogate(u.Text[^1])));
         // Bytes of characters came in pieces: fewer updates than tokens.
@@ -145,7 +131,7 @@ public sealed class NearestClientFaultTests : IAsyncLifetime
     [Fact]
     public void Fault12_MetadataNamesTheModel_AndNoPath()
     {
-        var metadata = (ChatClientMetadata)_client.GetService(typeof(ChatClientMetadata))!;
+        var metadata = (ChatClientMetadata)Client.GetService(typeof(ChatClientMetadata))!;
         Assert.Equal("ernie-tiny-moe", metadata.DefaultModelId);
         Assert.Null(metadata.ProviderUri);
         Assert.DoesNotContain("/", metadata.ProviderName + metadata.DefaultModelId, StringComparison.Ordinal);

@@ -5,7 +5,7 @@ using Microsoft.Extensions.AI;
 namespace Ernie.Sdk.Tests.Chat;
 
 /// <summary>Reasoning and tools, end to end on the shipped model in its thinking template.</summary>
-public sealed class ThinkingChatTests : IAsyncLifetime
+public sealed class ThinkingChatTests() : TinyChat(ErnieChatTemplate.Thinking)
 {
     private static readonly AITool[] s_tools =
     [
@@ -13,23 +13,10 @@ public sealed class ThinkingChatTests : IAsyncLifetime
         AIFunctionFactory.CreateDeclaration("Search", "Search for documents.", Schema("q")),
     ];
 
-    private ErnieModel _model = null!;
-    private IChatClient _client = null!;
-
-    private static CancellationToken Token => TestContext.Current.CancellationToken;
-
-    public async ValueTask InitializeAsync()
-    {
-        _model = await TinyModel.LoadAsync(static o => o.ChatTemplate = ErnieChatTemplate.Thinking);
-        _client = _model.AsChatClient();
-    }
-
-    public ValueTask DisposeAsync() => _model.DisposeAsync();
-
     [Fact]
     public async Task Reasoning_IsApartFromTheAnswer()
     {
-        var updates = await _client.GetStreamingResponseAsync("Thank you", Greedy(), Token).ToListAsync(Token);
+        var updates = await Client.GetStreamingResponseAsync("Thank you", Greedy(), Token).ToListAsync(Token);
         var response = updates.ToChatResponse();
         Assert.Equal("You are welcome!", response.Text);
         var reasoning = string.Concat(response.Messages.Single().Contents.OfType<TextReasoningContent>().Select(static c => c.Text));
@@ -38,7 +25,7 @@ public sealed class ThinkingChatTests : IAsyncLifetime
         Assert.InRange(response.Usage!.ReasoningTokenCount!.Value, 1, response.Usage.OutputTokenCount!.Value - 1);
         Assert.Equal(ChatFinishReason.Stop, response.FinishReason);
 
-        var hidden = await _client.GetResponseAsync("Thank you", Greedy(o => o.Reasoning = new() { Output = ReasoningOutput.None }), Token);
+        var hidden = await Client.GetResponseAsync("Thank you", Greedy(o => o.Reasoning = new() { Output = ReasoningOutput.None }), Token);
         Assert.IsType<TextContent>(Assert.Single(hidden.Messages.Single().Contents));
         Assert.Equal(("You are welcome!", response.Usage.ReasoningTokenCount), (hidden.Text, hidden.Usage!.ReasoningTokenCount));
     }
@@ -49,34 +36,34 @@ public sealed class ThinkingChatTests : IAsyncLifetime
         ChatMessage[] messages = [new(ChatRole.User, "Thank you")];
         var options = Greedy(o => o.Reasoning = new() { Effort = ReasoningEffort.None });
         Assert.EndsWith("<|im_start|>assistant\n<think>\n\n</think>\n\n", Prompt(messages, options), StringComparison.Ordinal);
-        var response = await _client.GetResponseAsync(messages, options, Token);
+        var response = await Client.GetResponseAsync(messages, options, Token);
         Assert.Equal(0, response.Usage!.ReasoningTokenCount);
         Assert.Empty(response.Messages.Single().Contents.OfType<TextReasoningContent>());
-        Assert.Equal(await _model.CountTokensAsync(messages, options, Token), response.Usage.InputTokenCount);
+        Assert.Equal(await Model.CountTokensAsync(messages, options, Token), response.Usage.InputTokenCount);
     }
 
     [Fact]
     public async Task ABudget_EndsTheReasoning_AndTheAnswerComes()
     {
-        var free = (await _client.GetResponseAsync("Thank you", Greedy(), Token)).Usage!;
+        var free = (await Client.GetResponseAsync("Thank you", Greedy(), Token)).Usage!;
         for (var budget = 1; budget < free.ReasoningTokenCount - 1; budget++)
         {
-            var response = await _client.GetResponseAsync("Thank you", WithBudget(budget), Token);
+            var response = await Client.GetResponseAsync("Thank you", WithBudget(budget), Token);
             var reasoning = string.Concat(response.Messages.Single().Contents.OfType<TextReasoningContent>().Select(static c => c.Text));
-            Assert.Equal(budget, _model.Tokenizer!.CountTokens(reasoning));
+            Assert.Equal(budget, Model.Tokenizer!.CountTokens(reasoning));
             Assert.NotEqual("", response.Text);
             Assert.Equal(ChatFinishReason.Stop, response.FinishReason);
             Assert.Equal(free.InputTokenCount, response.Usage!.InputTokenCount);
             // The closing tag of the client's counts as the model's would.
             Assert.InRange(response.Usage.ReasoningTokenCount!.Value, budget + 1, budget + 3);
 
-            response = await _client.GetResponseAsync("Thank you", WithBudget(budget, 12), Token);
+            response = await Client.GetResponseAsync("Thank you", WithBudget(budget, 12), Token);
             Assert.InRange(response.Usage!.OutputTokenCount!.Value, 1, 12);
             Assert.Equal(ChatFinishReason.Length, response.FinishReason);
         }
-        Assert.Equal("You are welcome!", (await _client.GetResponseAsync("Thank you", WithBudget(1000), Token)).Text);
-        Assert.Equal("You are welcome!", (await _client.GetResponseAsync("Thank you", Greedy(static o => o.Reasoning = new() { Effort = ReasoningEffort.Low }), Token)).Text);
-        var request = ((ErnieChatClient)_client).Request([new(ChatRole.User, "x")], Greedy(static o => o.Reasoning = new() { Effort = ReasoningEffort.Medium }));
+        Assert.Equal("You are welcome!", (await Client.GetResponseAsync("Thank you", WithBudget(1000), Token)).Text);
+        Assert.Equal("You are welcome!", (await Client.GetResponseAsync("Thank you", Greedy(static o => o.Reasoning = new() { Effort = ReasoningEffort.Low }), Token)).Text);
+        var request = ((ErnieChatClient)Client).Request([new(ChatRole.User, "x")], Greedy(static o => o.Reasoning = new() { Effort = ReasoningEffort.Medium }));
         Assert.Equal(4096, request.Generation.MaxReasoningTokens);
 
         static ChatOptions WithBudget(int budget, int most = 120) => new() { Temperature = 0, MaxOutputTokens = most, RawRepresentationFactory = _ => new ErnieGenerationOptions { MaxReasoningTokens = budget } };
@@ -87,7 +74,7 @@ public sealed class ThinkingChatTests : IAsyncLifetime
     {
         var messages = new List<ChatMessage> { new(ChatRole.User, "How is the weather in Xentadal?") };
         var options = Greedy(static o => o.Tools = s_tools);
-        var response = await _client.GetResponseAsync(messages, options, Token);
+        var response = await Client.GetResponseAsync(messages, options, Token);
         var call = Assert.Single(response.Messages.Single().Contents.OfType<FunctionCallContent>());
         Assert.Equal(("get_weather", "Xentadal"), (call.Name, call.Arguments!["location"]!.ToString()));
         Assert.Equal(ChatFinishReason.ToolCalls, response.FinishReason);
@@ -98,7 +85,7 @@ public sealed class ThinkingChatTests : IAsyncLifetime
         Assert.Contains("<tool_list>\n[{\"type\": \"function\", \"function\": {\"name\": \"get_weather\", \"description\": \"Get the weather of a city.\", \"parameters\": {\"type\": \"object\", ", prompt, StringComparison.Ordinal);
         Assert.Contains("\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": {\"location\": \"Xentadal\"}}\n</tool_call>\n", prompt, StringComparison.Ordinal);
         Assert.Contains("<tool_response>\n{\"temperature\": 23, \"condition\": \"snowy\"}\n</tool_response>", prompt, StringComparison.Ordinal);
-        Assert.Contains("snowy", (await _client.GetResponseAsync(messages, options, Token)).Text, StringComparison.Ordinal);
+        Assert.Contains("snowy", (await Client.GetResponseAsync(messages, options, Token)).Text, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -111,7 +98,7 @@ public sealed class ThinkingChatTests : IAsyncLifetime
                 asked.Add(location);
                 return new Dictionary<string, object> { ["temperature"] = 23, ["condition"] = "snowy" };
             }, "get_weather", "Get the weather of a city.");
-        using var client = _client.AsBuilder().UseFunctionInvocation().Build();
+        using var client = Client.AsBuilder().UseFunctionInvocation().Build();
         var options = Greedy(o => o.Tools = [weather]);
         var response = await client.GetResponseAsync("How is the weather in Xentadal?", options, Token);
         var streamed = await client.GetStreamingResponseAsync("How is the weather in Xentadal?", options, Token).ToListAsync(Token);
@@ -128,7 +115,7 @@ public sealed class ThinkingChatTests : IAsyncLifetime
         var without = Prompt(messages, Greedy());
         Assert.Equal(without, Prompt(messages, Greedy(static o => (o.Tools, o.ToolMode) = (s_tools, ChatToolMode.None))));
         Assert.NotEqual(without, Prompt(messages, Greedy(static o => (o.Tools, o.ToolMode) = (s_tools, ChatToolMode.Auto))));
-        var response = await _client.GetResponseAsync(messages, Greedy(static o => (o.Tools, o.ToolMode) = (s_tools, ChatToolMode.None)), Token);
+        var response = await Client.GetResponseAsync(messages, Greedy(static o => (o.Tools, o.ToolMode) = (s_tools, ChatToolMode.None)), Token);
         Assert.Empty(response.Messages.Single().Contents.OfType<FunctionCallContent>());
     }
 
@@ -164,17 +151,17 @@ public sealed class ThinkingChatTests : IAsyncLifetime
     {
         await RefusesAsync("ChatOptions.Tools", static o => o.Tools = [new HostedWebSearchTool()]);
         await RefusesAsync("ChatOptions.Reasoning.Output", static o => o.Reasoning = new() { Output = ReasoningOutput.Summary });
-        await Assert.ThrowsAsync<NotSupportedException>(() => _client.GetResponseAsync([new ChatMessage(ChatRole.Tool, "x")], Greedy(), Token));
-        await Assert.ThrowsAsync<NotSupportedException>(() => _client.GetResponseAsync([new ChatMessage(ChatRole.User, [new FunctionCallContent("1", "f")])], Greedy(), Token));
+        await Assert.ThrowsAsync<NotSupportedException>(() => Client.GetResponseAsync([new ChatMessage(ChatRole.Tool, "x")], Greedy(), Token));
+        await Assert.ThrowsAsync<NotSupportedException>(() => Client.GetResponseAsync([new ChatMessage(ChatRole.User, [new FunctionCallContent("1", "f")])], Greedy(), Token));
 
         async Task RefusesAsync(string name, Action<ChatOptions> change) =>
-            Assert.StartsWith(name, (await Assert.ThrowsAsync<NotSupportedException>(() => _client.GetResponseAsync("x", Greedy(change), Token))).Message, StringComparison.Ordinal);
+            Assert.StartsWith(name, (await Assert.ThrowsAsync<NotSupportedException>(() => Client.GetResponseAsync("x", Greedy(change), Token))).Message, StringComparison.Ordinal);
     }
 
     private string Prompt(IEnumerable<ChatMessage> messages, ChatOptions options)
     {
-        var client = (ErnieChatClient)_client;
-        return _model.Tokenizer!.Decode(client.Encode(client.Request(messages, options)), skipSpecialTokens: false);
+        var client = (ErnieChatClient)Client;
+        return Model.Tokenizer!.Decode(client.Encode(client.Request(messages, options)), skipSpecialTokens: false);
     }
 
     private static ChatOptions Greedy(Action<ChatOptions>? change = null)

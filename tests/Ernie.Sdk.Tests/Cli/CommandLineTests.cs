@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Text.Json;
 using Ernie.Cli;
 
@@ -11,6 +12,31 @@ public sealed class CommandLineTests
     {
         var help = (await CommandRun.Async("--help")).Succeeded();
         Assert.Contains("130 cancelled", help.Out, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task TheProcess_ReturnsTheDocumentedExitCodes()
+    {
+        const string Documented = "0 success, 1 bad input or a damaged file (one line on standard error says what and where), 2 wrong usage, 130 cancelled";
+        Assert.Contains(Documented, await File.ReadAllTextAsync(Path.Combine(SharedData.RepositoryRoot, "README.md"), TestContext.Current.CancellationToken), StringComparison.Ordinal);
+        using var folder = new TemporaryFolder();
+        foreach (var (code, arguments) in new[] { (0, new[] { "--help" }), (1, ["verify", folder.Path]), (2, ["verify"]) })
+        {
+            var result = await ChildProcess.RunAsync("dotnet", ["exec", ChildProcess.Cli, .. arguments]);
+            Assert.Equal((code, code == 1 ? 1 : result.Error.Count(static c => c == '\n')), (result.ExitCode, result.Error.Count(static c => c == '\n')));
+            Assert.Equal(code == 0, result.Output.Length > 0);
+            Assert.Equal(code != 0, result.Error.Length > 0);
+        }
+
+        Assert.SkipWhen(OperatingSystem.IsWindows(), "There is no signal to send.");
+        using var process = Process.Start(new ProcessStartInfo("dotnet", ["exec", ChildProcess.Cli, "generate", await TinyModel.ExportedAsync(), "--max-tokens", "1"]) { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true })!;
+        // It has answered, and waits for more.
+        await process.StandardInput.WriteLineAsync("{\"ids\": [5]}");
+        await process.StandardInput.FlushAsync(TestContext.Current.CancellationToken);
+        Assert.NotNull(await process.StandardOutput.ReadLineAsync(TestContext.Current.CancellationToken));
+        using var kill = ChildProcess.Start("kill", "-INT", $"{process.Id}");
+        await process.WaitForExitAsync(TestContext.Current.CancellationToken);
+        Assert.Equal((130, "ernie: cancelled"), (process.ExitCode, (await process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken)).Trim()));
     }
 
     [Fact]

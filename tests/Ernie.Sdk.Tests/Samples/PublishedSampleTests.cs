@@ -32,6 +32,37 @@ public sealed class PublishedSampleTests(ITestOutputHelper output)
         await AssertAnswersAsync(Path.Combine(copy.Path, "published", "ConsoleChat"), [], copy);
     }
 
+    [Fact]
+    public async Task Trimmed_PublishesWithoutWarningsAndChats()
+    {
+        using var copy = CopyOfTheSources();
+        var program = OperatingSystem.IsWindows() ? "ConsoleChat.exe" : "ConsoleChat";
+        await DotnetAsync(copy, ["publish", "samples/ConsoleChat", "-c", "Release", "-r", System.Runtime.InteropServices.RuntimeInformation.RuntimeIdentifier, "--self-contained", "-p:PublishAot=false", "-p:PublishTrimmed=true", "-o", copy.File("published")]);
+        output.WriteLine($"Ernie.Sdk.dll: {new FileInfo(Path.Combine(copy.Path, "published", "Ernie.Sdk.dll")).Length:N0} bytes");
+        await AssertAnswersAsync(Path.Combine(copy.Path, "published", program), [], copy);
+    }
+
+    [Fact]
+    public async Task ThePackage_RunsTheReadmesFirstProgram_InAProjectOfItsOwn()
+    {
+        using var copy = CopyOfTheSources();
+        await DotnetAsync(copy, ["pack", "src/Ernie.Sdk", "-c", "Release", "-o", copy.File("packages")]);
+        // Outside the copy: nothing of the repository's build files reaches it. The packages' own cache keeps what is restored here away from the user's.
+        using var project = new TemporaryFolder();
+        await DotnetAsync(project, ["new", "console", "-o", project.File("MyApp"), "--framework", "net10.0"]);
+        await File.WriteAllTextAsync(project.File("MyApp/Program.cs"), Documentation.Readme.Blocks("csharp")[0], TestContext.Current.CancellationToken);
+        await DotnetAsync(project, ["new", "nugetconfig"]);
+        await DotnetAsync(project, ["nuget", "add", "source", copy.File("packages"), "--name", "ernie", "--configfile", project.File("nuget.config")]);
+        await DotnetAsync(project, ["add", "MyApp", "package", "Ernie.Sdk"]);
+        await DotnetAsync(project, ["add", "MyApp", "package", "Microsoft.ML.OnnxRuntime", "--version", "1.31.0"]);
+        await DotnetAsync(project, ["build", "MyApp", "-o", project.File("built")]);
+        Copy(TinyModel.Checkpoint, project.File("samples/ernie-tiny-moe"));
+        var environment = new Dictionary<string, string> { ["XDG_DATA_HOME"] = project.File("data"), ["HOME"] = project.Path };
+        var result = await ChildProcess.RunAsync("dotnet", [project.File("built/MyApp.dll")], project.Path, environment: environment);
+        Assert.True(result.ExitCode == 0, result.Output + result.Error);
+        Assert.StartsWith("The capital of Norway is Oslo.", result.Output, StringComparison.Ordinal);
+    }
+
     private static async Task AssertAnswersAsync(string program, string[] arguments, TemporaryFolder copy)
     {
         // The export goes to the user's data folder: give the run one of its own.
@@ -52,7 +83,7 @@ public sealed class PublishedSampleTests(ITestOutputHelper output)
     {
         Assert.SkipUnless(Environment.GetEnvironmentVariable("CI") == "true" || Environment.GetEnvironmentVariable("ERNIE_FULL") == "1", "Builds for minutes: set CI=true or ERNIE_FULL=1 to run it.");
         var copy = new TemporaryFolder();
-        foreach (var entry in new[] { "src", "samples", "Directory.Build.props", "global.json", ".editorconfig" }) Copy(Path.Combine(SharedData.RepositoryRoot, entry), Path.Combine(copy.Path, entry));
+        foreach (var entry in new[] { "src", "samples", "README.md", "Directory.Build.props", "global.json", ".editorconfig" }) Copy(Path.Combine(SharedData.RepositoryRoot, entry), Path.Combine(copy.Path, entry));
         return copy;
     }
 

@@ -1,5 +1,6 @@
 using System.Numerics;
 using System.Runtime.CompilerServices;
+using System.Text;
 
 namespace Ernie.Sdk.Chat.Grammars;
 
@@ -14,8 +15,9 @@ internal sealed class Grammar
     private readonly GrammarNetwork _network;
     private readonly GrammarAutomaton _automaton;
     private readonly CompletionCosts _costs;
+    private readonly ForbiddenBytes _forbidden;
     private readonly bool _escapesTags;
-    private readonly Dictionary<int, TextTable> _tables = [];
+    private readonly Dictionary<(int State, int Search), TextTable> _tables = [];
     private readonly Dictionary<int, Choice> _choices = [];
     private readonly int[] _path;
 
@@ -23,12 +25,13 @@ internal sealed class Grammar
     /// <param name="start">The rule of a document.</param>
     /// <param name="vocabulary">Tokens.</param>
     /// <param name="escapesTags">Which plain strings the rules were made with.</param>
-    public Grammar(GrammarNetwork network, GrammarRule start, GrammarVocabulary vocabulary, bool escapesTags)
+    /// <param name="forbidden">Texts that no document has.</param>
+    public Grammar(GrammarNetwork network, GrammarRule start, GrammarVocabulary vocabulary, bool escapesTags, ForbiddenBytes forbidden)
     {
         network.FindHeights();
-        (_network, _vocabulary, _escapesTags) = (network, vocabulary, escapesTags);
-        _automaton = new GrammarAutomaton(network, start);
-        _costs = new CompletionCosts(_automaton, vocabulary.Trie, TableOf);
+        (_network, _vocabulary, _escapesTags, _forbidden) = (network, vocabulary, escapesTags, forbidden);
+        _automaton = new GrammarAutomaton(network, start, forbidden);
+        _costs = new CompletionCosts(_automaton, vocabulary.Trie, forbidden, TableOf);
         _path = new int[vocabulary.Trie.MaximumDepth + 1];
         MinimumTokens = _costs.Of(_automaton.Start);
     }
@@ -53,12 +56,14 @@ internal sealed class Grammar
     }
 
     /// <summary>The place after a token; <see cref="GrammarAutomaton.Dead"/> if the token may not come there.</summary>
-    public int Next(int place, int token)
+    public int Next(int place, int token) => _vocabulary.Trie.Bytes(token) is { } bytes ? Next(place, bytes) : GrammarAutomaton.Dead;
+
+    /// <summary>The place after bytes, which need not be whole tokens.</summary>
+    public int Next(int place, ReadOnlySpan<byte> text)
     {
         lock (_gate)
         {
-            if (_vocabulary.Trie.Bytes(token) is not { } bytes) return GrammarAutomaton.Dead;
-            foreach (var value in bytes) place = _automaton.Next(place, value);
+            foreach (var value in text) place = _automaton.Next(place, value);
             return place;
         }
     }
@@ -93,23 +98,29 @@ internal sealed class Grammar
         }
     }
 
-    /// <summary>Finds the masks along a shortest document ahead of their use.</summary>
+    /// <summary>Finds the masks along a shortest document ahead of their use, and in a text those of an answer with and without tags, and of a call.</summary>
     public void Rehearse()
     {
         const int Most = 64;
         var mask = new ulong[(_vocabulary.Trie.TokenCount + 63) / 64];
-        for (var (place, i) = (Start, 0); i < Most && TokensToEnd(place) is > 0 and var left; i++)
+        var place = Start;
+        for (var i = 0; i < Most && TokensToEnd(place) is > 0 and var left; i++)
         {
             Allow(place, left, mask);
             var word = mask.AsSpan().IndexOfAnyExcept(0UL);
             place = Next(place, (word << 6) + BitOperations.TrailingZeroCount(mask[word]));
         }
+        foreach (var text in new[] { "", "A", "<response>\nA", "<tool_call>\n" })
+        {
+            var after = Next(place, Encoding.UTF8.GetBytes(text));
+            if (after != GrammarAutomaton.Dead) Allow(after, int.MaxValue, mask);
+        }
     }
 
-    private TextTable TableOf(int state)
+    private TextTable TableOf(int state, int search)
     {
-        if (_network.States[state].Rule.IsPlainString) return _vocabulary.Plain(_network, state, _escapesTags);
-        if (!_tables.TryGetValue(state, out var table)) _tables[state] = table = TextTable.Of(_network, state, _vocabulary.Trie);
+        if (_network.States[state].Rule.IsPlainString && _forbidden.IsEmpty) return _vocabulary.Plain(_network, state, _escapesTags);
+        if (!_tables.TryGetValue((state, search), out var table)) _tables[(state, search)] = table = TextTable.Of(_network, state, _vocabulary.Trie, _forbidden, search);
         return table;
     }
 
@@ -126,10 +137,10 @@ internal sealed class Grammar
         foreach (var stack in _automaton.Stacks(place).ToArray())
         {
             if (stack == GrammarAutomaton.Complete) continue;
-            if (_network.States[_automaton.Stack(stack).State].Rule.IsText) AddText(stack, ends, groups);
+            if (_network.States[_automaton.Stack(stack).State].Rule.IsText) AddText(stack, _automaton.Search(place), ends, groups);
             else others.Add(stack);
         }
-        if (others.Count > 0) Walk(TokenTrie.Root, _automaton.Of(others), ends);
+        if (others.Count > 0) Walk(TokenTrie.Root, _automaton.Of(others, _automaton.Search(place)), ends);
         foreach (var (end, tokens) in ends) groups.Add((_costs.Of(end), new TokenSet(tokens, trie.TokenCount)));
 
         groups.RemoveAll(static group => group.Cost >= CompletionCosts.Impossible);
@@ -139,19 +150,20 @@ internal sealed class Grammar
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private void AddText(int stack, Dictionary<int, List<int>> ends, List<(int Cost, TokenSet Tokens)> groups)
+    private void AddText(int stack, int search, Dictionary<int, List<int>> ends, List<(int Cost, TokenSet Tokens)> groups)
     {
         var frame = _automaton.Stack(stack);
         var rule = _network.States[frame.State].Rule;
-        var table = TableOf(frame.State);
+        var table = TableOf(frame.State, search);
         foreach (var step in table.Inside)
         {
-            if (rule.TryAdd(frame.Count, step.Added, out var count)) groups.Add((_costs.Of(_automaton.Within(rule.Start + step.Target, count, frame.Parent)), step.Tokens));
+            if (rule.TryAdd(frame.Count, step.Added, out var count)) groups.Add((_costs.Of(_automaton.Within(rule.Start + step.Target, count, frame.Parent, step.Search)), step.Tokens));
         }
-        var after = _automaton.After(stack);
+        var afters = new Dictionary<int, int>();
         foreach (var exit in table.Exits)
         {
             if (!rule.TryAdd(frame.Count, exit.Added, out var count) || count < rule.Minimum) continue;
+            if (!afters.TryGetValue(exit.Search, out var after)) afters[exit.Search] = after = _automaton.After(stack, exit.Search);
             Add(ends, after, exit.Node);
             Walk(exit.Node, after, ends);
         }

@@ -4,7 +4,7 @@ namespace Ernie.Sdk.Chat.Grammars;
 
 /// <summary>
 /// Runs a <see cref="GrammarNetwork"/>, made deterministic as it goes. A place in a document is a set of stacks; stacks and sets are numbered when first met, so that what is found out
-/// about one is kept by its number. Not safe for concurrent use.
+/// about one is kept by its number. Texts may be forbidden; how far the search for them has come is part of a place. Not safe for concurrent use.
 /// </summary>
 internal sealed class GrammarAutomaton
 {
@@ -15,22 +15,23 @@ internal sealed class GrammarAutomaton
     public const int Dead = 0;
 
     /// <summary>System.Text.Json reads documents up to this depth unless told otherwise.</summary>
-    private const int MaximumNesting = 64;
+    public const int MaximumNesting = 64;
 
     private readonly GrammarNetwork _network;
+    private readonly ForbiddenBytes _forbidden;
     private readonly List<Frame> _stacks = [new(-1, 0, -1, 0)];
     private readonly Dictionary<(int State, int Count, int Parent), int> _stackIds = [];
-    private readonly List<int[]> _places = [[]];
-    private readonly Dictionary<int[], int> _placeIds = new(new ArrayComparer()) { [[]] = Dead };
+    private readonly List<(int[] Stacks, int Search)> _places = [([], ForbiddenBytes.Start)];
+    private readonly Dictionary<(int[] Stacks, int Search), int> _placeIds = new(new PlaceComparer());
     private readonly List<int[]?> _steps = [null];
     private readonly HashSet<(int State, int Count, int Parent)> _seen = [];
     private readonly SortedSet<int> _open = [];
 
-    public GrammarAutomaton(GrammarNetwork network, GrammarRule start)
+    public GrammarAutomaton(GrammarNetwork network, GrammarRule start, ForbiddenBytes forbidden)
     {
-        _network = network;
+        (_network, _forbidden) = (network, forbidden);
         Enter(start.Start, 0, Complete);
-        Start = TakePlace();
+        Start = TakePlace(ForbiddenBytes.Start);
     }
 
     /// <param name="State">Where it goes on.</param>
@@ -45,9 +46,12 @@ internal sealed class GrammarAutomaton
 
     public Frame Stack(int stack) => _stacks[stack];
 
-    public ReadOnlySpan<int> Stacks(int place) => _places[place];
+    public ReadOnlySpan<int> Stacks(int place) => _places[place].Stacks;
 
-    public bool IsComplete(int place) => _places[place] is [Complete, ..];
+    /// <summary>How far forbidden texts have come at a place.</summary>
+    public int Search(int place) => _places[place].Search;
+
+    public bool IsComplete(int place) => _places[place].Stacks is [Complete, ..];
 
     /// <summary>The place after a byte.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
@@ -65,30 +69,32 @@ internal sealed class GrammarAutomaton
     }
 
     /// <summary>The place at which a text's rule is left into the stack below.</summary>
-    public int After(int stack)
+    public int After(int stack, int search)
     {
         Leave(_stacks[stack].Parent);
-        return TakePlace();
+        return TakePlace(search);
     }
 
     /// <summary>The place of some stacks.</summary>
-    public int Of(IEnumerable<int> stacks)
+    public int Of(IEnumerable<int> stacks, int search)
     {
         _open.UnionWith(stacks);
-        return TakePlace();
+        return TakePlace(search);
     }
 
     /// <summary>The place within a text.</summary>
-    public int Within(int state, int count, int parent)
+    public int Within(int state, int count, int parent, int search)
     {
-        _open.Add(Number(state, count, parent));
-        return TakePlace();
+        Wait(state, count, parent);
+        return TakePlace(search);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private int Step(int place, byte value)
     {
-        foreach (var stack in _places[place])
+        var search = _forbidden.Next(_places[place].Search, value);
+        if (search == ForbiddenBytes.Found) return Dead;
+        foreach (var stack in _places[place].Stacks)
         {
             if (stack == Complete) continue;
             var frame = _stacks[stack];
@@ -98,7 +104,7 @@ internal sealed class GrammarAutomaton
                 if (value >= edge.Low && value <= edge.High && state.Rule.TryStep(frame.Count, edge.Flags, out var count)) Enter(edge.Target, count, frame.Parent);
             }
         }
-        return TakePlace();
+        return TakePlace(search);
     }
 
     /// <summary>Adds the stacks that wait for a byte, from a state on.</summary>
@@ -107,7 +113,7 @@ internal sealed class GrammarAutomaton
     {
         if (!_seen.Add((number, count, parent))) return;
         var state = _network.States[number];
-        if (state.Bytes.Count > 0) _open.Add(Number(number, count, parent));
+        if (state.Bytes.Count > 0) Wait(number, count, parent);
         foreach (var next in state.Epsilons) Enter(next, count, parent);
         foreach (var call in state.Calls)
         {
@@ -117,6 +123,12 @@ internal sealed class GrammarAutomaton
             if (_stacks[below].Depth + call.Rule.Height <= MaximumNesting) Enter(call.Rule.Start, 0, below);
         }
         if (state.IsExit) Leave(parent);
+    }
+
+    private void Wait(int state, int count, int parent)
+    {
+        _open.Add(Number(state, count, parent));
+        if (_network.States[state].Rule.MayEnd) _open.Add(Complete);
     }
 
     private void Leave(int parent)
@@ -137,26 +149,28 @@ internal sealed class GrammarAutomaton
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private int TakePlace()
+    private int TakePlace(int search)
     {
         int[] stacks = [.. _open];
         _open.Clear();
         _seen.Clear();
-        if (_placeIds.TryGetValue(stacks, out var known)) return known;
-        _placeIds[stacks] = _places.Count;
-        _places.Add(stacks);
+        if (stacks.Length == 0) return Dead;
+        if (_placeIds.TryGetValue((stacks, search), out var known)) return known;
+        _placeIds[(stacks, search)] = _places.Count;
+        _places.Add((stacks, search));
         _steps.Add(null);
         return _places.Count - 1;
     }
 
-    private sealed class ArrayComparer : IEqualityComparer<int[]>
+    private sealed class PlaceComparer : IEqualityComparer<(int[] Stacks, int Search)>
     {
-        public bool Equals(int[]? x, int[]? y) => x.AsSpan().SequenceEqual(y);
+        public bool Equals((int[] Stacks, int Search) x, (int[] Stacks, int Search) y) => x.Search == y.Search && x.Stacks.AsSpan().SequenceEqual(y.Stacks);
 
-        public int GetHashCode(int[] values)
+        public int GetHashCode((int[] Stacks, int Search) place)
         {
             var hash = new HashCode();
-            foreach (var value in values) hash.Add(value);
+            hash.Add(place.Search);
+            foreach (var value in place.Stacks) hash.Add(value);
             return hash.ToHashCode();
         }
     }

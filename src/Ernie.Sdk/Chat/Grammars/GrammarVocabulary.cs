@@ -9,7 +9,16 @@ internal sealed class GrammarVocabulary(TokenTrie trie)
 
     public TokenTrie Trie { get; } = trie;
 
+    /// <summary>A vocabulary that lacks some tokens.</summary>
+    public GrammarVocabulary Without(IReadOnlyCollection<int> tokens)
+    {
+        if (tokens.Count == 0) return this;
+        var bytes = Enumerable.Range(0, Trie.TokenCount).Select(Trie.Bytes).ToArray();
+        foreach (var id in tokens.Where(id => id < bytes.Length)) bytes[id] = null;
+        return new GrammarVocabulary(new TokenTrie(bytes));
+    }
+
     /// <summary>The table of a state of a plain string, whose states are the same in every grammar.</summary>
     public TextTable Plain(GrammarNetwork network, int state, bool escapesTags) =>
-        _plain.GetOrAdd((escapesTags, state - network.States[state].Rule.Start), _ => TextTable.Of(network, state, Trie));
+        _plain.GetOrAdd((escapesTags, state - network.States[state].Rule.Start), _ => TextTable.Of(network, state, Trie, ForbiddenBytes.None, ForbiddenBytes.Start));
 }

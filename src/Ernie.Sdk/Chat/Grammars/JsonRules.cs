@@ -72,8 +72,28 @@ internal sealed class JsonRules
         return rule;
     }
 
+    /// <summary>A value in its one spelling, which takes as much of the depth as it has.</summary>
+    public void Constant(int from, JsonElement value, int to)
+    {
+        for (var depth = DepthOf(value); depth > 0; depth--)
+        {
+            var rule = _network.NewRule(nests: true);
+            var end = _network.NewState(rule, isExit: true);
+            _network.Call(from, rule, to);
+            (from, to) = (rule.Start, end);
+        }
+        _network.Literal(from, Spell(value), to);
+    }
+
+    private static int DepthOf(JsonElement value) => value.ValueKind switch
+    {
+        JsonValueKind.Array => 1 + value.EnumerateArray().Select(DepthOf).DefaultIfEmpty().Max(),
+        JsonValueKind.Object => 1 + value.EnumerateObject().Select(static property => DepthOf(property.Value)).DefaultIfEmpty().Max(),
+        _ => 0,
+    };
+
     /// <summary>A value as its one spelling.</summary>
-    public byte[] Spell(JsonElement value)
+    private byte[] Spell(JsonElement value)
     {
         var text = new StringBuilder();
         Spell(value, text);

@@ -10,7 +10,7 @@ namespace Ernie.Sdk.Chat.Grammars;
 /// <remarks>
 /// <c>type</c> (one or several; else what the other keywords are about), <c>enum</c>, <c>const</c>, <c>anyOf</c>, <c>oneOf</c> where its branches exclude each other, <c>allOf</c> of one,
 /// <c>$ref</c> within the document, recursive ones too; <c>properties</c>, <c>required</c>, <c>additionalProperties</c>; <c>items</c>, <c>prefixItems</c>, <c>minItems</c>, <c>maxItems</c>;
-/// <c>minLength</c>, <c>maxLength</c>, <c>pattern</c>, of <c>format</c> date-time, date, time and uuid; <c>minimum</c>, <c>maximum</c>, <c>exclusiveMinimum</c>, <c>exclusiveMaximum</c>. Annotations, other formats among
+/// <c>minLength</c>, <c>maxLength</c>, <c>pattern</c>, <c>not</c> of some strings, of <c>format</c> date-time, date, time and uuid; <c>minimum</c>, <c>maximum</c>, <c>exclusiveMinimum</c>, <c>exclusiveMaximum</c>. Annotations, other formats among
 /// them, say nothing about documents. Every other keyword is refused.
 /// </remarks>
 internal sealed class JsonSchemaCompiler
@@ -81,7 +81,7 @@ internal sealed class JsonSchemaCompiler
             var types = schema.TryGetProperty("type", out _) ? TypesOf(schema, path) : s_types;
             foreach (var value in values)
             {
-                if (types.Any(type => IsOf(value, type))) _network.Literal(rule.Start, _json.Spell(value), end);
+                if (types.Any(type => IsOf(value, type))) _json.Constant(rule.Start, value, end);
             }
         }
 
@@ -109,6 +109,7 @@ internal sealed class JsonSchemaCompiler
         {
             if (property.Name is "type" or "enum" or "const" or "anyOf" or "oneOf" or "allOf" or "$ref" || s_annotations.Contains(property.Name) || s_objectKeywords.Contains(property.Name)
                 || s_arrayKeywords.Contains(property.Name) || s_stringKeywords.Contains(property.Name) || s_numberKeywords.Contains(property.Name)) continue;
+            if (property.Name == "not" && Denied(schema, path) is not null) continue;
             if (property is { Name: "uniqueItems", Value.ValueKind: JsonValueKind.False } || (property.Name is "minProperties" && property.Value.ValueKind == JsonValueKind.Number && property.Value.GetDouble() == 0)) continue;
             // A keyword that no specification knows is an annotation; these constrain.
             throw Refused(property.Name, path, "documents cannot be constrained by it");
@@ -285,6 +286,11 @@ internal sealed class JsonSchemaCompiler
             if (pattern is not null) throw Refused("pattern", path, $"it stands beside the format '{format}'");
             pattern = known;
         }
+        if (Denied(schema, path) is { } denied)
+        {
+            if (pattern is not null || least > 0 || most < int.MaxValue) throw Refused("not", path, "it stands beside 'pattern', 'format', 'minLength' or 'maxLength'");
+            return PatternCompiler.Except(denied, _network, _json);
+        }
         if (pattern is null) return least == 0 && most == int.MaxValue ? _json.String : _json.NewString(least, most);
         try
         {
@@ -294,6 +300,15 @@ internal sealed class JsonSchemaCompiler
         {
             throw Refused("pattern", path, e.Message);
         }
+    }
+
+    /// <summary>Strings that are denied; null where nothing is.</summary>
+    private static List<string>? Denied(JsonElement schema, string path)
+    {
+        if (!schema.TryGetProperty("not", out var not)) return null;
+        var values = not.ValueKind == JsonValueKind.Object && not.EnumerateObject().Count() == 1 ? ValuesOf(not, path + "/not") : null;
+        if (values is null || values.Exists(static value => value.ValueKind != JsonValueKind.String)) throw Refused("not", path, "only strings can be denied, by an 'enum' or a 'const' in it");
+        return values.ConvertAll(static value => value.GetString()!);
     }
 
     private GrammarRule NumberOf(JsonElement schema, string path, bool isInteger)

@@ -10,12 +10,12 @@ namespace Ernie.Sdk.Chat.Parsing;
 /// </summary>
 internal sealed class OutputParser
 {
-    private const string ThinkBegin = "<think>";
-    private const string ThinkEnd = "</think>";
-    private const string ResponseBegin = "<response>";
-    private const string ResponseEnd = "</response>";
-    private const string CallBegin = "<tool_call>";
-    private const string CallEnd = "</tool_call>";
+    public const string ThinkBegin = "<think>";
+    public const string ThinkEnd = "</think>";
+    public const string ResponseBegin = "<response>";
+    public const string ResponseEnd = "</response>";
+    public const string CallBegin = "<tool_call>";
+    public const string CallEnd = "</tool_call>";
 
     /// <summary>What a model writes around the parts of its output.</summary>
     public static IReadOnlyList<string> Tags { get; } = [ThinkBegin, ThinkEnd, ResponseBegin, ResponseEnd, CallBegin, CallEnd];

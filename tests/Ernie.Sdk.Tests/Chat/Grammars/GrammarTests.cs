@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Text;
 using System.Text.Json;
 using Ernie.Sdk.Chat.Grammars;
+using Ernie.Sdk.Chat.Parsing;
 using Ernie.Sdk.Tests.Tokenization;
 using Json.Schema;
 
@@ -36,6 +37,97 @@ public sealed class GrammarTests(ITestOutputHelper output)
             Assert.Equal((schema, found), (schema, grammar.MinimumTokens));
         }
         Assert.True(searched > 300, $"{searched} searches ended.");
+    }
+
+    [Fact]
+    public void FewestTokens_WithForbiddenTexts_AreThoseOfASearchOverAllDocumentsWithoutThem()
+    {
+        string[] words = ["ab", "\"a\"", "}", "12", "b\"", "null", "[[", "a", "\":", "1"];
+        var (searched, refused) = (0, 0);
+        for (var seed = 0; seed < 400; seed++)
+        {
+            var random = new Random(seed);
+            var schema = JsonDocument.Parse(s_small[random.Next(s_small.Length)]).RootElement;
+            var vocabulary = new GrammarVocabulary(new TokenTrie(RandomTokens(random)));
+            var forbidden = new ForbiddenWords([.. Enumerable.Range(0, random.Next(1, 4)).Select(_ => words[random.Next(words.Length)])], [random.Next(vocabulary.Trie.TokenCount)]);
+            var output = new OutputGrammar(true, schema, [], false);
+            var found = Search(output.Compile(vocabulary, hasTags: false, startsInReasoning: false), vocabulary.Without(forbidden.Tokens).Trie, 50_000, forbidden.ToBytes());
+            if (found is null) continue;
+            searched++;
+            if (found < CompletionCosts.Impossible)
+            {
+                Assert.Equal((seed, found), (seed, (output with { Forbidden = forbidden }).Compile(vocabulary, hasTags: false, startsInReasoning: false).MinimumTokens));
+                continue;
+            }
+            refused++;
+            var e = Assert.Throws<ArgumentException>(() => (output with { Forbidden = forbidden }).Compile(vocabulary, hasTags: false, startsInReasoning: false));
+            Assert.Contains("bad_words", e.Message, StringComparison.Ordinal);
+        }
+        Assert.True(searched > 200 && refused is > 20 and < 200, $"{searched} searches ended, {refused} found nothing.");
+    }
+
+    [Fact]
+    public void FewestTokens_KeepToTheDepthThatIsLeft()
+    {
+        // Two tokens are all of a document that is too deep; a flat one takes a token for each character.
+        var deep = $$"""{"anyOf": [{"$ref": "#/$defs/a0"}, {"const": "twelve chars"}], "$defs": { {{Chain(70, "1")}} } }""";
+        var trie = new TokenTrie([.. "[]{}\":, 1twelvchars".Distinct().Select(static c => new[] { (byte)c }), Encoding.UTF8.GetBytes(new string('[', 70)), Encoding.UTF8.GetBytes('1' + new string(']', 70)), "[[["u8.ToArray(), "1]]]"u8.ToArray()]);
+        var grammar = Compile(deep);
+        Assert.Equal(14, grammar.MinimumTokens);
+        Assert.Equal(14, Search(grammar, trie, 10_000));
+
+        // Deep enough in lists of themselves, the short way is closed: in what remains of the depth, and for constants too.
+        foreach (var shortest in new[] { $$"""{"$ref": "#/$defs/a0"}""", """{"const": [[[1]]]}""" })
+        {
+            grammar = Compile($$"""{"type": "array", "minItems": 1, "maxItems": 1, "items": {"anyOf": [{"$ref": "#"}, {{shortest}}, {"const": "chars"}]}, "$defs": { {{Chain(3, "1")}} } }""");
+            var place = grammar.Start;
+            for (var depth = 1; depth < GrammarAutomaton.MaximumNesting; depth++)
+            {
+                place = grammar.Next(place, 0);
+                Assert.Equal((depth, Search(grammar, trie, 50_000, place: place)), (depth, grammar.TokensToEnd(place)));
+            }
+        }
+
+        foreach (var startsInReasoning in new[] { false, true })
+        {
+            var e = Assert.Throws<NotSupportedException>(() => Compile($$"""{"$ref": "#/$defs/a0", "$defs": { {{Chain(65, "1")}} } }""", startsInReasoning));
+            Assert.Contains("at most 64 objects and arrays", e.Message, StringComparison.Ordinal);
+        }
+
+        Grammar Compile(string schema, bool startsInReasoning = false) => new OutputGrammar(true, JsonDocument.Parse(schema).RootElement, [], false).Compile(new GrammarVocabulary(trie), hasTags: startsInReasoning, startsInReasoning);
+
+        static string Chain(int depth, string innermost) =>
+            string.Join(", ", Enumerable.Range(0, depth).Select(i => $$"""  "a{{i}}": {"type": "array", "minItems": 1, "maxItems": 1, "items": {"$ref": "#/$defs/a{{i + 1}}"} } """).Append($$"""  "a{{depth}}": {"const": {{innermost}} } """));
+    }
+
+    [Fact]
+    public void FreeText_IsReadAsTheParserReadsIt()
+    {
+        string[] pieces = ["<", "<think>", "</think>", "<response>", "</response>", "<tool_call>", "</tool_call>", "\n", "<tool", "_call>", "</", "text", " ", "é", "<<", "<response", ">", "{\"name\": \"f\", \"arguments\": {}}"];
+        var grammars = s_tiny.Value;
+        var arguments = JsonElement.Parse("true");
+        var (open, called) = (0, 0);
+        foreach (var startsInReasoning in new[] { false, true })
+        {
+            var grammar = new OutputGrammar(false, null, [("f", arguments)], AllowsSeveralCalls: true) { IsText = true }.Compile(grammars.Vocabulary, hasTags: true, startsInReasoning);
+            for (var seed = 0; seed < 3000; seed++)
+            {
+                var random = new Random(seed);
+                var text = string.Concat(Enumerable.Range(0, random.Next(1, 9)).Select(_ => pieces[random.Next(pieces.Length)]));
+                if (random.Next(2) == 0) text += "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>";
+                var parser = new OutputParser(startsInReasoning);
+                OutputPart[] parts = [.. parser.Append(text)];
+                parts = [.. parts, .. parser.Finish()];
+                var place = grammar.Next(grammar.Start, Encoding.UTF8.GetBytes(text));
+                // A call that the grammar does not write cannot be read either, or is written in another way than the model was taught.
+                if (place == GrammarAutomaton.Dead) Assert.True(Array.Exists(parts, static p => p is BrokenCallPart or CallPart), text);
+                else Assert.Equal((text, Array.TrueForAll(parts, static p => p is not BrokenCallPart)), (text, grammar.IsComplete(place)));
+                if (place == GrammarAutomaton.Dead) continue;
+                open++;
+                if (Array.Exists(parts, static p => p is CallPart)) called++;
+            }
+        }
+        Assert.True(open > 2000 && called > 500, $"{open} texts, {called} of them with calls.");
     }
 
     [Fact]
@@ -167,25 +259,29 @@ public sealed class GrammarTests(ITestOutputHelper output)
         return [.. tokens.Select(static t => Encoding.UTF8.GetBytes(t))];
     }
 
-    private static int? Search(Grammar grammar, TokenTrie trie, int most)
+    /// <summary>Fewest tokens by trying all, level by level; null where there are too many places.</summary>
+    private static int? Search(Grammar grammar, TokenTrie trie, int most, ForbiddenBytes? forbidden = null, int? place = null)
     {
-        var seen = new HashSet<int> { grammar.Start };
-        var level = new List<int> { grammar.Start };
+        var level = new List<(int Place, int Text)> { (place ?? grammar.Start, ForbiddenBytes.Start) };
+        var seen = level.ToHashSet();
         for (var tokens = 0; level.Count > 0; tokens++)
         {
-            if (level.Exists(grammar.IsComplete)) return tokens;
-            var next = new List<int>();
-            foreach (var place in level)
+            if (level.Exists(at => grammar.IsComplete(at.Place))) return tokens;
+            var next = new List<(int, int)>();
+            foreach (var (from, text) in level)
             {
                 for (var token = 0; token < trie.TokenCount; token++)
                 {
-                    if (grammar.Next(place, token) is not GrammarAutomaton.Dead and var end && seen.Add(end)) next.Add(end);
+                    if (trie.Bytes(token) is not { } bytes) continue;
+                    var after = text;
+                    foreach (var value in bytes) after = after == ForbiddenBytes.Found ? after : (forbidden ?? ForbiddenBytes.None).Next(after, value);
+                    if (after != ForbiddenBytes.Found && grammar.Next(from, token) is not GrammarAutomaton.Dead and var end && seen.Add((end, after))) next.Add((end, after));
                 }
                 if (seen.Count > most) return null;
             }
             level = next;
         }
-        return null;
+        return CompletionCosts.Impossible;
     }
 
     private void AssertDocumentsAreValid(Grammars grammars, int count)

@@ -62,7 +62,7 @@ internal sealed class Grammars
     public static GrammarAutomaton Automaton(GrammarNetwork network, GrammarRule rule)
     {
         network.FindHeights();
-        return new GrammarAutomaton(network, rule);
+        return new GrammarAutomaton(network, rule, ForbiddenBytes.None);
     }
 
     /// <summary>Whether a document is one of the grammar.</summary>

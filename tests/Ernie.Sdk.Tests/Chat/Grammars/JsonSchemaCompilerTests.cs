@@ -30,6 +30,8 @@ public sealed class JsonSchemaCompilerTests
     [InlineData("""{"type": "string", "format": "color"}""", "\"x\"")]
     [InlineData("""{"type": "string", "pattern": "^a+$", "minLength": 2, "maxLength": 3}""", "\"aa\"", "\"aaa\"", "!\"a\"", "!\"aaaa\"")]
     [InlineData("""{"type": "string", "pattern": "^[\\n\"<]{2}$"}""", "\"\\n\\\"\"", "\"<\\n\"", "!\"a\"")]
+    [InlineData("""{"type": ["string", "null"], "not": {"enum": ["ab", "b"]}}""", "\"a\"", "\"abc\"", "\"\"", "null", "!\"ab\"", "!\"b\"")]
+    [InlineData("""{"type": "string", "not": {"const": "é"}}""", "\"e\"", "!\"é\"")]
     [InlineData("""{"type": "integer", "minimum": 1.5, "exclusiveMaximum": 12}""", "2", "11", "!1", "!12", "!-2")]
     public void Documents_AreThoseOfTheSchema(string schema, params string[] texts)
     {
@@ -42,6 +44,8 @@ public sealed class JsonSchemaCompilerTests
 
     [Theory]
     [InlineData("""{"type": "object", "properties": {"a": {"not": {}}}}""", "'not' at #/properties/a")]
+    [InlineData("""{"type": "string", "not": {"enum": ["a", 1]}}""", "'not' at #")]
+    [InlineData("""{"type": "string", "not": {"enum": ["a"]}, "minLength": 2}""", "'not' at #")]
     [InlineData("""{"type": "array", "items": {"patternProperties": {}}}""", "'patternProperties' at #/items")]
     [InlineData("""{"type": "integer", "multipleOf": 3}""", "'multipleOf' at #")]
     [InlineData("""{"$defs": {"x": {"if": true}}, "$ref": "#/$defs/x"}""", "'if' at #/$defs/x")]

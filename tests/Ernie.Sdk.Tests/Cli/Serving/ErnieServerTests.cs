@@ -57,7 +57,7 @@ public sealed class ErnieServerTests : IAsyncLifetime
     [InlineData("""{"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function", "function": {"description": "x"}}]}""", "tools[0].function.name")]
     [InlineData("""{"messages": [{"role": "user", "content": "x"}], "tool_choice": "maybe"}""", "tool_choice")]
     [InlineData("""{"messages": [{"role": "user", "content": "x"}], "tool_choice": "required"}""", "tool_choice")]
-    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function", "function": {"name": "f", "strict": true}}]}""", "tools[0].function.strict")]
+    [InlineData("""{"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function", "function": {"name": "f", "strict": 1}}]}""", "tools[0].function.strict")]
     [InlineData("""{"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "nothing"}}}}""", "response_format")]
     [InlineData("""{"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object", "properties": {"long": {"type": "string", "minLength": 200}}, "required": ["long"]}}}, "max_tokens": 5}""", "max_completion_tokens")]
     [InlineData("""{"messages": [{"role": "user", "content": "x"}], "reasoning_effort": "huge"}""", "reasoning_effort")]
