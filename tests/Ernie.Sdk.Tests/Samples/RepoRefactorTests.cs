@@ -10,7 +10,7 @@ public sealed partial class RepoRefactorTests
     private const string Sample = "RepoRefactor";
 
     [Theory]
-    [InlineData(512, 12)]
+    [InlineData(512, 16)]
     [InlineData(2048, 12)]
     public async Task TinyRepository_DiffAppliesAndKeepsWhatFunctionsCompute(int tokens, int least)
     {

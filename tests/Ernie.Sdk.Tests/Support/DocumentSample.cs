@@ -3,6 +3,7 @@ namespace Ernie.Sdk.Tests.Support;
 /// <summary>The samples that read long documents, as processes of their own. They share a data folder: the first one exports the tiny model, the others find it there.</summary>
 internal static class DocumentSample
 {
+    private static readonly TimeSpan s_limit = TimeSpan.FromMinutes(5);
     private static readonly TemporaryFolder s_data = new();
     private static readonly Lazy<ErnieTokenizer> s_tokenizer = new(static () => ErnieTokenizer.Load(TinyModel.Checkpoint));
 
@@ -12,7 +13,7 @@ internal static class DocumentSample
     public static int Count(string text) => s_tokenizer.Value.CountTokens(text);
 
     public static Task<ChildProcess.Result> RunAsync(string sample, params string[] arguments) =>
-        ChildProcess.RunAsync("dotnet", [Path.Combine(AppContext.BaseDirectory, $"{sample}.dll"), .. arguments], environment: new Dictionary<string, string> { ["XDG_DATA_HOME"] = s_data.Path });
+        ChildProcess.RunAsync("dotnet", [Path.Combine(AppContext.BaseDirectory, $"{sample}.dll"), .. arguments], limit: s_limit, environment: new Dictionary<string, string> { ["XDG_DATA_HOME"] = s_data.Path });
 
     /// <summary>A run that succeeds.</summary>
     public static async Task<ChildProcess.Result> SucceedAsync(string sample, params string[] arguments)
