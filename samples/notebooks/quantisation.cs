@@ -6,12 +6,12 @@
 // %% [markdown]
 // # Quantisation against quality
 //
-// The same checkpoint in several precisions: how many bytes are read for each token, and how well the next token is predicted. Perplexity is e to the mean negative log-likelihood of a token in nats; less is better.
+// The same checkpoint in several precisions: how large its weights are, and how far its predictions are from those of the weights as they were trained.
 
 // %%
 using System.Diagnostics;
 using System.Globalization;
-using System.Text.Json;
+using System.Runtime.InteropServices;
 using Ernie.Sdk;
 
 // The tiny model is part of the repository, which is the folder of this notebook or one above it.
@@ -33,7 +33,7 @@ var folder = Directory.CreateTempSubdirectory("ernie-notebook-").FullName;
 // %% [markdown]
 // ## A text to predict
 //
-// Contracts with a question and its answer, as the tiny model has learnt them. Names and numbers in them are drawn, so a part of each text is unpredictable to any model; the answers are not.
+// Contracts with a question and its answer, as the tiny model has learnt them.
 
 // %%
 var random = new Random(1);
@@ -49,7 +49,34 @@ var texts = Enumerable.Range(0, 40).Select(_ =>
 }).ToArray();
 Console.WriteLine(texts[0]);
 var tokenizer = ErnieTokenizer.Load(checkpoint);
-var lines = string.Join('\n', texts.Select(text => $"{{\"ids\": [{string.Join(',', tokenizer.EncodeToIds(text, allowSpecialTokens: false))}]}}"));
+var ids = texts.Select(text => tokenizer.EncodeToIds(text, allowSpecialTokens: false)).ToArray();
+var lines = string.Join('\n', ids.Select(line => $"{{\"ids\": [{string.Join(',', line)}]}}"));
+
+// %% [markdown]
+// ## Two measures
+//
+// * **Perplexity**: e to the mean negative log-likelihood of a token, in nats. Numbers in these texts are drawn by chance, and a model that is less sure of what nobody can know may do better there: a coarse measure.
+// * **Divergence** (Kullback-Leibler) of the predictions of each next token from those of bf16, in nats: 0 where they are the same, whatever the text.
+
+// %%
+// The log-probabilities of all tokens at each position. A NumPy file has its header's length at byte 8.
+float[][] Predictions(string file, int tokens)
+{
+    var bytes = File.ReadAllBytes(file);
+    var logits = MemoryMarshal.Cast<byte, float>(bytes.AsSpan(10 + BitConverter.ToUInt16(bytes, 8)));
+    var width = logits.Length / tokens;
+    var rows = new float[tokens][];
+    for (var t = 0; t < tokens; t++)
+    {
+        rows[t] = logits.Slice(t * width, width).ToArray();
+        var most = rows[t].Max();
+        var sum = most + MathF.Log(rows[t].Sum(logit => MathF.Exp(logit - most)));
+        for (var i = 0; i < width; i++) rows[t][i] -= sum;
+    }
+    return rows;
+}
+
+double Divergence(float[] from, float[] to) => from.Zip(to, (p, q) => Math.Exp(p) * (p - q)).Sum();
 
 // %% [markdown]
 // ## Export and measure
@@ -65,36 +92,42 @@ var lines = string.Join('\n', texts.Select(text => $"{{\"ids\": [{string.Join(',
     ("int4, rounded", new() { Calibrate = false }),
     ("int2 experts", new() { Experts = ErniePrecision.Int2, Dense = ErniePrecision.Int4 }),
 ];
-var results = new List<(string Name, double Megabytes, double Perplexity, double Top1)>();
+var results = new List<(string Name, double Megabytes, double Perplexity, double Divergence)>();
+float[][][]? trained = null;
 foreach (var (name, exportOptions) in formats)
 {
     var exported = Path.Combine(folder, name);
     await ErnieExporter.ExportAsync(checkpoint, exported, exportOptions);
-    var total = JsonDocument.Parse((await Ernie(lines, "perplexity", exported)).TrimEnd().Split('\n')[^1]).RootElement;
-    results.Add((name, new FileInfo(Path.Combine(exported, "model.weights")).Length / 1e6, Math.Exp(total.GetProperty("nll").GetDouble()), total.GetProperty("top1").GetDouble()));
-    Console.WriteLine(FormattableString.Invariant($"{name,-14} {results[^1].Megabytes,6:F2} MB  perplexity {results[^1].Perplexity:F4}  most likely token right {results[^1].Top1:P2}"));
+    var written = Path.Combine(folder, "logits");
+    await Ernie(lines, "logits", exported, "--out", written);
+    var predictions = ids.Select((line, i) => Predictions(Path.Combine(written, $"{i}.npy"), line.Count)).ToArray();
+    Directory.Delete(written, recursive: true);
+    trained ??= predictions;
+    results.Add((name, new FileInfo(Path.Combine(exported, "model.weights")).Length / 1e6,
+        Math.Exp(-ids.SelectMany((line, i) => line.Skip(1).Select((id, t) => predictions[i][t][id])).Average()),
+        ids.SelectMany((line, i) => line.Select((_, t) => Divergence(trained[i][t], predictions[i][t]))).Average()));
+    Console.WriteLine(FormattableString.Invariant($"{name,-14} {results[^1].Megabytes,6:F2} MB  perplexity {results[^1].Perplexity:F4}  divergence {results[^1].Divergence:F5}"));
 }
 
 // %% [markdown]
-// ## Size against perplexity
+// ## Size against quality
 //
 // To the left is smaller, down is better.
 
 // %%
-var (low, high) = (results.Min(result => result.Perplexity), results.Max(result => result.Perplexity));
-var widest = results.Max(result => result.Megabytes);
+var (widest, worst) = (results.Max(result => result.Megabytes), results.Max(result => result.Divergence));
 double X(double megabytes) => 60 + 420 * megabytes / widest;
-double Y(double perplexity) => 220 - 190 * (perplexity - low) / (high - low);
-var points = results.Select((result, i) => FormattableString.Invariant($"<circle cx=\"{X(result.Megabytes):F1}\" cy=\"{Y(result.Perplexity):F1}\" r=\"5\" fill=\"#1f5fa8\"/><text x=\"{X(result.Megabytes) + 9:F1}\" y=\"{Y(result.Perplexity) + (i % 2 == 0 ? -4 : 14):F1}\">{result.Name} ({result.Perplexity:F3})</text>"));
+double Y(double divergence) => 225 - 190 * divergence / worst;
+var points = results.Select(result => FormattableString.Invariant($"<circle cx=\"{X(result.Megabytes):F1}\" cy=\"{Y(result.Divergence):F1}\" r=\"5\" fill=\"#1f5fa8\"/><text x=\"{X(result.Megabytes) + 9:F1}\" y=\"{Y(result.Divergence) - 6:F1}\">{result.Name} ({result.Divergence:F4})</text>"));
 display(HTML(FormattableString.Invariant($"""
     <svg xmlns="http://www.w3.org/2000/svg" width="640" height="275" font-family="sans-serif" font-size="13">
       <path d="M50 10 V240 H620" fill="none" stroke="#888"/>
       <text x="330" y="262" text-anchor="middle">MB of weights (0 to {widest:F1})</text>
-      <text x="20" y="125" text-anchor="middle" transform="rotate(-90 20 125)">perplexity</text>
+      <text x="20" y="125" text-anchor="middle" transform="rotate(-90 20 125)">divergence from bf16, nats</text>
       {string.Concat(points)}
     </svg>
     """)));
-foreach (var result in results) Console.WriteLine(FormattableString.Invariant($"{result.Name,-14} {100 * (result.Perplexity / results[0].Perplexity - 1),6:F2} % above {results[0].Name}, {100 * result.Megabytes / results[0].Megabytes:F0} % of its size"));
+foreach (var result in results) Console.WriteLine(FormattableString.Invariant($"{result.Name,-14} {100 * result.Megabytes / results[0].Megabytes:F0} % of the size of {results[0].Name}"));
 
 // %%
 Directory.Delete(folder, recursive: true);
