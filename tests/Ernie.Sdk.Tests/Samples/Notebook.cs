@@ -96,7 +96,7 @@ internal sealed partial record Notebook(string Name, IReadOnlyList<string> Direc
             if (cell.IsMarkdown) cells.Add(Text(cell.Text));
             else
             {
-                if (code == 0) cells.AddRange(SetUp().Select(static source => source).Select(source => Code(source, [])));
+                if (code == 0) cells.AddRange(SetUp().Select(source => Code(source, [])));
                 cells.Add(Code(cell.Text, outputs[code++].DeepClone().AsArray()));
             }
         }

@@ -10,6 +10,8 @@ namespace Ernie.Sdk.Tests.Samples;
 public sealed partial class NotebookTests(ITestOutputHelper output)
 {
     private static readonly TimeSpan s_limit = TimeSpan.FromMinutes(15);
+    private static readonly string[] s_codeKeys = ["cell_type", "execution_count", "id", "metadata", "outputs", "source"];
+    private static readonly string[] s_textKeys = ["cell_type", "id", "metadata", "source"];
     private static readonly string[] s_withPictures = ["load", "chat", "quantisation", "plas"];
 
     public static TheoryData<string> Names { get; } = new("load", "chat", "tools", "quantisation", "plas");
@@ -125,7 +127,7 @@ public sealed partial class NotebookTests(ITestOutputHelper output)
         using var folder = new TemporaryFolder();
         var file = folder.File($"{notebook.Name}.cs");
         await File.WriteAllTextAsync(file, notebook.ToProgram(), Token);
-        var result = await ChildProcess.RunAsync("dotnet", ["run", file], Notebook.Folder, s_limit, new Dictionary<string, string> { ["XDG_DATA_HOME"] = folder.File("data"), ["DOTNET_CLI_UI_LANGUAGE"] = "en" });
+        var result = await ChildProcess.RunAsync("dotnet", ["run", file], Notebook.Folder, s_limit, new Dictionary<string, string> { ["XDG_DATA_HOME"] = folder.Path });
         Assert.True(result.ExitCode == 0, result.Output + result.Error);
         return Notebook.Outputs(result.Output);
     }
@@ -138,9 +140,6 @@ public sealed partial class NotebookTests(ITestOutputHelper output)
 
     private static void SkipUnlessFull() =>
         Assert.SkipUnless(Environment.GetEnvironmentVariable("CI") == "true" || Environment.GetEnvironmentVariable("ERNIE_FULL") == "1", "Builds and runs a notebook for a minute: set CI=true or ERNIE_FULL=1 to run it.");
-
-    private static readonly string[] s_codeKeys = ["cell_type", "execution_count", "id", "metadata", "outputs", "source"];
-    private static readonly string[] s_textKeys = ["cell_type", "id", "metadata", "source"];
 
     [GeneratedRegex(@"^(Console\.Write|display\()", RegexOptions.Multiline)]
     private static partial Regex ShowsSomething();
