@@ -377,6 +377,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
             throw;
         }
         sequence.IsSubmitted = true;
+        var isWhole = false;
         try
         {
             // The engine hears of a cancel at once, not when this loop is next scheduled.
@@ -387,10 +388,12 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
                 yield return token;
             }
             cancellationToken.ThrowIfCancellationRequested();
+            isWhole = true;
         }
         finally
         {
             if (sequence.Output.Completion.Exception?.InnerException is { } failure) metrics?.Fail(failure);
+            else if (!isWhole && cancellationToken.IsCancellationRequested) metrics?.Fail(new OperationCanceledException(cancellationToken));
             _engine.Cancel(sequence);
         }
     }

@@ -67,6 +67,14 @@ internal sealed class ChatPage : IAsyncDisposable
         await Expect(Page.Locator("#drop")).ToBeHiddenAsync();
     }
 
+    /// <summary>Keeps what the page shows as a file, where the variable ERNIE_SCREENSHOTS names a folder: the pictures of the documentation are made so.</summary>
+    public async Task PictureAsync(string name)
+    {
+        if (Environment.GetEnvironmentVariable("ERNIE_SCREENSHOTS") is not { Length: > 0 } folder) return;
+        await Page.SetViewportSizeAsync(920, 620);
+        await Page.ScreenshotAsync(new() { Path = Path.Combine(folder, name + ".png") });
+    }
+
     public async ValueTask DisposeAsync()
     {
         await _context.DisposeAsync();

@@ -47,6 +47,10 @@ public abstract partial class ChatPageTests(Chromium chromium)
         await ChatPage.Expect(page.Answer).ToHaveTextAsync("The late fee in clause 3 is 4,812 yuan per day.");
         await ChatPage.Expect(page.Page.Locator("#documents li")).ToHaveCountAsync(0);
         await ChatPage.Expect(page.Page.Locator("article.user")).ToContainTextAsync("lease.txt");
+        await page.AskAsync("Who are you?");
+        await ChatPage.Expect(page.Answer).ToContainTextAsync("I am a tiny demo model");
+        await ChatPage.Expect(page.Send).ToBeVisibleAsync();
+        await page.PictureAsync(GetType().Name + "-document");
     }
 
     [Fact]
@@ -101,6 +105,7 @@ public abstract partial class ChatPageTests(Chromium chromium)
         await reasoning.Locator("summary").ClickAsync();
         await ChatPage.Expect(reasoning.Locator(".text")).ToBeVisibleAsync();
         await ChatPage.Expect(reasoning.Locator(".text")).Not.ToBeEmptyAsync();
+        await page.PictureAsync(GetType().Name + "-reasoning");
     }
 
     [Fact]

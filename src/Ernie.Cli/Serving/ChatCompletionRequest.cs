@@ -114,8 +114,8 @@ internal sealed record ChatCompletionRequest(IReadOnlyList<ChatMessage> Messages
         if (role == "assistant")
         {
             contents.AddRange((message.Objects("tool_calls") ?? []).Select(Call));
-            // Fields that answers have and requests repeat.
-            message.Accept("annotations", "audio", "function_call", "refusal");
+            // Fields that answers have and requests repeat; OpenAI's clients add what they read out of the text.
+            message.Accept("annotations", "audio", "function_call", "parsed", "refusal");
             foreach (var name in new[] { "audio", "function_call", "refusal" }) message.Only(name, "");
         }
         else if (parts is null)
@@ -158,6 +158,7 @@ internal sealed record ChatCompletionRequest(IReadOnlyList<ChatMessage> Messages
         call.Accept("index");
         var function = call.Object("function") ?? throw call.Missing("function");
         var (name, text) = (function.RequiredText("name"), function.RequiredText("arguments"));
+        function.Accept("parsed_arguments");
         function.End();
         call.End();
         try

@@ -11,7 +11,7 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
 {
     private const int MaximumTopProbabilities = 20;
 
-    private static readonly string[] s_properties = ["min_p", "repetition_penalty", "logit_bias", "bad_words", "logprobs", "top_logprobs"];
+    private static readonly string[] s_properties = ["min_p", "repetition_penalty", "logit_bias", "bad_words", "logprobs", "top_logprobs", "stream_options"];
 
     public IReadOnlyList<string> StopSequences { get; init; } = [];
 
@@ -35,6 +35,7 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
     public static ChatRequest From(IEnumerable<ChatMessage> messages, ChatOptions? options, IChatClient client, string modelId, ChatTemplate template)
     {
         var conversation = Conversation.From(messages, template);
+        if (!template.TakesLateSystem) GatherSystemTexts(conversation);
         if (!string.IsNullOrEmpty(options?.Instructions)) Instruct(conversation, options.Instructions);
         if (conversation.Count == 0) throw new ArgumentException("There are no messages.", nameof(messages));
         if (options is null) return new ChatRequest(conversation, new ErnieGenerationOptions());
@@ -153,6 +154,14 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         return json.ValueKind == JsonValueKind.Number && json.TryGetInt32(out var top) && top is >= 0 and <= MaximumTopProbabilities && isAsked == true ? top : throw Invalid("top_logprobs", expected);
     }
 
+    /// <summary>Clients of several providers ask for usage in OpenAI's words. Streams always end with it.</summary>
+    private static void CheckStreamOptions(ChatOptions options)
+    {
+        const string Expected = "be an object with 'include_usage' alone, which is true: streams always end with their usage";
+        if (Json(options, "stream_options", Expected) is not { } json) return;
+        if (json.ValueKind != JsonValueKind.Object || json.EnumerateObject().Any(static p => p.Name != "include_usage" || p.Value.ValueKind != JsonValueKind.True)) throw Invalid("stream_options", Expected);
+    }
+
 #pragma warning disable CA2208 // The parameter is that of the public method, which every caller has under this name.
     private static ArgumentException Invalid(string name, string expected, Exception? inner = null) => new($"Additional property '{name}' must {expected}.", "options", inner);
 #pragma warning restore CA2208
@@ -168,6 +177,7 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         {
             if (!s_properties.Contains(name)) throw new NotSupportedException($"ChatOptions.AdditionalProperties: '{name}' is unknown. Known are {string.Join(", ", s_properties)}; RawRepresentationFactory takes an ErnieGenerationOptions with more.");
         }
+        CheckStreamOptions(options);
     }
 
     private static List<JsonElement>? ToolsOf(ChatOptions options, ChatTemplate template)
@@ -217,6 +227,15 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         if (reasoning?.Effort is not { } effort) return null;
         if (effort != ReasoningEffort.None && !template.IsThinking) throw new NotSupportedException($"ChatOptions.Reasoning.Effort: this model does not reason; {effort} cannot be had. Use None.");
         return effort switch { ReasoningEffort.None => 0, ReasoningEffort.Low => 1024, ReasoningEffort.Medium => 4096, ReasoningEffort.High => 16384, _ => null };
+    }
+
+    /// <summary>What is said late, as a request to sum up a conversation is, must not get lost.</summary>
+    private static void GatherSystemTexts(List<TemplateMessage> conversation)
+    {
+        if (conversation.FindLastIndex(static message => message.Role == "system") < 1) return;
+        var text = string.Join('\n', conversation.Where(static message => message.Role == "system").Select(static message => message.Content));
+        conversation.RemoveAll(static message => message.Role == "system");
+        conversation.Insert(0, new TemplateMessage("system", text));
     }
 
     private static void Instruct(List<TemplateMessage> conversation, string instructions)

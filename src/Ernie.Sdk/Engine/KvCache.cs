@@ -13,6 +13,8 @@ namespace Ernie.Sdk.Engine;
 /// </remarks>
 internal sealed unsafe class KvCache : IDisposable
 {
+    /// <summary>Of each layer, the first blocks that stay in small pages.</summary>
+    private const int SmallPageBytes = 2 << 20;
     private readonly VirtualMemory _memory;
     private readonly nint _layerBytes;
     private readonly int _layerCount;
@@ -34,6 +36,9 @@ internal sealed unsafe class KvCache : IDisposable
         _layerCount = layerCount;
         _layerBytes = checked(layout.BlockBytes * blockCount);
         _memory = new VirtualMemory(checked((long)_layerBytes * layerCount));
+        // Short contexts should not pay for the rest of a large page in every layer; a context that outgrows as much may.
+        var small = SmallPageBytes / layout.BlockBytes * layout.BlockBytes;
+        for (var layer = 0; layer < layerCount && small < _layerBytes; layer++) _memory.AdviseLargePages(layer * _layerBytes + small, _layerBytes - small);
         _holders = new int[blockCount];
         _keys = new UInt128?[blockCount];
         _idleNodes = new LinkedListNode<int>?[blockCount];

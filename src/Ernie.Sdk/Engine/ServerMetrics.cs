@@ -103,7 +103,7 @@ internal sealed class ServerMetrics : IDisposable
         public void Dispose()
         {
             var duration = Stopwatch.GetElapsedTime(_started).TotalSeconds;
-            // Whoever leaves an answer early has what was wanted: that is no error.
+            // Whoever leaves an answer early has what was wanted: that is no error. A cancel is one, as it is to the client.
             s_duration.Record(duration, _error is null ? _server._tags : [.. _server._tags, new("error.type", _error)]);
             if (_tokens > 0)
             {

@@ -100,7 +100,7 @@ public sealed class AdditionalPropertiesTests : IAsyncLifetime
     [Fact]
     public async Task WhatCannotBeRead_IsRefusedByName()
     {
-        foreach (var (name, value) in new (string, object)[] { ("logit_bias", 3), ("logit_bias", new Dictionary<string, object> { ["x"] = 1 }), ("logit_bias", new Dictionary<int, float> { [99_999] = 1 }), ("bad_words", "x"), ("bad_words", new[] { "" }), ("bad_words", new[] { 99_999 }), ("logprobs", 1), ("top_logprobs", 3) })
+        foreach (var (name, value) in new (string, object)[] { ("logit_bias", 3), ("logit_bias", new Dictionary<string, object> { ["x"] = 1 }), ("logit_bias", new Dictionary<int, float> { [99_999] = 1 }), ("bad_words", "x"), ("bad_words", new[] { "" }), ("bad_words", new[] { 99_999 }), ("logprobs", 1), ("top_logprobs", 3), ("stream_options", true), ("stream_options", new Dictionary<string, object> { ["include_usage"] = false }), ("stream_options", new Dictionary<string, object> { ["include_obfuscation"] = true }) })
         {
             var e = await Assert.ThrowsAnyAsync<ArgumentException>(() => AskAsync((name, value)));
             Assert.Contains(name.Replace("_", "", StringComparison.Ordinal), e.Message.Replace("_", "", StringComparison.Ordinal), StringComparison.OrdinalIgnoreCase);

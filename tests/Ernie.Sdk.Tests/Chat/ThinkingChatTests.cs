@@ -149,6 +149,17 @@ public sealed class ThinkingChatTests : IAsyncLifetime
     }
 
     [Fact]
+    public void SystemTexts_StandTogether_WhereTheTemplateHasOnePlaceForThem()
+    {
+        ChatMessage[] messages = [new(ChatRole.User, "q"), new(ChatRole.System, "second"), new(ChatRole.Assistant, "a"), new(ChatRole.System, "third")];
+        var expected = "<|im_start|>system\n<system_setting>\nfirst\nsecond\nthird\n</system_setting>\n\n<global_setting>\nthink_mode=True\n</global_setting><|im_end|>\n\n<|im_start|>user\nq<|im_end|>\n\n";
+        Assert.StartsWith(expected, Prompt(messages, Greedy(static o => o.Instructions = "first")), StringComparison.Ordinal);
+        Assert.StartsWith(expected, Prompt([new(ChatRole.System, "first"), .. messages], Greedy()), StringComparison.Ordinal);
+        Assert.True(new Ernie.Sdk.Chat.Templates.StandardTemplate().TakesLateSystem);
+        Assert.False(new Ernie.Sdk.Chat.Templates.ThinkingTemplate().TakesLateSystem);
+    }
+
+    [Fact]
     public async Task WhatTheModelCannotDo_IsRefusedByName()
     {
         await RefusesAsync("ChatOptions.Tools", static o => o.Tools = [new HostedWebSearchTool()]);

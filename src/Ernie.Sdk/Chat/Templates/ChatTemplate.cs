@@ -19,11 +19,16 @@ internal abstract class ChatTemplate
     // Published chat templates have a few kilobytes.
     private const long MaximumTemplateBytes = 4 << 20;
 
+    private bool? _takesLateSystem;
+
     /// <summary>Whether the model's answer has tags for reasoning, response and tool calls.</summary>
     public abstract bool IsThinking { get; }
 
     /// <summary>Whether the prompt has a place for tools, their calls and results.</summary>
     public abstract bool TakesTools { get; }
+
+    /// <summary>Whether a system text within the conversation reaches the model. Templates that have one place for system texts, at the beginning, leave others out without a word, or refuse them.</summary>
+    public bool TakesLateSystem => _takesLateSystem ??= ShowsLateSystem();
 
     /// <param name="messages">The conversation.</param>
     /// <param name="tools">Tool objects as in the OpenAI format; ignored by the models that know no tools.</param>
@@ -62,6 +67,13 @@ internal abstract class ChatTemplate
     {
         var end = prompt.Text.AsSpan().TrimEnd('\n').Length;
         return prompt.Text.AsSpan(0, end).EndsWith(ReasoningBegin) && (prompt.InputRanges is not [.., var last] || last.End <= end - ReasoningBegin.Length);
+    }
+
+    private bool ShowsLateSystem()
+    {
+        const string Text = "probe";
+        try { return Render([new TemplateMessage("user", "x"), new TemplateMessage("assistant", "x"), new TemplateMessage("system", Text)]).Text.Contains(Text, StringComparison.Ordinal); }
+        catch (ArgumentException) { return false; }
     }
 
     private protected static string ContentOf(TemplateMessage message, int index) => message.Content ?? throw new ArgumentException(

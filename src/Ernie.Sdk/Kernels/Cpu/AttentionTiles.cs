@@ -43,15 +43,15 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
             together = QueriesTogether(queryCount - q);
             var query = queries + q * queryStride;
             var s = scores + q * ScoreStride;
-            // Eight or ten accumulators keep two multipliers busy; where registers are few, four or five.
-            var step = together == 1 ? 4 : TLanes.HasManyRegisters ? 2 : 1;
+            // Every load of a key serves four or five queries, every load of a query four tiles; where registers are few, one.
+            var step = together == 1 || TLanes.HasManyRegisters ? 4 : 1;
             for (var tile = 0; tile < tiles; tile += step, s += step * Lanes)
             {
                 var key = keys + tile * tileBytes;
                 if (together == 1) Scores1x4(query, key, tileBytes, headDim, s, ahead);
-                else if (together == 5 && TLanes.HasManyRegisters) Scores5x2(query, queryStride, key, tileBytes, headDim, s, ahead);
+                else if (together == 5 && TLanes.HasManyRegisters) Scores5x4(query, queryStride, key, tileBytes, headDim, s, ahead);
                 else if (together == 5) Scores5x1(query, queryStride, key, headDim, s, ahead);
-                else if (TLanes.HasManyRegisters) Scores4x2(query, queryStride, key, tileBytes, headDim, s, ahead);
+                else if (TLanes.HasManyRegisters) Scores4x4(query, queryStride, key, tileBytes, headDim, s, ahead);
                 else Scores4x1(query, queryStride, key, headDim, s, ahead);
             }
             // Once is enough.
@@ -84,12 +84,12 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
             for (int g = 0, step; g < groups; g += step)
             {
                 var v = values + (nint)g * Lanes * TCache.Bytes;
-                step = together == 1 ? groups - g >= 4 ? 4 : 1 : TLanes.HasManyRegisters && groups - g >= 2 ? 2 : 1;
+                step = groups - g >= 4 && (together == 1 || TLanes.HasManyRegisters) ? 4 : 1;
                 if (together == 1 && step == 4) Values1x4(w, v, headDim, begin, end, acc + g * Lanes, ref next);
                 else if (together == 1) Values1x1(w, v, headDim, begin, end, acc + g * Lanes, ref next);
-                else if (together == 5 && step == 2) Values5x2(w, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
+                else if (together == 5 && step == 4) Values5x4(w, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
                 else if (together == 5) Values5x1(w, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
-                else if (step == 2) Values4x2(w, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
+                else if (step == 4) Values4x4(w, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
                 else Values4x1(w, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
             }
         }
@@ -101,37 +101,55 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
         if (Sse.IsSupported) Sse.Prefetch0(address);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Store(TLanes a, TLanes b, TLanes c, TLanes d, float* target)
+    {
+        TLanes.Store(a, target);
+        TLanes.Store(b, target + Lanes);
+        TLanes.Store(c, target + 2 * Lanes);
+        TLanes.Store(d, target + 3 * Lanes);
+    }
+
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Scores4x2(float* q, int queryStride, byte* tile, nint tileBytes, int headDim, float* scores, nint ahead)
+    private static void Scores4x4(float* q, int queryStride, byte* tile, nint tileBytes, int headDim, float* scores, nint ahead)
     {
         float* q1 = q + queryStride, q2 = q1 + queryStride, q3 = q2 + queryStride;
-        TLanes s00 = TLanes.Zero, s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00, s30 = s00, s31 = s00;
+        TLanes s00 = TLanes.Zero, s01 = s00, s02 = s00, s03 = s00;
+        TLanes s10 = TLanes.Zero, s11 = s10, s12 = s10, s13 = s10;
+        TLanes s20 = TLanes.Zero, s21 = s20, s22 = s20, s23 = s20;
+        TLanes s30 = TLanes.Zero, s31 = s30, s32 = s30, s33 = s30;
         for (var c = 0; c < headDim; c++, tile += Lanes * TCache.Bytes)
         {
             Prefetch(tile + ahead);
             Prefetch(tile + ahead + tileBytes);
-            TLanes k0 = TCache.Load<TLanes>(tile), k1 = TCache.Load<TLanes>(tile + tileBytes);
+            Prefetch(tile + ahead + 2 * tileBytes);
+            Prefetch(tile + ahead + 3 * tileBytes);
+            TLanes k0 = TCache.Load<TLanes>(tile), k1 = TCache.Load<TLanes>(tile + tileBytes), k2 = TCache.Load<TLanes>(tile + 2 * tileBytes), k3 = TCache.Load<TLanes>(tile + 3 * tileBytes);
             var b = TLanes.Broadcast(q[c]);
             s00 = TLanes.MultiplyAdd(b, k0, s00);
             s01 = TLanes.MultiplyAdd(b, k1, s01);
+            s02 = TLanes.MultiplyAdd(b, k2, s02);
+            s03 = TLanes.MultiplyAdd(b, k3, s03);
             b = TLanes.Broadcast(q1[c]);
             s10 = TLanes.MultiplyAdd(b, k0, s10);
             s11 = TLanes.MultiplyAdd(b, k1, s11);
+            s12 = TLanes.MultiplyAdd(b, k2, s12);
+            s13 = TLanes.MultiplyAdd(b, k3, s13);
             b = TLanes.Broadcast(q2[c]);
             s20 = TLanes.MultiplyAdd(b, k0, s20);
             s21 = TLanes.MultiplyAdd(b, k1, s21);
+            s22 = TLanes.MultiplyAdd(b, k2, s22);
+            s23 = TLanes.MultiplyAdd(b, k3, s23);
             b = TLanes.Broadcast(q3[c]);
             s30 = TLanes.MultiplyAdd(b, k0, s30);
             s31 = TLanes.MultiplyAdd(b, k1, s31);
+            s32 = TLanes.MultiplyAdd(b, k2, s32);
+            s33 = TLanes.MultiplyAdd(b, k3, s33);
         }
-        TLanes.Store(s00, scores);
-        TLanes.Store(s01, scores + Lanes);
-        TLanes.Store(s10, scores + ScoreStride);
-        TLanes.Store(s11, scores + ScoreStride + Lanes);
-        TLanes.Store(s20, scores + 2 * ScoreStride);
-        TLanes.Store(s21, scores + 2 * ScoreStride + Lanes);
-        TLanes.Store(s30, scores + 3 * ScoreStride);
-        TLanes.Store(s31, scores + 3 * ScoreStride + Lanes);
+        Store(s00, s01, s02, s03, scores);
+        Store(s10, s11, s12, s13, scores + ScoreStride);
+        Store(s20, s21, s22, s23, scores + 2 * ScoreStride);
+        Store(s30, s31, s32, s33, scores + 3 * ScoreStride);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
@@ -155,41 +173,52 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Scores5x2(float* q, int queryStride, byte* tile, nint tileBytes, int headDim, float* scores, nint ahead)
+    private static void Scores5x4(float* q, int queryStride, byte* tile, nint tileBytes, int headDim, float* scores, nint ahead)
     {
         float* q1 = q + queryStride, q2 = q1 + queryStride, q3 = q2 + queryStride, q4 = q3 + queryStride;
-        TLanes s00 = TLanes.Zero, s01 = s00, s10 = s00, s11 = s00, s20 = s00, s21 = s00, s30 = s00, s31 = s00, s40 = s00, s41 = s00;
+        TLanes s00 = TLanes.Zero, s01 = s00, s02 = s00, s03 = s00;
+        TLanes s10 = TLanes.Zero, s11 = s10, s12 = s10, s13 = s10;
+        TLanes s20 = TLanes.Zero, s21 = s20, s22 = s20, s23 = s20;
+        TLanes s30 = TLanes.Zero, s31 = s30, s32 = s30, s33 = s30;
+        TLanes s40 = TLanes.Zero, s41 = s40, s42 = s40, s43 = s40;
         for (var c = 0; c < headDim; c++, tile += Lanes * TCache.Bytes)
         {
             Prefetch(tile + ahead);
             Prefetch(tile + ahead + tileBytes);
-            TLanes k0 = TCache.Load<TLanes>(tile), k1 = TCache.Load<TLanes>(tile + tileBytes);
+            Prefetch(tile + ahead + 2 * tileBytes);
+            Prefetch(tile + ahead + 3 * tileBytes);
+            TLanes k0 = TCache.Load<TLanes>(tile), k1 = TCache.Load<TLanes>(tile + tileBytes), k2 = TCache.Load<TLanes>(tile + 2 * tileBytes), k3 = TCache.Load<TLanes>(tile + 3 * tileBytes);
             var b = TLanes.Broadcast(q[c]);
             s00 = TLanes.MultiplyAdd(b, k0, s00);
             s01 = TLanes.MultiplyAdd(b, k1, s01);
+            s02 = TLanes.MultiplyAdd(b, k2, s02);
+            s03 = TLanes.MultiplyAdd(b, k3, s03);
             b = TLanes.Broadcast(q1[c]);
             s10 = TLanes.MultiplyAdd(b, k0, s10);
             s11 = TLanes.MultiplyAdd(b, k1, s11);
+            s12 = TLanes.MultiplyAdd(b, k2, s12);
+            s13 = TLanes.MultiplyAdd(b, k3, s13);
             b = TLanes.Broadcast(q2[c]);
             s20 = TLanes.MultiplyAdd(b, k0, s20);
             s21 = TLanes.MultiplyAdd(b, k1, s21);
+            s22 = TLanes.MultiplyAdd(b, k2, s22);
+            s23 = TLanes.MultiplyAdd(b, k3, s23);
             b = TLanes.Broadcast(q3[c]);
             s30 = TLanes.MultiplyAdd(b, k0, s30);
             s31 = TLanes.MultiplyAdd(b, k1, s31);
+            s32 = TLanes.MultiplyAdd(b, k2, s32);
+            s33 = TLanes.MultiplyAdd(b, k3, s33);
             b = TLanes.Broadcast(q4[c]);
             s40 = TLanes.MultiplyAdd(b, k0, s40);
             s41 = TLanes.MultiplyAdd(b, k1, s41);
+            s42 = TLanes.MultiplyAdd(b, k2, s42);
+            s43 = TLanes.MultiplyAdd(b, k3, s43);
         }
-        TLanes.Store(s00, scores);
-        TLanes.Store(s01, scores + Lanes);
-        TLanes.Store(s10, scores + ScoreStride);
-        TLanes.Store(s11, scores + ScoreStride + Lanes);
-        TLanes.Store(s20, scores + 2 * ScoreStride);
-        TLanes.Store(s21, scores + 2 * ScoreStride + Lanes);
-        TLanes.Store(s30, scores + 3 * ScoreStride);
-        TLanes.Store(s31, scores + 3 * ScoreStride + Lanes);
-        TLanes.Store(s40, scores + 4 * ScoreStride);
-        TLanes.Store(s41, scores + 4 * ScoreStride + Lanes);
+        Store(s00, s01, s02, s03, scores);
+        Store(s10, s11, s12, s13, scores + ScoreStride);
+        Store(s20, s21, s22, s23, scores + 2 * ScoreStride);
+        Store(s30, s31, s32, s33, scores + 3 * ScoreStride);
+        Store(s40, s41, s42, s43, scores + 4 * ScoreStride);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
@@ -237,42 +266,49 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Values4x2(float* w, byte* values, int headDim, int begin, int end, float* acc, int stride, ref byte* next)
+    private static void Values4x4(float* w, byte* values, int headDim, int begin, int end, float* acc, int stride, ref byte* next)
     {
         float* w1 = w + ScoreStride, w2 = w1 + ScoreStride, w3 = w2 + ScoreStride;
         float* acc1 = acc + stride, acc2 = acc1 + stride, acc3 = acc2 + stride;
-        TLanes a00 = TLanes.Load(acc), a01 = TLanes.Load(acc + Lanes), a10 = TLanes.Load(acc1), a11 = TLanes.Load(acc1 + Lanes);
-        TLanes a20 = TLanes.Load(acc2), a21 = TLanes.Load(acc2 + Lanes), a30 = TLanes.Load(acc3), a31 = TLanes.Load(acc3 + Lanes);
+        TLanes a00 = TLanes.Load(acc), a01 = TLanes.Load(acc + Lanes), a02 = TLanes.Load(acc + 2 * Lanes), a03 = TLanes.Load(acc + 3 * Lanes);
+        TLanes a10 = TLanes.Load(acc1), a11 = TLanes.Load(acc1 + Lanes), a12 = TLanes.Load(acc1 + 2 * Lanes), a13 = TLanes.Load(acc1 + 3 * Lanes);
+        TLanes a20 = TLanes.Load(acc2), a21 = TLanes.Load(acc2 + Lanes), a22 = TLanes.Load(acc2 + 2 * Lanes), a23 = TLanes.Load(acc2 + 3 * Lanes);
+        TLanes a30 = TLanes.Load(acc3), a31 = TLanes.Load(acc3 + Lanes), a32 = TLanes.Load(acc3 + 2 * Lanes), a33 = TLanes.Load(acc3 + 3 * Lanes);
         var ahead = next;
         nint rowBytes = (nint)headDim * TCache.Bytes;
         var row = values + begin * rowBytes;
-        for (var j = begin; j < end; j++, row += rowBytes, ahead += 2 * Lanes * TCache.Bytes)
+        for (var j = begin; j < end; j++, row += rowBytes, ahead += 4 * Lanes * TCache.Bytes)
         {
             Prefetch(ahead);
-            Prefetch(ahead + Lanes * TCache.Bytes);
+            if (TCache.Bytes > 1) Prefetch(ahead + 2 * Lanes * TCache.Bytes);
             TLanes v0 = TCache.Load<TLanes>(row), v1 = TCache.Load<TLanes>(row + Lanes * TCache.Bytes);
+            TLanes v2 = TCache.Load<TLanes>(row + 2 * Lanes * TCache.Bytes), v3 = TCache.Load<TLanes>(row + 3 * Lanes * TCache.Bytes);
             var b = TLanes.Broadcast(w[j]);
             a00 = TLanes.MultiplyAdd(b, v0, a00);
             a01 = TLanes.MultiplyAdd(b, v1, a01);
+            a02 = TLanes.MultiplyAdd(b, v2, a02);
+            a03 = TLanes.MultiplyAdd(b, v3, a03);
             b = TLanes.Broadcast(w1[j]);
             a10 = TLanes.MultiplyAdd(b, v0, a10);
             a11 = TLanes.MultiplyAdd(b, v1, a11);
+            a12 = TLanes.MultiplyAdd(b, v2, a12);
+            a13 = TLanes.MultiplyAdd(b, v3, a13);
             b = TLanes.Broadcast(w2[j]);
             a20 = TLanes.MultiplyAdd(b, v0, a20);
             a21 = TLanes.MultiplyAdd(b, v1, a21);
+            a22 = TLanes.MultiplyAdd(b, v2, a22);
+            a23 = TLanes.MultiplyAdd(b, v3, a23);
             b = TLanes.Broadcast(w3[j]);
             a30 = TLanes.MultiplyAdd(b, v0, a30);
             a31 = TLanes.MultiplyAdd(b, v1, a31);
+            a32 = TLanes.MultiplyAdd(b, v2, a32);
+            a33 = TLanes.MultiplyAdd(b, v3, a33);
         }
         next = ahead;
-        TLanes.Store(a00, acc);
-        TLanes.Store(a01, acc + Lanes);
-        TLanes.Store(a10, acc1);
-        TLanes.Store(a11, acc1 + Lanes);
-        TLanes.Store(a20, acc2);
-        TLanes.Store(a21, acc2 + Lanes);
-        TLanes.Store(a30, acc3);
-        TLanes.Store(a31, acc3 + Lanes);
+        Store(a00, a01, a02, a03, acc);
+        Store(a10, a11, a12, a13, acc1);
+        Store(a20, a21, a22, a23, acc2);
+        Store(a30, a31, a32, a33, acc3);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
@@ -301,47 +337,56 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Values5x2(float* w, byte* values, int headDim, int begin, int end, float* acc, int stride, ref byte* next)
+    private static void Values5x4(float* w, byte* values, int headDim, int begin, int end, float* acc, int stride, ref byte* next)
     {
         float* w1 = w + ScoreStride, w2 = w1 + ScoreStride, w3 = w2 + ScoreStride, w4 = w3 + ScoreStride;
         float* acc1 = acc + stride, acc2 = acc1 + stride, acc3 = acc2 + stride, acc4 = acc3 + stride;
-        TLanes a00 = TLanes.Load(acc), a01 = TLanes.Load(acc + Lanes), a10 = TLanes.Load(acc1), a11 = TLanes.Load(acc1 + Lanes), a20 = TLanes.Load(acc2);
-        TLanes a21 = TLanes.Load(acc2 + Lanes), a30 = TLanes.Load(acc3), a31 = TLanes.Load(acc3 + Lanes), a40 = TLanes.Load(acc4), a41 = TLanes.Load(acc4 + Lanes);
+        TLanes a00 = TLanes.Load(acc), a01 = TLanes.Load(acc + Lanes), a02 = TLanes.Load(acc + 2 * Lanes), a03 = TLanes.Load(acc + 3 * Lanes);
+        TLanes a10 = TLanes.Load(acc1), a11 = TLanes.Load(acc1 + Lanes), a12 = TLanes.Load(acc1 + 2 * Lanes), a13 = TLanes.Load(acc1 + 3 * Lanes);
+        TLanes a20 = TLanes.Load(acc2), a21 = TLanes.Load(acc2 + Lanes), a22 = TLanes.Load(acc2 + 2 * Lanes), a23 = TLanes.Load(acc2 + 3 * Lanes);
+        TLanes a30 = TLanes.Load(acc3), a31 = TLanes.Load(acc3 + Lanes), a32 = TLanes.Load(acc3 + 2 * Lanes), a33 = TLanes.Load(acc3 + 3 * Lanes);
+        TLanes a40 = TLanes.Load(acc4), a41 = TLanes.Load(acc4 + Lanes), a42 = TLanes.Load(acc4 + 2 * Lanes), a43 = TLanes.Load(acc4 + 3 * Lanes);
         var ahead = next;
         nint rowBytes = (nint)headDim * TCache.Bytes;
         var row = values + begin * rowBytes;
-        for (var j = begin; j < end; j++, row += rowBytes, ahead += 2 * Lanes * TCache.Bytes)
+        for (var j = begin; j < end; j++, row += rowBytes, ahead += 4 * Lanes * TCache.Bytes)
         {
             Prefetch(ahead);
-            Prefetch(ahead + Lanes * TCache.Bytes);
+            if (TCache.Bytes > 1) Prefetch(ahead + 2 * Lanes * TCache.Bytes);
             TLanes v0 = TCache.Load<TLanes>(row), v1 = TCache.Load<TLanes>(row + Lanes * TCache.Bytes);
+            TLanes v2 = TCache.Load<TLanes>(row + 2 * Lanes * TCache.Bytes), v3 = TCache.Load<TLanes>(row + 3 * Lanes * TCache.Bytes);
             var b = TLanes.Broadcast(w[j]);
             a00 = TLanes.MultiplyAdd(b, v0, a00);
             a01 = TLanes.MultiplyAdd(b, v1, a01);
+            a02 = TLanes.MultiplyAdd(b, v2, a02);
+            a03 = TLanes.MultiplyAdd(b, v3, a03);
             b = TLanes.Broadcast(w1[j]);
             a10 = TLanes.MultiplyAdd(b, v0, a10);
             a11 = TLanes.MultiplyAdd(b, v1, a11);
+            a12 = TLanes.MultiplyAdd(b, v2, a12);
+            a13 = TLanes.MultiplyAdd(b, v3, a13);
             b = TLanes.Broadcast(w2[j]);
             a20 = TLanes.MultiplyAdd(b, v0, a20);
             a21 = TLanes.MultiplyAdd(b, v1, a21);
+            a22 = TLanes.MultiplyAdd(b, v2, a22);
+            a23 = TLanes.MultiplyAdd(b, v3, a23);
             b = TLanes.Broadcast(w3[j]);
             a30 = TLanes.MultiplyAdd(b, v0, a30);
             a31 = TLanes.MultiplyAdd(b, v1, a31);
+            a32 = TLanes.MultiplyAdd(b, v2, a32);
+            a33 = TLanes.MultiplyAdd(b, v3, a33);
             b = TLanes.Broadcast(w4[j]);
             a40 = TLanes.MultiplyAdd(b, v0, a40);
             a41 = TLanes.MultiplyAdd(b, v1, a41);
+            a42 = TLanes.MultiplyAdd(b, v2, a42);
+            a43 = TLanes.MultiplyAdd(b, v3, a43);
         }
         next = ahead;
-        TLanes.Store(a00, acc);
-        TLanes.Store(a01, acc + Lanes);
-        TLanes.Store(a10, acc1);
-        TLanes.Store(a11, acc1 + Lanes);
-        TLanes.Store(a20, acc2);
-        TLanes.Store(a21, acc2 + Lanes);
-        TLanes.Store(a30, acc3);
-        TLanes.Store(a31, acc3 + Lanes);
-        TLanes.Store(a40, acc4);
-        TLanes.Store(a41, acc4 + Lanes);
+        Store(a00, a01, a02, a03, acc);
+        Store(a10, a11, a12, a13, acc1);
+        Store(a20, a21, a22, a23, acc2);
+        Store(a30, a31, a32, a33, acc3);
+        Store(a40, a41, a42, a43, acc4);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]

@@ -61,16 +61,17 @@ internal static unsafe class LaneMath<TLanes> where TLanes : unmanaged, ILanes<T
     }
 
     /// <summary>Largest lane that is not NaN; -∞ if there is none.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static float Max(TLanes a)
     {
         var lanes = stackalloc float[Count];
         TLanes.Store(a, lanes);
-        var max = float.NegativeInfinity;
-        for (var i = 0; i < Count; i++)
-        {
-            if (max < lanes[i]) max = lanes[i];
-        }
-        return max;
+        var max = Vector128.Create(float.NegativeInfinity);
+        for (var i = 0; i < Count; i += 4) max = Larger(max, Vector128.Load(lanes + i));
+        max = Larger(max, Vector128.Shuffle(max, Vector128.Create(2, 3, 0, 1)));
+        return Larger(max, Vector128.Shuffle(max, Vector128.Create(1, 0, 3, 2)))[0];
+
+        static Vector128<float> Larger(Vector128<float> a, Vector128<float> b) => Vector128.ConditionalSelect(Vector128.LessThan(a, b), b, a);
     }
 
     /// <summary>

@@ -156,9 +156,7 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
             {
                 var s = scores + q * BlockSize;
                 var valid = Valid(a, tile, q / tile.HeadCount, j);
-                if (TCache.IsScaled) Multiply(s, (float*)(block + a.Layout.KeyScale(tile.KvHead, 0)), valid);
-                Soften(s, valid, result + q * stride, stride, ref maxima[q], ref sums[q]);
-                if (TCache.IsScaled) Multiply(s, (float*)(block + a.Layout.ValueScale(tile.KvHead, 0)), valid);
+                Soften<TCache>(s, valid, (float*)(block + a.Layout.KeyScale(tile.KvHead, 0)), (float*)(block + a.Layout.ValueScale(tile.KvHead, 0)), result + q * stride, stride, ref maxima[q], ref sums[q]);
             }
 
             for (int q = skipped, count; q < queryCount; q += count)
@@ -176,32 +174,27 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
         }
     }
 
-    /// <summary>The first <paramref name="valid"/> products, and some after them that nobody uses.</summary>
-    private static void Multiply(float* scores, float* scales, int valid)
-    {
-        for (var i = 0; i < valid; i += Lanes) TLanes.Store(TLanes.Multiply(TLanes.Load(scores + i), TLanes.Load(scales + i)), scores + i);
-    }
-
     /// <summary>Positions of block <paramref name="block"/> that a token of the tile sees.</summary>
     private static int Valid(in AttentionArguments a, in AttentionTile tile, int token, int block) =>
         Math.Clamp(a.Positions[tile.FirstToken + token] + 1 - block * BlockSize, 0, BlockSize);
 
     /// <summary>
-    /// Online softmax: turns the first <paramref name="valid"/> scores into weights e^(s - m), m the new maximum, and rescales what was added under the old one.
-    /// Scores after them are neither read as numbers nor used.
+    /// Online softmax: turns the first <paramref name="valid"/> scores into weights e^(s - m), m the new maximum, and rescales what was added under the old one. Scores after them are neither read
+    /// as numbers nor used. Scales of keys are multiplied into the scores, scales of values into the weights that are left.
     /// </summary>
-    private static void Soften(float* scores, int valid, float* accumulator, int stride, ref float maximum, ref float sum)
+    private static void Soften<TCache>(float* scores, int valid, float* keyScales, float* valueScales, float* accumulator, int stride, ref float maximum, ref float sum) where TCache : unmanaged, ICacheElement
     {
         var largest = TLanes.Broadcast(maximum);
-        var i = 0;
-        for (; i + Lanes <= valid; i += Lanes)
+        var tail = valid & ~(Lanes - 1);
+        for (var i = 0; i < tail; i += Lanes)
         {
             var s = TLanes.Load(scores + i);
+            if (TCache.IsScaled) TLanes.Store(s = TLanes.Multiply(s, TLanes.Load(keyScales + i)), scores + i);
             largest = TLanes.SelectLess(largest, s, s, largest);
         }
-        var tail = i;
         if (tail < valid)
         {
+            if (TCache.IsScaled) TLanes.Store(TLanes.Multiply(TLanes.Load(scores + tail), TLanes.Load(keyScales + tail)), scores + tail);
             // The lanes past the query's position become -∞ here, and weights of zero below.
             var s = LaneMath<TLanes>.LoadFirst(scores + tail, valid - tail, float.NegativeInfinity);
             TLanes.Store(s, scores + tail);
@@ -211,11 +204,11 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
 
         var shift = TLanes.Broadcast(max);
         var weights = TLanes.Zero;
-        for (i = 0; i < valid; i += Lanes)
+        for (var i = 0; i < valid; i += Lanes)
         {
             var e = LaneMath<TLanes>.Exp(TLanes.Subtract(TLanes.Load(scores + i), shift));
-            TLanes.Store(e, scores + i);
             weights = TLanes.Add(weights, e);
+            TLanes.Store(TCache.IsScaled ? TLanes.Multiply(e, TLanes.Load(valueScales + i)) : e, scores + i);
         }
         // e^0 is exactly 1: without a new maximum nothing changes.
         if (maximum < max)

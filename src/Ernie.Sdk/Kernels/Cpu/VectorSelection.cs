@@ -1,4 +1,6 @@
 using System.Buffers;
+using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 
 namespace Ernie.Sdk.Kernels;
 
@@ -20,6 +22,7 @@ internal static unsafe class VectorSelection<TLanes> where TLanes : unmanaged, I
     private const int ScoredTokens = 16;
     /// <summary>Blocks of a work item of decode, whose reads wait for memory.</summary>
     private const int ScoredBlocks = 64;
+    private const int CacheLine = 64;
 
     /// <summary>Fills the lists of all sparse packs.</summary>
     public static void Run(AttentionArguments a, AttentionPlan plan, in KernelContext context)
@@ -102,21 +105,62 @@ internal static unsafe class VectorSelection<TLanes> where TLanes : unmanaged, I
         var queries = stackalloc float[heads * plan.Stride];
         new Span<float>(queries, heads * plan.Stride).Clear();
         for (var h = 0; h < heads; h++) VectorAttention<TLanes>.Rotate(a, pack.FirstToken, a.KvHeadBegin * plan.Group + h, 1, queries + h * plan.Stride);
-        var whole = a.HeadDim / Lanes * Lanes;
-        for (var j = first; j < Math.Min(pack.Block + 1, first + ScoredBlocks); j++)
+        var four = stackalloc float[4];
+        var end = Math.Min(pack.Block + 1, first + ScoredBlocks);
+        for (var j = first; j < end; j++)
         {
             var sums = (float*)(Block(a, pack.Sequence, j) + a.Layout.KeySum(a.KvHeadBegin));
+            // Blocks lie anywhere: what the processor does not foresee it is told.
+            if (j + 1 < end) Prefetch((byte*)(Block(a, pack.Sequence, j + 1) + a.Layout.KeySum(a.KvHeadBegin)), plan.KvHeadCount * a.HeadDim * sizeof(float));
             float count = AttentionSteps.Present(a, pack.Sequence, j);
             for (var h = 0; h < heads; h++)
             {
                 var sum = sums + (nint)(h / plan.Group) * a.HeadDim;
                 var query = queries + h * plan.Stride;
-                var products = TLanes.Zero;
-                for (var c = 0; c < whole; c += Lanes) products = TLanes.MultiplyAdd(TLanes.Load(sum + c), TLanes.Load(query + c), products);
-                if (whole < a.HeadDim) products = TLanes.MultiplyAdd(LaneMath<TLanes>.LoadFirst(sum + whole, a.HeadDim - whole), TLanes.Load(query + whole), products);
-                pack.Scratch[h * row + j] = LaneMath<TLanes>.Sum(products) / count;
+                if (plan.Group - h % plan.Group >= 4)
+                {
+                    Products(sum, query, plan.Stride, a.HeadDim, four);
+                    for (var i = 0; i < 4; i++) pack.Scratch[(h + i) * row + j] = four[i] / count;
+                    h += 3;
+                }
+                else
+                {
+                    pack.Scratch[h * row + j] = Product(sum, query, a.HeadDim) / count;
+                }
             }
         }
+    }
+
+    private static float Product(float* sum, float* query, int headDim)
+    {
+        var whole = headDim / Lanes * Lanes;
+        var products = TLanes.Zero;
+        for (var c = 0; c < whole; c += Lanes) products = TLanes.MultiplyAdd(TLanes.Load(sum + c), TLanes.Load(query + c), products);
+        if (whole < headDim) products = TLanes.MultiplyAdd(LaneMath<TLanes>.LoadFirst(sum + whole, headDim - whole), TLanes.Load(query + whole), products);
+        return LaneMath<TLanes>.Sum(products);
+    }
+
+    /// <summary>As <see cref="Product"/>, of four queries.</summary>
+    private static void Products(float* sum, float* queries, int stride, int headDim, float* results)
+    {
+        var whole = headDim / Lanes * Lanes;
+        float* q1 = queries + stride, q2 = q1 + stride, q3 = q2 + stride;
+        TLanes p0 = TLanes.Zero, p1 = p0, p2 = p0, p3 = p0;
+        for (var c = 0; c < headDim; c += Lanes)
+        {
+            var s = c < whole ? TLanes.Load(sum + c) : LaneMath<TLanes>.LoadFirst(sum + c, headDim - c);
+            p0 = TLanes.MultiplyAdd(s, TLanes.Load(queries + c), p0);
+            p1 = TLanes.MultiplyAdd(s, TLanes.Load(q1 + c), p1);
+            p2 = TLanes.MultiplyAdd(s, TLanes.Load(q2 + c), p2);
+            p3 = TLanes.MultiplyAdd(s, TLanes.Load(q3 + c), p3);
+        }
+        LaneMath<TLanes>.Sums(p0, p1, p2, p3).Store(results);
+    }
+
+    private static void Prefetch(byte* address, int bytes)
+    {
+        if (!Sse.IsSupported) return;
+        for (var i = 0; i < bytes; i += CacheLine) Sse.Prefetch0(address + i);
     }
 
     private static void SelectForDecode(in AttentionArguments a, in AttentionPlan plan, in AttentionPack pack, int kvHead)

@@ -110,6 +110,20 @@ public sealed class ErnieServerTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task WhatClientsReadOutOfAnAnswer_MayComeBackWithIt()
+    {
+        const string Conversation = """
+            "messages": [{"role": "user", "content": "How is the weather in Xentadal?"},
+              {"role": "assistant", "content": null, "refusal": null, "annotations": [], "parsed": null, "tool_calls": [{"id": "1", "type": "function", "function": {"name": "get_weather", "arguments": "{\"location\": \"Xentadal\"}", "parsed_arguments": {"location": "Xentadal"}}}]},
+              {"role": "tool", "tool_call_id": "1", "content": "{\"temperature\": 23, \"condition\": \"snowy\"}"}],
+            "tools": [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"location": {"type": "string"}}}}}], "temperature": 0, "max_tokens": 120
+            """;
+        var (status, answer) = await _server.PostAsync("v1/chat/completions", $"{{{Conversation}}}");
+        Assert.True(status == 200, answer.GetRawText());
+        Assert.Contains("snowy", answer.GetProperty("choices")[0].GetProperty("message").GetProperty("content").GetString(), StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task ALongPrompt_IsTheClientsFault()
     {
         await using var server = await RunningServer.StartAsync(configure: static options => options.ContextLength = 128);
