@@ -57,9 +57,13 @@ internal sealed partial record Notebook(string Name, IReadOnlyList<string> Direc
         [
             $"#r \"{library}Ernie.Sdk.dll\"\n{string.Join('\n', packages.Select(static package => $"#r \"nuget:{package.Item1}, {package.Item2}\""))}",
             """
-            // A notebook has no application folder: ONNX Runtime's native library lies in its package, beside that of the managed half.
+            // What a program has by itself: names, and a folder with its libraries. ONNX Runtime's native library lies in its package, beside that of the managed half.
+            using System.IO;
+            using System.Linq;
+            using System.Net.Http;
             using System.Runtime.InteropServices;
             using System.Runtime.Loader;
+            using System.Threading;
 
             AssemblyLoadContext.GetLoadContext(typeof(Ernie.Sdk.ErnieModel).Assembly)!.ResolvingUnmanagedDll += (_, name) =>
             {
