@@ -38,6 +38,8 @@ internal static class CommonOptions
         _ => ErniePrecision.BFloat16,
     };
 
+    public static ErnieKvCacheType KvCacheTypeOf(string text) => text switch { "bf16" => ErnieKvCacheType.BFloat16, "int8" => ErnieKvCacheType.Int8, _ => ErnieKvCacheType.Float32 };
+
     public static int GroupOf(string text) => text == "channel" ? ErnieExportOptions.PerChannel : int.Parse(text, CultureInfo.InvariantCulture);
 
     private static Option<string?> Precision(string name, string description, params string[] values) => new Option<string?>(name) { Description = description }.AcceptOnlyFromAmong(values);

@@ -79,6 +79,7 @@ internal static class ErnieCommandLine
             ChatCommand.Create(streams),
             DoctorCommand.Create(streams),
             InspectCommand.Create(streams),
+            PlanCommand.Create(streams),
             ExportCommand.Create(streams),
             VerifyCommand.Create(streams),
             TokenizeCommand.Create(streams),

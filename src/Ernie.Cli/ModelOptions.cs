@@ -12,6 +12,7 @@ internal sealed class ModelOptions
 {
     private readonly Argument<string> _model = new("MODEL") { Description = "An exported model, or a checkpoint, which is exported into the cache first, as int4." };
     private readonly Option<int> _threads = new Option<int>("--threads") { Description = "Threads that compute. Results do not depend on it.", DefaultValueFactory = static _ => Environment.ProcessorCount, HelpName = "N" }.InRange(1, 1024);
+    private readonly Option<string> _device = new Option<string>("--device") { Description = "What computes. cuda fails, and says why, where a GPU cannot be used; auto then takes the CPU and says so in the log. This version has no CUDA operators.", DefaultValueFactory = static _ => "cpu" }.AcceptOnlyFromAmong("cpu", "cuda", "auto");
     private readonly Option<string> _kv;
     private readonly Option<string>? _attention;
     private readonly Option<string?> _kernels = new Option<string?>("--kernels") { Description = $"Kernel family, instead of the best that this machine runs (or of the variable {KernelRegistry.EnvironmentVariable})." }
@@ -33,7 +34,7 @@ internal sealed class ModelOptions
         command.Add(options._model);
         if (input is not null) command.Add(input);
         if (options._attention is not null) command.Add(options._attention);
-        foreach (var option in new Option[] { options._threads, options._kv, options._kernels, options._cache, options._prefetch, options._logLevel }) command.Add(option);
+        foreach (var option in new Option[] { options._device, options._threads, options._kv, options._kernels, options._cache, options._prefetch, options._logLevel }) command.Add(option);
         return options;
     }
 
@@ -52,11 +53,9 @@ internal sealed class ModelOptions
         return new DepthBenchmarkPlan
         {
             Model = model.Path, Depths = depths, Limits = new ErnieSparseAttention().Limits(), Threads = Threads(result), Runs = runs, Steps = steps, Kernels = kernels!,
-            KvType = KvCacheType(result.GetValue(_kv)!) switch { ErnieKvCacheType.BFloat16 => KvElementType.BFloat16, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.Float32 },
+            KvType = CommonOptions.KvCacheTypeOf(result.GetValue(_kv)!) switch { ErnieKvCacheType.BFloat16 => KvElementType.BFloat16, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.Float32 },
         };
     }
-
-    private static ErnieKvCacheType KvCacheType(string text) => text switch { "bf16" => ErnieKvCacheType.BFloat16, "int8" => ErnieKvCacheType.Int8, _ => ErnieKvCacheType.Float32 };
 
     /// <param name="result">The parsed options.</param>
     /// <param name="streams">Where progress and log go.</param>
@@ -72,8 +71,9 @@ internal sealed class ModelOptions
         var logger = Logger(result, streams);
         var options = new ErnieModelOptions
         {
+            Device = result.GetValue(_device) switch { "cuda" => ErnieDevice.Cuda, "auto" => ErnieDevice.Auto, _ => ErnieDevice.Cpu },
             Threads = result.GetValue(_threads),
-            KvCacheType = KvCacheType(kv ?? result.GetValue(_kv)!),
+            KvCacheType = CommonOptions.KvCacheTypeOf(kv ?? result.GetValue(_kv)!),
             CacheDirectory = result.GetValue(_cache),
             LoggerFactory = logger,
             ExpertPrefetch = result.GetValue(_prefetch) switch { "on" => ErnieExpertPrefetch.On, "off" => ErnieExpertPrefetch.Off, _ => ErnieExpertPrefetch.Auto },

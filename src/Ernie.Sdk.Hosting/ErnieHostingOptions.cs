@@ -38,6 +38,7 @@ public sealed class ErnieHostingOptions
         {
             switch (child.Key.ToUpperInvariant())
             {
+                case "DEVICE": Model.Device = Choice<ErnieDevice>(child); break;
                 case "THREADS": Model.Threads = Value<int>(child); break;
                 case "KVCACHETYPE": Model.KvCacheType = Choice<ErnieKvCacheType>(child); break;
                 case "KVCACHEBYTES": Model.KvCacheBytes = Value<long>(child); break;
@@ -53,7 +54,7 @@ public sealed class ErnieHostingOptions
                 case "CACHEDIRECTORY": Model.CacheDirectory = child.Value; break;
                 case "CALIBRATE": Model.Export.Calibrate = Value<bool>(child); break;
                 default:
-                    throw Unknown(child, "Threads, KvCacheType, KvCacheBytes, PrefixCacheBytes, ContextLength, ContextOverflow, MaxConcurrentRequests, MaxQueuedRequests, PrefillChunkTokens, ExpertPrefetch, ChatTemplate, SparseAttention, CacheDirectory, Calibrate");
+                    throw Unknown(child, "Device, Threads, KvCacheType, KvCacheBytes, PrefixCacheBytes, ContextLength, ContextOverflow, MaxConcurrentRequests, MaxQueuedRequests, PrefillChunkTokens, ExpertPrefetch, ChatTemplate, SparseAttention, CacheDirectory, Calibrate");
             }
         }
     }

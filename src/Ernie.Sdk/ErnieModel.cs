@@ -96,6 +96,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     /// <exception cref="DirectoryNotFoundException">There is no such folder.</exception>
     /// <exception cref="InvalidDataException">The folder holds no model, or a damaged one.</exception>
     /// <exception cref="NotSupportedException">The checkpoint is valid, but not one that this library runs.</exception>
+    /// <exception cref="ErnieDeviceException"><see cref="ErnieModelOptions.Device"/> is a GPU, and something that it needs is missing.</exception>
     /// <exception cref="PlatformNotSupportedException">ONNX Runtime's native library is missing or does not fit this system.</exception>
     public static Task<ErnieModel> LoadAsync(string path, ErnieModelOptions? options = null, IProgress<ErnieProgress>? progress = null, CancellationToken cancellationToken = default)
     {
@@ -105,6 +106,8 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         return Task.Run(async () =>
         {
             OrtRuntime.Start(options.LoggerFactory?.CreateLogger("Microsoft.ML.OnnxRuntime"), options.AllowOnnxRuntimeTelemetry);
+            // Before an export, which may take hours. Until there are CUDA operators, what comes back is the CPU.
+            _ = DeviceChoice.Resolve(path, options, options.Installation ?? CudaInstallation.Default, options.LoggerFactory?.CreateLogger<ErnieModel>());
             var folder = await ExportCache.ResolveAsync(path, options, progress, cancellationToken).ConfigureAwait(false);
             cancellationToken.ThrowIfCancellationRequested();
             var manifest = ModelManifest.Read(folder);
@@ -400,7 +403,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
 
     private ErnieChatClient Client => _chat ?? throw new NotSupportedException($"{Path} has no tokenizer.model. Copy the checkpoint's tokenizer files there, or use GenerateAsync with token ids.");
 
-    private static KvElementType KvTypeOf(ErnieKvCacheType type) => type switch { ErnieKvCacheType.Float32 => KvElementType.Float32, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.BFloat16 };
+    internal static KvElementType KvTypeOf(ErnieKvCacheType type) => type switch { ErnieKvCacheType.Float32 => KvElementType.Float32, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.BFloat16 };
 
     private static ChatTemplate TemplateOf(ErnieChatTemplate wanted, string path, ErnieTokenizer tokenizer) => wanted switch
     {

@@ -1,4 +1,5 @@
 using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Native;
 using Microsoft.Extensions.AI;
 using Microsoft.Extensions.Logging;
 
@@ -7,6 +8,10 @@ namespace Ernie.Sdk;
 /// <summary>How <see cref="ErnieModel"/> loads and runs a model.</summary>
 public sealed class ErnieModelOptions
 {
+    /// <summary>Gets or sets what the model computes on.</summary>
+    /// <value>The default is <see cref="ErnieDevice.Cpu"/>. This version has no CUDA operators: <see cref="ErnieDevice.Cuda"/> throws, and <see cref="ErnieDevice.Auto"/> is the CPU.</value>
+    public ErnieDevice Device { get; set; }
+
     /// <summary>Gets or sets how many threads compute, the engine's own included.</summary>
     /// <value>The default, <see langword="null"/>, is the number of processors. Results do not depend on it.</value>
     public int? Threads { get; set; }
@@ -91,6 +96,9 @@ public sealed class ErnieModelOptions
     /// <summary>Kernels to compute with instead of the registry's choice: those of a measurement or a test. Whoever gives them disposes them, after the model.</summary>
     internal CpuKernels? Kernels { get; set; }
 
+    /// <summary>Where CUDA is looked for instead of the usual places.</summary>
+    internal CudaInstallation? Installation { get; set; }
+
     /// <summary>A copy that the caller cannot change any more.</summary>
     internal ErnieModelOptions Snapshot()
     {
@@ -108,6 +116,7 @@ public sealed class ErnieModelOptions
         if (MaxQueuedRequests < 1) throw new ArgumentOutOfRangeException(nameof(MaxQueuedRequests), MaxQueuedRequests, "MaxQueuedRequests must be positive.");
         if (PrefixCacheBytes is < 0) throw new ArgumentOutOfRangeException(nameof(PrefixCacheBytes), PrefixCacheBytes, "PrefixCacheBytes must not be negative.");
         if (PrefillChunkTokens < 128 || PrefillChunkTokens % 128 != 0) throw new ArgumentOutOfRangeException(nameof(PrefillChunkTokens), PrefillChunkTokens, "PrefillChunkTokens must be a positive multiple of 128.");
+        if (!Enum.IsDefined(Device)) throw new ArgumentOutOfRangeException(nameof(Device), Device, "Use Cpu, Cuda or Auto.");
         if (!Enum.IsDefined(KvCacheType)) throw new ArgumentOutOfRangeException(nameof(KvCacheType), KvCacheType, "Use BFloat16, Float32 or Int8.");
         if (!Enum.IsDefined(ChatTemplate)) throw new ArgumentOutOfRangeException(nameof(ChatTemplate), ChatTemplate, "Use Auto, Standard or Thinking.");
         if (!Enum.IsDefined(ContextOverflow)) throw new ArgumentOutOfRangeException(nameof(ContextOverflow), ContextOverflow, "Use Refuse or DropOldestTurns.");

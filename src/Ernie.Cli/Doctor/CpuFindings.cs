@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Globalization;
 using System.Runtime.InteropServices;
 using Ernie.Sdk.Kernels;
@@ -97,19 +96,12 @@ internal static class CpuFindings
         try
         {
             OrtRuntime.Start(logger: null, allowTelemetry: false);
-            return new Finding("ONNX Runtime", FindingState.Fine, $"{OrtRuntime.Version}, {LoadedFrom("onnxruntime") ?? "place unknown"}");
+            return new Finding("ONNX Runtime", FindingState.Fine, $"{OrtRuntime.Version}, {NativeLibraries.LoadedFrom(NativeLibraries.OnnxRuntime) ?? "place unknown"}");
         }
         catch (PlatformNotSupportedException e)
         {
             return new Finding("ONNX Runtime", FindingState.Broken, e.Message, "Reference Microsoft.ML.OnnxRuntime in the application; on Windows install the Visual C++ runtime too.");
         }
-    }
-
-    /// <summary>Path of a native library that this process has loaded.</summary>
-    internal static string? LoadedFrom(string name)
-    {
-        using var process = Process.GetCurrentProcess();
-        return process.Modules.Cast<ProcessModule>().Select(static m => m.FileName).FirstOrDefault(file => Path.GetFileNameWithoutExtension(file) is var plain && (plain == name || plain == "lib" + name || plain.StartsWith($"lib{name}.so", StringComparison.Ordinal)));
     }
 
     private static Finding Cores()

@@ -24,4 +24,12 @@ internal static class ReleasedShapes
         ContextLength = 131072, RopeTheta = 500000, RmsNormEps = 1e-5f, TieWordEmbeddings = false, BosTokenId = 1, EosTokenIds = [2], PadTokenId = 0,
         ExpertCount = 64, ExpertsPerToken = 8, ExpertIntermediateSize = 3584, SharedExpertCount = 0, MoeLayers = MoeLayerRule.Layers(54, 3, -1, 1),
     };
+
+    public static ErnieConfig Of(ErnieRelease release) => release switch
+    {
+        ErnieRelease.Small03B => Small03B,
+        ErnieRelease.Medium21B => Medium21B,
+        ErnieRelease.Large300B => Large300B,
+        _ => throw new ArgumentOutOfRangeException(nameof(release), release, "Use a value of ErnieRelease."),
+    };
 }

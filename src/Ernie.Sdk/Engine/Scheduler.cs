@@ -20,7 +20,7 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, ChunkB
     /// <summary>In order of admission.</summary>
     private readonly List<Sequence> _running = [];
     private readonly List<(Sequence Sequence, int TokenCount, bool IsDecode)> _step = [];
-    /// <summary>Contexts between two turns, the longest unused one first.</summary>
+    /// <summary>Contexts that hold blocks and do not run, between two turns or waiting for the next one, the longest unused one first.</summary>
     private readonly LinkedList<TokenContext> _resting = new();
     private bool _isOldestTurn;
     private Sequence? _growing;
@@ -38,7 +38,8 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, ChunkB
 
     public void Enqueue(Sequence sequence)
     {
-        _resting.Remove(sequence.Context);
+        // Blocks that a waiting turn could not be deprived of would be lost to all others: enough such turns would wait for one another.
+        if (_resting.Remove(sequence.Context)) _resting.AddLast(sequence.Context);
         sequence.Begin();
         _waiting.Add(sequence);
     }
@@ -177,6 +178,7 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, ChunkB
             else if (Admits(next))
             {
                 _waiting.RemoveAt(i);
+                _resting.Remove(next.Context);
                 for (var passed = 0; passed < i; passed++) _waiting[passed].Overtakings++;
                 Reuse(next);
                 _running.Add(next);
@@ -201,7 +203,8 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, ChunkB
             // A spare block for each sequence that already decodes: its answer grows before this prompt is through.
             var wanted = Missing(sequence) + _running.Sum(static s => Missing(s) + 1);
             if (wanted <= cache.FreeBlockCount) return true;
-            if (wanted > cache.FreeBlockCount + _resting.Sum(static context => context.BlockTable.Count) || !TryReclaimResting()) return false;
+            var others = _resting.Sum(static context => context.BlockTable.Count) - (_resting.Contains(sequence.Context) ? sequence.Context.BlockTable.Count : 0);
+            if (wanted > cache.FreeBlockCount + others || !TryReclaimResting(sequence.Context)) return false;
         }
     }
 
@@ -293,12 +296,16 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, ChunkB
     }
 
     /// <summary>Takes the blocks of the longest unused resting context that has any.</summary>
-    public bool TryReclaimResting()
+    /// <param name="except">One that keeps its blocks, for it is about to run.</param>
+    public bool TryReclaimResting(TokenContext? except = null)
     {
-        while (_resting.First is { } node)
+        for (var node = _resting.First; node is not null;)
         {
-            var held = node.Value.BlockTable.Count;
-            Release(node.Value);
+            var context = node.Value;
+            node = node.Next;
+            if (context == except) continue;
+            var held = context.BlockTable.Count;
+            Release(context);
             if (held > 0) return true;
         }
         return false;

@@ -19,6 +19,8 @@ internal sealed unsafe class CustomOperatorDomain : IDisposable
         public OrtCustomOp Op;
         public nint Operator;
         public byte* Name;
+        /// <summary>Null for the CPU's.</summary>
+        public byte* ExecutionProvider;
     }
 
     public CustomOperatorDomain(string name, params IEnumerable<CustomOperator> operators)
@@ -56,6 +58,7 @@ internal sealed unsafe class CustomOperatorDomain : IDisposable
             var block = (Block*)address;
             GCHandle.FromIntPtr(block->Operator).Free();
             NativeMemory.Free(block->Name);
+            NativeMemory.Free(block->ExecutionProvider);
             NativeMemory.Free(block);
         }
         _blocks.Clear();
@@ -65,9 +68,8 @@ internal sealed unsafe class CustomOperatorDomain : IDisposable
     {
         var block = (Block*)NativeMemory.AllocZeroed((nuint)sizeof(Block));
         block->Operator = GCHandle.ToIntPtr(GCHandle.Alloc(op));
-        var name = Ort.Utf8(op.Name);
-        block->Name = (byte*)NativeMemory.Alloc((nuint)name.Length);
-        name.CopyTo(new Span<byte>(block->Name, name.Length));
+        block->Name = Text(op.Name);
+        if (op.ExecutionProvider is { } provider) block->ExecutionProvider = Text(provider);
         block->Op = new OrtCustomOp
         {
             Version = Ort.ApiVersion,
@@ -80,7 +82,7 @@ internal sealed unsafe class CustomOperatorDomain : IDisposable
             KernelDestroy = &KernelDestroy,
             GetInputCharacteristic = &GetInputCharacteristic,
             GetOutputCharacteristic = &GetOutputCharacteristic,
-            GetInputMemoryType = &Zero,
+            GetInputMemoryType = &GetInputMemoryType,
             GetVariadicInputMinArity = &ZeroOf,
             GetVariadicInputHomogeneity = &ZeroOf,
             GetVariadicOutputMinArity = &ZeroOf,
@@ -94,6 +96,17 @@ internal sealed unsafe class CustomOperatorDomain : IDisposable
         Ort.Check(((delegate* unmanaged<nint, OrtCustomOp*, nint>)Ort.Api->CustomOpDomain_Add)(_domain, &block->Op));
     }
 
+    /// <summary>The tables as ONNX Runtime has them, in the order of the operators.</summary>
+    internal IReadOnlyList<nint> Tables => _blocks;
+
+    private static byte* Text(string text)
+    {
+        var bytes = Ort.Utf8(text);
+        var copy = (byte*)NativeMemory.Alloc((nuint)bytes.Length);
+        bytes.CopyTo(new Span<byte>(copy, bytes.Length));
+        return copy;
+    }
+
     private static CustomOperator Of(OrtCustomOp* op) => Unsafe.As<CustomOperator>(GCHandle.FromIntPtr(((Block*)op)->Operator).Target!);
 
     [UnmanagedCallersOnly]
@@ -101,7 +114,7 @@ internal sealed unsafe class CustomOperatorDomain : IDisposable
 
     // Null means the CPU provider.
     [UnmanagedCallersOnly]
-    private static byte* GetExecutionProviderType(OrtCustomOp* op) => null;
+    private static byte* GetExecutionProviderType(OrtCustomOp* op) => ((Block*)op)->ExecutionProvider;
 
     [UnmanagedCallersOnly]
     private static int GetInputType(OrtCustomOp* op, nuint index) => (int)Of(op).Inputs[(int)index].Kind;
@@ -122,7 +135,7 @@ internal sealed unsafe class CustomOperatorDomain : IDisposable
     private static int GetOutputCharacteristic(OrtCustomOp* op, nuint index) => (int)Of(op).Outputs[(int)index].Arity;
 
     [UnmanagedCallersOnly]
-    private static int Zero(OrtCustomOp* op, nuint index) => 0;
+    private static int GetInputMemoryType(OrtCustomOp* op, nuint index) => (int)Of(op).Inputs[(int)index].Memory;
 
     [UnmanagedCallersOnly]
     private static int ZeroOf(OrtCustomOp* op) => 0;
@@ -162,11 +175,21 @@ internal sealed unsafe class CustomOperatorDomain : IDisposable
             return Ort.CreateStatus($"{e.GetType().Name}: {e.Message}");
         }
     }
-#pragma warning restore CA1031
 
     [UnmanagedCallersOnly]
     private static void KernelDestroy(nint kernel)
     {
-        if (kernel != 0) GCHandle.FromIntPtr(kernel).Free();
+        if (kernel == 0) return;
+        var handle = GCHandle.FromIntPtr(kernel);
+        try
+        {
+            Unsafe.As<CustomKernel>(handle.Target!).Dispose();
+        }
+        catch (Exception)
+        {
+            // There is nobody to tell: the session is on its way out.
+        }
+        handle.Free();
     }
+#pragma warning restore CA1031
 }

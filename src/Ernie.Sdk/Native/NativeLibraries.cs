@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Reflection;
 using System.Runtime.InteropServices;
 
@@ -16,6 +17,13 @@ internal static class NativeLibraries
 
     /// <summary>Must come before the first P/Invoke into ONNX Runtime.</summary>
     public static void EnsureRegistered() => _ = s_registered;
+
+    /// <summary>Path of a native library that this process has loaded.</summary>
+    public static string? LoadedFrom(string name)
+    {
+        using var process = Process.GetCurrentProcess();
+        return process.Modules.Cast<ProcessModule>().Select(static m => m.FileName).FirstOrDefault(file => Path.GetFileNameWithoutExtension(file) is var plain && (plain == name || plain == "lib" + name || plain.StartsWith($"lib{name}.so", StringComparison.Ordinal)));
+    }
 
     private static bool Register()
     {

@@ -113,6 +113,39 @@ public sealed class SchedulerTests
     }
 
     [Fact]
+    public void TurnsThatHoldTheWholeCacheBetweenThem_DoNotWaitForOneAnother()
+    {
+        for (var seed = 0; seed < 60; seed++)
+        {
+            var random = new Random(seed);
+            var blocks = random.Next(4, 16);
+            using var cache = Cache(blocks, random.Next(blocks + 1));
+            var scheduler = new Scheduler(cache, random.Next(1, 8), new ChunkBudget(256));
+            var batch = new StepBatch();
+            var steps = new SimulatedSteps(cache);
+            var conversations = Enumerable.Range(0, random.Next(2, 8)).Select(static _ => (Context: new TokenContext(), History: new List<Turn>())).ToArray();
+            for (var round = 0; round < 3; round++)
+            {
+                foreach (var (context, history) in conversations)
+                {
+                    var turn = new Turn(Prompt(random, random.Next(1, blocks * 30)), random.Next(1, 30), random.Next(2) == 0 ? s_sparse : SparseLimits.Dense, -1);
+                    scheduler.Enqueue(new Sequence(context, turn.Prompt, turn.MaxTokens, SamplingSettings.Greedy, new HashSet<int>(), turn.Limits) { KeepsContext = true });
+                    history.Add(turn);
+                }
+                for (var step = 0; !scheduler.IsIdle; step++)
+                {
+                    Assert.InRange(step, 0, 20_000);
+                    Assert.True(scheduler.Plan(batch), $"seed {seed}: there are requests, and nothing is computed");
+                    steps.Compute(scheduler);
+                }
+                Assert.All(conversations, c => Assert.Equal(Replay(c.History), c.Context.Tokens));
+            }
+            foreach (var (context, _) in conversations) scheduler.Release(context);
+            Assert.Equal(blocks, cache.FreeBlockCount);
+        }
+    }
+
+    [Fact]
     public void AnswersThatOutgrowTheCache_TakeTurns()
     {
         using var cache = Cache(4);

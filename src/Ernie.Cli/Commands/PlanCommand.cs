@@ -1,0 +1,170 @@
+using System.CommandLine;
+using System.Globalization;
+using System.Text.Json;
+using Ernie.Sdk;
+
+namespace Ernie.Cli.Commands;
+
+/// <summary><c>ernie plan</c>: what a model takes on GPUs.</summary>
+internal static class PlanCommand
+{
+    /// <summary>Contexts whose number of conversations is told beside the one that was asked for.</summary>
+    private static readonly int[] s_contexts = [4096, 32768, 131072];
+    private static readonly int[] s_requests = [1, 4, 16, 64];
+
+    public static Command Create(CommandStreams streams)
+    {
+        var model = new Argument<string?>("MODEL") { Description = "An exported model, or a checkpoint.", Arity = ArgumentArity.ZeroOrOne };
+        var shape = new Option<string?>("--shape") { Description = "Architecture of a released model, in place of MODEL." }.AcceptOnlyFromAmong(SyntheticShape.Names);
+        var experts = CommonOptions.Experts("Of an exported model they are what they are. [default: as a quantised checkpoint holds them, else int4]");
+        var dense = CommonOptions.Dense("[default: as a quantised checkpoint holds them, else int4]");
+        var group = CommonOptions.Group();
+        var int4Layers = CommonOptions.Numbers("--int4-layers", "Layers whose routed experts are int4 where --experts is int2; the first layer is 0.", "", 4096, least: 0);
+        var gpu = SizeOption("--gpu", "Memory of one GPU, such as 80GB or 24GiB.", required: true);
+        var gpuCount = new Option<int>("--gpu-count") { Description = "GPUs that the model is divided over.", DefaultValueFactory = static _ => 1, HelpName = "N" }.InRange(1, 1024);
+        var context = new Option<int?>("--context") { Description = "Tokens of each conversation. [default: the model's context, 131072]", HelpName = "N" };
+        var requests = new Option<int>("--requests") { Description = "Conversations at once.", DefaultValueFactory = static _ => 1, HelpName = "N" }.InRange(1, 1 << 20);
+        var kv = new Option<string>("--kv") { Description = "Element type of cached keys and values.", DefaultValueFactory = static _ => "bf16" }.AcceptOnlyFromAmong("fp32", "bf16", "int8");
+        var chunk = new Option<int>("--chunk") { Description = "Prompt tokens computed at once.", DefaultValueFactory = static _ => 512, HelpName = "N" }.InRange(1, 1 << 20);
+        var reserve = SizeOption("--reserve", "What is left free on each GPU. [default: 1 GiB and 2 % of the GPU]", required: false);
+        var json = new Option<bool>("--json") { Description = "Write JSON." };
+        var command = new DocumentedCommand("plan", "Says what a model takes on GPUs, and what stays on the CPU.",
+            "Weights, KV cache, workspace and reserve of each GPU, and which contexts and numbers of conversations that leaves room for. Where it does not fit, routed experts stay on the CPU first. "
+            + "Sizes of weights and cache are those of an export; workspace and reserve are estimates. No GPU is asked. GB are 10^9 bytes. Returns 1 where it does not fit even with the CPU's help. "
+            + "This version computes on the CPU: the plan tells what to buy, not what runs.",
+            "ernie plan --shape 300b --experts int4 --gpu 80GB --gpu-count 4", "ernie plan --shape 300b --experts int2 --dense int8 --int4-layers 3,4,5,6 --group channel --gpu 141GB", "ernie plan samples/ernie-tiny-moe --gpu 8GB --kv int8")
+        { model, shape, experts, dense, group, int4Layers, gpu, gpuCount, context, requests, kv, chunk, reserve, json };
+        command.Validators.Add(result =>
+        {
+            if ((result.GetValue(model) is null) == (result.GetValue(shape) is null)) result.AddError("Name a MODEL, or a released one with --shape, and not both.");
+            if (result.GetValue(context) is < 1) result.AddError("--context must be at least 1.");
+        });
+        command.SetAction(result =>
+        {
+            var options = new ErniePlanOptions
+            {
+                GpuBytes = Size.Parse(result.GetValue(gpu)!),
+                GpuCount = result.GetValue(gpuCount),
+                ContextLength = result.GetValue(context),
+                Requests = result.GetValue(requests),
+                KvCacheType = CommonOptions.KvCacheTypeOf(result.GetValue(kv)!),
+                PrefillChunkTokens = result.GetValue(chunk),
+                ReserveBytes = result.GetValue(reserve) is { } text ? Size.Parse(text) : null,
+                Export = new ErnieExportOptions
+                {
+                    Experts = CommonOptions.PrecisionOf(result.GetValue(experts)),
+                    Dense = CommonOptions.PrecisionOf(result.GetValue(dense)),
+                    GroupSize = CommonOptions.GroupOf(result.GetValue(group)!),
+                    Int4Layers = CommonOptions.NumbersOf(result.GetValue(int4Layers)!),
+                },
+            };
+            var plan = result.GetValue(shape) is { } name ? ErniePlan.ForRelease(SyntheticShape.ReleaseOf(name), options) : ErniePlan.ForModel(result.GetValue(model)!, options);
+            if (result.GetValue(json)) streams.Out.WriteLine(Json(plan));
+            else foreach (var line in Lines(plan, result.GetValue(shape) ?? result.GetValue(model)!, result.GetValue(kv)!)) streams.Out.WriteLine(line);
+            return plan.Fits ? ExitCode.Success : ExitCode.BadInput;
+        });
+        return command;
+    }
+
+    private static IEnumerable<string> Lines(ErniePlan plan, string name, string kv)
+    {
+        yield return $"Model           {name}: {plan.Precision}";
+        yield return string.Create(CultureInfo.InvariantCulture, $"Weights         {Gigabytes(plan.WeightBytes)}, {Gigabytes(plan.WeightFileBytes)} on disk");
+        yield return string.Create(CultureInfo.InvariantCulture, $"KV cache        {Gigabytes(plan.KvCacheBytes)} in {kv}: {plan.Requests} x {plan.ContextLength:N0} tokens");
+        yield return "";
+        yield return $"{"GPU",-4}{"weights",12}{"KV cache",12}{"workspace",12}{"reserve",12}{"free",12}{"of",12}";
+        for (var i = 0; i < plan.Gpus.Count; i++)
+        {
+            var gpu = plan.Gpus[i];
+            yield return $"{i,-4}{Gigabytes(gpu.WeightBytes),12}{Gigabytes(gpu.KvCacheBytes),12}{Gigabytes(gpu.WorkspaceBytes),12}{Gigabytes(gpu.ReserveBytes),12}{Gigabytes(gpu.FreeBytes),12}{Gigabytes(gpu.CapacityBytes),12}";
+        }
+        yield return "";
+        if (!plan.Fits) yield return "Does not fit: with every layer on the CPU, embedding, head, workspace and reserve still exceed the GPU.";
+        else if (plan.IsWhollyOnGpus) yield return "Everything fits on the GPUs.";
+        else
+        {
+            yield return string.Create(CultureInfo.InvariantCulture, $"On the CPU      {Gigabytes(plan.CpuWeightBytes)} of weights{(plan.CpuKvCacheBytes > 0 ? $", {Gigabytes(plan.CpuKvCacheBytes)} of KV cache" : "")}");
+            if (plan.CpuExperts.Count > 0) yield return $"  experts       {string.Join(", ", Runs(plan.CpuExperts))}";
+            if (plan.CpuLayers.Count > 0) yield return string.Create(CultureInfo.InvariantCulture, $"  layers        {Run(plan.CpuLayers[0], plan.CpuLayers[^1])} altogether");
+        }
+        if (!plan.Fits) yield break;
+        yield return "";
+        yield return "Room, with weights as above:";
+        var longest = plan.MaxContextLength(1);
+        foreach (var context in s_contexts.Append(plan.ContextLength).Where(context => context <= longest).Distinct().Order()) yield return string.Create(CultureInfo.InvariantCulture, $"  {context,9:N0} tokens x {plan.MaxRequests(context):N0} conversations");
+        foreach (var requests in s_requests)
+        {
+            if (plan.MaxContextLength(requests) is > 0 and var tokens) yield return string.Create(CultureInfo.InvariantCulture, $"  {requests,9:N0} conversations of up to {tokens:N0} tokens");
+        }
+    }
+
+    /// <summary>Neighbouring layers with as many experts each, as one.</summary>
+    private static IEnumerable<string> Runs(IReadOnlyDictionary<int, int> experts)
+    {
+        var layers = experts.OrderBy(static pair => pair.Key).ToList();
+        for (var first = 0; first < layers.Count;)
+        {
+            var last = first;
+            while (last + 1 < layers.Count && layers[last + 1].Key == layers[last].Key + 1 && layers[last + 1].Value == layers[first].Value) last++;
+            yield return string.Create(CultureInfo.InvariantCulture, $"{layers[first].Value} of {Run(layers[first].Key, layers[last].Key)}");
+            first = last + 1;
+        }
+    }
+
+    private static string Run(int first, int last) => first == last ? string.Create(CultureInfo.InvariantCulture, $"layer {first}") : string.Create(CultureInfo.InvariantCulture, $"layers {first}-{last}");
+
+    private static string Gigabytes(long bytes) => Math.Abs(bytes) >= 10_000_000 ? string.Create(CultureInfo.InvariantCulture, $"{bytes / 1e9:F2} GB") : string.Create(CultureInfo.InvariantCulture, $"{bytes / 1e6:F2} MB");
+
+    private static string Json(ErniePlan plan)
+    {
+        using var buffer = new MemoryStream();
+        using (var writer = new Utf8JsonWriter(buffer, new JsonWriterOptions { Indented = true }))
+        {
+            writer.WriteStartObject();
+            writer.WriteBoolean("fits", plan.Fits);
+            writer.WriteString("precision", plan.Precision);
+            writer.WriteNumber("weight_bytes", plan.WeightBytes);
+            writer.WriteNumber("weight_file_bytes", plan.WeightFileBytes);
+            writer.WriteNumber("kv_cache_bytes", plan.KvCacheBytes);
+            writer.WriteNumber("context", plan.ContextLength);
+            writer.WriteNumber("requests", plan.Requests);
+            writer.WriteStartArray("gpus");
+            foreach (var gpu in plan.Gpus)
+            {
+                writer.WriteStartObject();
+                writer.WriteNumber("weight_bytes", gpu.WeightBytes);
+                writer.WriteNumber("kv_cache_bytes", gpu.KvCacheBytes);
+                writer.WriteNumber("workspace_bytes", gpu.WorkspaceBytes);
+                writer.WriteNumber("reserve_bytes", gpu.ReserveBytes);
+                writer.WriteNumber("free_bytes", gpu.FreeBytes);
+                writer.WriteNumber("capacity_bytes", gpu.CapacityBytes);
+                writer.WriteEndObject();
+            }
+            writer.WriteEndArray();
+            writer.WriteStartObject("cpu");
+            writer.WriteNumber("weight_bytes", plan.CpuWeightBytes);
+            writer.WriteNumber("kv_cache_bytes", plan.CpuKvCacheBytes);
+            writer.WriteStartObject("experts");
+            foreach (var (layer, count) in plan.CpuExperts) writer.WriteNumber(layer.ToString(CultureInfo.InvariantCulture), count);
+            writer.WriteEndObject();
+            writer.WriteStartArray("layers");
+            foreach (var layer in plan.CpuLayers) writer.WriteNumberValue(layer);
+            writer.WriteEndArray();
+            writer.WriteEndObject();
+            writer.WriteNumber("max_requests", plan.MaxRequests(plan.ContextLength));
+            writer.WriteNumber("max_context", plan.MaxContextLength(plan.Requests));
+            writer.WriteEndObject();
+        }
+        return System.Text.Encoding.UTF8.GetString(buffer.ToArray());
+    }
+
+    private static Option<string?> SizeOption(string name, string description, bool required)
+    {
+        var option = new Option<string?>(name) { Description = description, HelpName = "SIZE", Required = required };
+        option.Validators.Add(result =>
+        {
+            if (result.Tokens.Count == 1 && !Size.TryParse(result.Tokens[0].Value, out _)) result.AddError($"{name} takes a size such as 80GB, 24GiB or a number of bytes; it was '{result.Tokens[0].Value}'.");
+        });
+        return option;
+    }
+}

@@ -1,0 +1,17 @@
+namespace Ernie.Sdk;
+
+/// <summary>What a model computes on.</summary>
+public enum ErnieDevice
+{
+    /// <summary>The CPU.</summary>
+    Cpu,
+
+    /// <summary>
+    /// An NVIDIA GPU of compute capability 8.0 or later, by ONNX Runtime's CUDA provider. Loading throws <see cref="ErnieDeviceException"/> where anything is missing; nothing is computed on the CPU in silence.
+    /// This version has no CUDA operators, so it always throws.
+    /// </summary>
+    Cuda,
+
+    /// <summary>The GPU where one is usable for the model, else the CPU. The log says which, and why not the other.</summary>
+    Auto,
+}

@@ -1,0 +1,25 @@
+namespace Ernie.Sdk;
+
+/// <summary>What one GPU of an <see cref="ErniePlan"/> holds.</summary>
+public sealed record ErnieGpuPlan
+{
+    internal ErnieGpuPlan() { }
+
+    /// <summary>Gets the size of its weights. Exact.</summary>
+    public required long WeightBytes { get; init; }
+
+    /// <summary>Gets the size of its part of the KV cache. Exact.</summary>
+    public required long KvCacheBytes { get; init; }
+
+    /// <summary>Gets the size of activations and logits at their peak. An estimate, as if one GPU computed every row.</summary>
+    public required long WorkspaceBytes { get; init; }
+
+    /// <summary>Gets what is left free for the driver's context, compiled kernels and fragmentation.</summary>
+    public required long ReserveBytes { get; init; }
+
+    /// <summary>Gets the GPU's memory.</summary>
+    public required long CapacityBytes { get; init; }
+
+    /// <summary>Gets what is left over; negative where the model does not fit.</summary>
+    public long FreeBytes => CapacityBytes - WeightBytes - KvCacheBytes - WorkspaceBytes - ReserveBytes;
+}

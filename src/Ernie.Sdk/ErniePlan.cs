@@ -1,0 +1,239 @@
+using Ernie.Sdk.Checkpoints;
+using Ernie.Sdk.Engine;
+using Ernie.Sdk.Export;
+using Ernie.Sdk.Kernels;
+
+namespace Ernie.Sdk;
+
+/// <summary>What a model takes on GPUs of a given size, what stays on the CPU, and what that leaves room for. Nothing is loaded and no GPU is asked.</summary>
+/// <remarks>
+/// Sizes of weights and cache are exact: those that the exporter writes and the engine reserves. Workspace and reserve are estimates. GPUs share experts, KV heads with their query heads, the width of
+/// feed-forward layers and the vocabulary. Where all of it does not fit, routed experts stay on the CPU, those of the last layers first; where that does not help, whole layers with their cache do, the last ones first.
+/// </remarks>
+public sealed class ErniePlan
+{
+    private readonly ErnieConfig _config;
+    private readonly ModelFormats _formats;
+    private readonly KvElementType _kvType;
+    private readonly ErniePlanOptions _options;
+    private readonly IReadOnlyList<GpuShare> _shares;
+    private readonly long _reserve;
+    private readonly Placement _placement;
+
+    /// <param name="CpuLayers">Layers, from the last, that are on the CPU altogether.</param>
+    /// <param name="CpuExpertLayers">Mixture-of-experts layers, from the last, whose experts are on the CPU.</param>
+    /// <param name="CpuExperts">Experts of each GPU's share that are on the CPU in one more such layer.</param>
+    private readonly record struct Placement(int CpuLayers, int CpuExpertLayers, int CpuExperts);
+
+    internal ErniePlan(ErnieConfig config, ModelFormats formats, ErniePlanOptions options)
+    {
+        if (options.GpuCount > config.KvHeadCount || (config.MoeLayerCount > 0 && options.GpuCount > config.ExpertCount))
+            throw new ArgumentException($"The model has {config.KvHeadCount} KV heads{(config.MoeLayerCount > 0 ? $" and {config.ExpertCount} experts" : "")}; {options.GpuCount} GPUs cannot share them.", nameof(options));
+        ContextLength = options.ContextLength ?? config.ContextLength;
+        if (ContextLength > config.ContextLength) throw new ArgumentException($"The model has a context of {config.ContextLength} tokens; {ContextLength} are too many.", nameof(options));
+        (_config, _formats, _options) = (config, formats, options);
+        _kvType = ErnieModel.KvTypeOf(options.KvCacheType);
+        _reserve = options.ReserveBytes ?? checked((1L << 30) + options.GpuBytes / 50);
+        Requests = options.Requests;
+        var weights = ErnieGraph.Build(config, formats).Weights;
+        WeightFileBytes = WeightFileWriter.Plan(weights).TotalBytes;
+        _shares = [.. Enumerable.Range(0, options.GpuCount).Select(gpu => GpuShare.Of(config, weights, _kvType, gpu, options.GpuCount))];
+        (_placement, Fits) = Place();
+        var whole = MemoryPlan.For(config, formats, _kvType, ContextLength, Requests, options.PrefillChunkTokens);
+        WeightBytes = whole.WeightBytes;
+        KvCacheBytes = whole.CacheBytes;
+        Gpus = [.. _shares.Select(share => new ErnieGpuPlan
+        {
+            WeightBytes = WeightsOf(share, _placement),
+            KvCacheBytes = CacheOf(share, _placement, ContextLength, Requests),
+            WorkspaceBytes = whole.WorkspaceBytes,
+            ReserveBytes = _reserve,
+            CapacityBytes = options.GpuBytes,
+        })];
+        CpuWeightBytes = _shares.Sum(share => share.WeightBytes - WeightsOf(share, _placement));
+        CpuKvCacheBytes = _shares.Sum(share => CacheOf(share, default, ContextLength, Requests) - CacheOf(share, _placement, ContextLength, Requests));
+        CpuExperts = CpuExpertsOf(_placement);
+        CpuLayers = [.. Enumerable.Range(0, config.LayerCount).Where(layer => IsOnCpu(layer, _placement))];
+    }
+
+    /// <summary>Plans for an exported model or a checkpoint.</summary>
+    /// <param name="path">The folder. Only headers are read.</param>
+    /// <param name="options">GPUs, conversations, and the precisions of a checkpoint's export.</param>
+    /// <exception cref="ArgumentException">The model cannot be shared by so many GPUs, or has no context of that length.</exception>
+    /// <exception cref="DirectoryNotFoundException">There is no such folder.</exception>
+    /// <exception cref="InvalidDataException">The folder holds no model, or a damaged one.</exception>
+    /// <exception cref="NotSupportedException">The checkpoint cannot be exported like this.</exception>
+    /// <exception cref="OverflowException">The sizes leave 63 bits.</exception>
+    public static ErniePlan ForModel(string path, ErniePlanOptions options)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(path);
+        ArgumentNullException.ThrowIfNull(options);
+        options.Validate();
+        var (config, formats) = Read(path, options.Export);
+        return new ErniePlan(config, formats, options);
+    }
+
+    /// <summary>What a folder holds, or what an export of it would.</summary>
+    internal static (ErnieConfig Config, ModelFormats Formats) Read(string path, ErnieExportOptions export)
+    {
+        if (File.Exists(Path.Combine(path, ModelManifest.FileName)))
+        {
+            var manifest = ModelManifest.Read(path);
+            return (manifest.Config, manifest.Formats);
+        }
+        using var checkpoint = Checkpoint.Open(path);
+        return (checkpoint.Config, ExportFormats.Of(checkpoint, export));
+    }
+
+    /// <summary>Plans for a released model, from its architecture alone.</summary>
+    /// <param name="release">The model.</param>
+    /// <param name="options">GPUs, conversations and precisions.</param>
+    /// <exception cref="ArgumentException">The model cannot be shared by so many GPUs, or has no context of that length.</exception>
+    /// <exception cref="NotSupportedException">The model cannot be exported like this.</exception>
+    /// <exception cref="OverflowException">The sizes leave 63 bits.</exception>
+    public static ErniePlan ForRelease(ErnieRelease release, ErniePlanOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        options.Validate();
+        var config = ReleasedShapes.Of(release);
+        return new ErniePlan(config, ExportFormats.Of(new SyntheticWeights(config, 0), options.Export), options);
+    }
+
+    /// <summary>Gets the length of <c>model.weights</c>, gaps between tensors included.</summary>
+    public long WeightFileBytes { get; }
+
+    /// <summary>Gets the size of all weights of the model.</summary>
+    public long WeightBytes { get; }
+
+    /// <summary>Gets the size of the whole KV cache that was asked for.</summary>
+    public long KvCacheBytes { get; }
+
+    /// <summary>Gets the tokens of each conversation.</summary>
+    public int ContextLength { get; }
+
+    /// <summary>Gets how many conversations were asked for.</summary>
+    public int Requests { get; }
+
+    /// <summary>Gets whether what was asked for fits, with the CPU's help if need be. Otherwise as little as possible is planned for the GPUs, and that exceeds them.</summary>
+    public bool Fits { get; }
+
+    /// <summary>Gets whether everything is on the GPUs.</summary>
+    public bool IsWhollyOnGpus => Fits && CpuExperts.Count == 0 && CpuLayers.Count == 0;
+
+    /// <summary>Gets what each GPU holds.</summary>
+    public IReadOnlyList<ErnieGpuPlan> Gpus { get; }
+
+    /// <summary>Gets the layers that stay on the CPU altogether, with their cache.</summary>
+    public IReadOnlyList<int> CpuLayers { get; }
+
+    /// <summary>Gets how many routed experts of a layer stay on the CPU, by layer; layers that have all of theirs on GPUs are left out.</summary>
+    public IReadOnlyDictionary<int, int> CpuExperts { get; }
+
+    /// <summary>Gets the size of the weights that stay on the CPU.</summary>
+    public long CpuWeightBytes { get; }
+
+    /// <summary>Gets the size of the part of the KV cache that stays on the CPU.</summary>
+    public long CpuKvCacheBytes { get; }
+
+    /// <summary>Gets the weights' precisions in words.</summary>
+    public string Precision => _formats.Describe(_config);
+
+    /// <summary>Says how many conversations of a length fit at once, with weights where this plan has them.</summary>
+    /// <param name="contextLength">Tokens of each.</param>
+    /// <returns>0 if not even one does.</returns>
+    public int MaxRequests(int contextLength)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(contextLength, 1);
+        return Largest(1 << 20, requests => Holds(_placement, contextLength, requests));
+    }
+
+    /// <summary>Says how long conversations can be, with weights where this plan has them.</summary>
+    /// <param name="requests">How many there are at once.</param>
+    /// <returns>In tokens: a multiple of 128, or the model's context; 0 if there is no room.</returns>
+    public int MaxContextLength(int requests)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(requests, 1);
+        if (Holds(_placement, _config.ContextLength, requests)) return _config.ContextLength;
+        return Largest(_config.ContextLength / KvBlockLayout.BlockSize, blocks => Holds(_placement, blocks * KvBlockLayout.BlockSize, requests)) * KvBlockLayout.BlockSize;
+    }
+
+    /// <summary>The most that fits first: experts come before layers, and of experts no more go than must.</summary>
+    private (Placement Placement, bool Fits) Place()
+    {
+        bool Try(Placement placement) => Holds(placement, ContextLength, Requests);
+        if (Try(default)) return (default, true);
+        var moe = _config.MoeLayerCount;
+        for (var layers = 0; layers < moe; layers++)
+        {
+            if (!Try(new Placement(0, layers + 1, 0))) continue;
+            var most = _shares.Max(static share => share.Layers.Max(static layer => layer.Experts));
+            for (var experts = 1; experts < most; experts++)
+            {
+                if (Try(new Placement(0, layers, experts))) return (new Placement(0, layers, experts), true);
+            }
+            return (new Placement(0, layers + 1, 0), true);
+        }
+        for (var layers = 1; layers <= _config.LayerCount; layers++)
+        {
+            if (Try(new Placement(layers, moe, 0))) return (new Placement(layers, moe, 0), true);
+        }
+        return (new Placement(_config.LayerCount, moe, 0), false);
+    }
+
+    private bool Holds(Placement placement, int contextLength, int requests)
+    {
+        var workspace = MemoryPlan.For(_config, _formats, _kvType, contextLength, requests, _options.PrefillChunkTokens).WorkspaceBytes;
+        return _shares.All(share => checked(WeightsOf(share, placement) + CacheOf(share, placement, contextLength, requests) + workspace + _reserve) <= _options.GpuBytes);
+    }
+
+    private bool IsOnCpu(int layer, Placement placement) => layer >= _config.LayerCount - placement.CpuLayers;
+
+    private long WeightsOf(GpuShare share, Placement placement)
+    {
+        var bytes = share.EdgeBytes;
+        var moe = 0;
+        for (var layer = _config.LayerCount - 1; layer >= 0; layer--)
+        {
+            var part = share.Layers[layer];
+            var away = _config.IsMoeLayer(layer) ? AwayOf(part.Experts, moe++, placement) : 0;
+            if (!IsOnCpu(layer, placement)) bytes += part.PlainBytes + (part.Experts - away) * part.ExpertBytes;
+        }
+        return bytes;
+    }
+
+    private long CacheOf(GpuShare share, Placement placement, int contextLength, int requests) =>
+        checked((long)requests * KvCache.BlocksFor(contextLength) * Enumerable.Range(0, _config.LayerCount).Where(layer => !IsOnCpu(layer, placement)).Sum(layer => share.Layers[layer].BlockBytes));
+
+    /// <param name="experts">Experts of a share.</param>
+    /// <param name="fromLast">0 for the last mixture-of-experts layer.</param>
+    /// <param name="placement">What is where.</param>
+    private static int AwayOf(int experts, int fromLast, Placement placement) =>
+        fromLast < placement.CpuExpertLayers ? experts : fromLast == placement.CpuExpertLayers ? Math.Min(experts, placement.CpuExperts) : 0;
+
+    private SortedDictionary<int, int> CpuExpertsOf(Placement placement)
+    {
+        var result = new SortedDictionary<int, int>();
+        var moe = 0;
+        for (var layer = _config.LayerCount - 1; layer >= 0; layer--)
+        {
+            if (!_config.IsMoeLayer(layer)) continue;
+            var away = _shares.Sum(share => AwayOf(share.Layers[layer].Experts, moe, placement));
+            if (away > 0) result.Add(layer, away);
+            moe++;
+        }
+        return result;
+    }
+
+    /// <summary>The largest number for which something holds that holds for no number above one for which it does not; 0 if for none.</summary>
+    private static int Largest(int most, Func<int, bool> holds)
+    {
+        var (least, limit) = (0, most);
+        while (least < limit)
+        {
+            var middle = least + (limit - least + 1) / 2;
+            if (holds(middle)) least = middle;
+            else limit = middle - 1;
+        }
+        return least;
+    }
+}

@@ -1,0 +1,231 @@
+using Ernie.Sdk.Quantization;
+
+namespace Ernie.Sdk.Kernels;
+
+/// <summary>Where kernels of <c>Kernels/Cuda</c> are launched, one after another: a stream of a GPU, or its emulation.</summary>
+internal interface ICudaLauncher
+{
+    /// <summary>Launches a kernel.</summary>
+    /// <param name="file">File that it stands in, without extension.</param>
+    /// <param name="kernel">Its name.</param>
+    /// <param name="grid">Blocks.</param>
+    /// <param name="threads">Threads of a block.</param>
+    /// <param name="sharedBytes">Dynamic shared memory of a block; at most 48 KB, which needs no attribute.</param>
+    /// <param name="parameters">Its parameters, in order.</param>
+    void Launch(string file, string kernel, (int X, int Y, int Z) grid, int threads, int sharedBytes, params ReadOnlySpan<CudaParameter> parameters);
+
+    /// <summary>Device memory, aligned to 256 bytes, that what is launched in this call of an operator may use. What it holds is unknown.</summary>
+    unsafe void* Scratch(long bytes);
+}
+
+/// <summary>One parameter of a kernel, in the low bytes: a pointer, an int or a float.</summary>
+internal readonly unsafe record struct CudaParameter(ulong Bits)
+{
+    public static implicit operator CudaParameter(void* pointer) => new((ulong)pointer);
+    public static implicit operator CudaParameter(int value) => new((uint)value);
+    public static implicit operator CudaParameter(float value) => new(BitConverter.SingleToUInt32Bits(value));
+}
+
+/// <summary>
+/// Which kernels of <c>Kernels/Cuda</c> make an operator, and with which geometry. All pointers of the arguments are device memory, so nothing of a step but its numbers of tokens and sequences is looked at,
+/// and a launch sequence can be captured as a CUDA graph.
+/// </summary>
+internal sealed unsafe class CudaLaunches(ICudaLauncher launcher)
+{
+    private const int PackBytes = 16, TileBytes = 16, BlockScaleBytes = 8, SplitBlocks = 2;
+
+    /// <summary>Largest <see cref="AttentionArguments.HeadDim"/>; it is a multiple of 16.</summary>
+    public const int MaxHeadDim = 128;
+    /// <summary>Most experts of a layer.</summary>
+    public const int MaxExperts = 256;
+    /// <summary>Most blocks of a sequence under sparse attention: what the scores of eight queries in 48 KB of shared memory allow.</summary>
+    public const int MaxSparseBlocks = 1408;
+
+    /// <summary>How products with bf16 and packed weights take their tokens; null chooses by their number. No bit of a result depends on it.</summary>
+    public CudaTiling? Tiling { get; init; }
+
+    public void Linear(in LinearArguments a)
+    {
+        var sections = (int)(a.Weight.Rows / a.Weight.SectionRows);
+        var tiling = TilingOf(a.Weight.Format, a.TokenCount);
+        var tile = Tokens(tiling);
+        var tileCount = Blocks(a.TokenCount, tile);
+        var input = Prepare(a.Weight.Format, a.Input, a.TokenCount, (int)a.Weight.Columns);
+        if (!a.SwiGlu)
+        {
+            Product(a.Weight, 1, sections, input, null, null, a.TokenCount, 1, tileCount, tiling, a.Output);
+            return;
+        }
+        var product = Floats(a.TokenCount * a.Weight.Rows);
+        Product(a.Weight, 1, sections, input, null, null, a.TokenCount, 1, tileCount, tiling, product);
+        SwiGlu(product, a.TokenCount, (int)a.Weight.Rows / 2, a.Output);
+    }
+
+    public void Experts(in ExpertsArguments a)
+    {
+        if (a.ExpertCount > MaxExperts) throw new NotSupportedException($"The CUDA kernels route to {MaxExperts} experts at most; the layer has {a.ExpertCount}.");
+        var (experts, assignments) = (a.ExpertEnd - a.ExpertBegin, checked(a.TokenCount * a.ExpertsPerToken));
+        var logits = Floats((nint)a.TokenCount * a.ExpertCount);
+        var selected = a.Selected != null ? a.Selected : (int*)launcher.Scratch((long)assignments * sizeof(int));
+        var weights = a.Weights != null ? a.Weights : Floats(assignments);
+        launcher.Launch("experts", "router_logits", (Blocks(a.ExpertCount, 8), Blocks(a.TokenCount, 4), 1), 256, 0, a.Input, a.Router, a.TokenCount, a.HiddenSize, a.ExpertCount, logits);
+        launcher.Launch("experts", "router_select", (Blocks(a.TokenCount, 8), 1, 1), 256, 0, logits, a.CorrectionBias, a.TokenCount, a.ExpertCount, a.ExpertsPerToken, a.NormMin, selected, weights);
+
+        var tiling = TilingOf(a.GateUp.Format, assignments / experts);
+        var tile = Tokens(tiling);
+        var tileCount = Math.Min(assignments, assignments / tile + experts);
+        var order = (int*)launcher.Scratch((long)assignments * sizeof(int));
+        var tiles = (byte*)launcher.Scratch((long)tileCount * TileBytes);
+        launcher.Launch("experts", "group_experts", (1, 1, 1), 1024, (34 * experts + 2) * sizeof(int), selected, assignments, a.ExpertBegin, a.ExpertEnd, tile, tileCount, order, tiles);
+
+        var gateUp = Floats((nint)assignments * 2 * a.IntermediateSize);
+        var results = Floats((nint)assignments * a.HiddenSize);
+        Product(a.GateUp, experts, 2, Prepare(a.GateUp.Format, a.Input, a.TokenCount, a.HiddenSize), tiles, order, assignments, a.ExpertsPerToken, tileCount, tiling, gateUp);
+        Product(a.Down, experts, 1, Prepare(a.Down.Format, gateUp, assignments, a.IntermediateSize, swiGlu: true), tiles, order, assignments, 1, tileCount, tiling, results);
+        launcher.Launch("experts", "combine_experts", (a.TokenCount, Blocks(a.HiddenSize, 256), 1), 256, 0, results, selected, weights, a.ExpertsPerToken, a.ExpertBegin, a.ExpertEnd, a.HiddenSize, a.Output);
+    }
+
+    /// <param name="a">The operator's.</param>
+    /// <param name="angles">[positions, headDim / 2, 2] cos and sin (<see cref="RopeTable"/>), device memory.</param>
+    public CudaSelection Attention(in AttentionArguments a, float* angles)
+    {
+        if (a.HeadDim > MaxHeadDim || a.HeadDim % 16 != 0) throw new NotSupportedException($"The CUDA kernels know heads of 16, 32, .. {MaxHeadDim} channels; these have {a.HeadDim}.");
+        if (a.Limits != null && a.BlockTableStride > MaxSparseBlocks) throw new NotSupportedException($"The CUDA kernels select among {MaxSparseBlocks} blocks at most; the block tables have {a.BlockTableStride}.");
+        var group = a.HeadCount / a.KvHeadCount;
+        var (range, rangeHeads) = (a.KvHeadEnd - a.KvHeadBegin, (a.KvHeadEnd - a.KvHeadBegin) * group);
+        var type = a.Layout.ElementType switch { KvElementType.Float32 => "fp32", KvElementType.BFloat16 => "bf16", _ => "int8" };
+        int prefillCount = a.TokenCount / KvBlockLayout.BlockSize + 2 * a.SequenceCount, decodeCount = a.SequenceCount, packCount = prefillCount + decodeCount;
+        var packs = (byte*)launcher.Scratch((long)packCount * PackBytes);
+        var decodePacks = packs + (nint)prefillCount * PackBytes;
+        var query = Floats((nint)a.TokenCount * rangeHeads * a.HeadDim);
+        launcher.Launch("attention", "make_packs", (1, 1, 1), 256, 2 * sizeof(int) * a.SequenceCount, a.Positions, a.SequenceStarts, a.Flags, a.SequenceCount, packs, prefillCount, decodePacks);
+        Clear(a.Output, (nint)a.TokenCount * rangeHeads * a.HeadDim);
+        launcher.Launch("attention", $"rotate_append_{type}", (packCount, rangeHeads + 2 * range, 1), 256, 0, a.Qkv, a.Positions, angles, packs, a.BlockTables, a.BlockTableStride, a.Pool,
+            a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, query);
+        launcher.Launch("attention", $"summarise_{type}", (packCount, range, 1), 128, 0, a.Positions, packs, a.BlockTables, a.BlockTableStride, a.Pool, a.Gate, a.KvHeadCount, a.KvHeadBegin, a.HeadDim);
+
+        var words = Blocks(a.BlockTableStride, 32);
+        var selectShared = 8 * sizeof(float) * (a.HeadDim + a.BlockTableStride);
+        uint* prefillKept = null, decodeKept = null;
+        if (a.Limits != null)
+        {
+            var prefillWords = (nint)prefillCount * rangeHeads * words;
+            prefillKept = (uint*)launcher.Scratch((prefillWords + (nint)decodeCount * range * words) * sizeof(uint));
+            decodeKept = prefillKept + prefillWords;
+            Clear(prefillKept, prefillWords + (nint)decodeCount * range * words);
+            if (a.DensePrefill)
+            {
+                prefillKept = null;
+            }
+            else
+            {
+                launcher.Launch("attention", "select_prefill", (prefillCount, rangeHeads, 16), 256, selectShared, query, a.Positions, packs, a.BlockTables, a.BlockTableStride, a.Pool,
+                    checked((int)a.Layout.BlockBytes), checked((int)a.Layout.KeySum(0)), a.Limits, a.Gate != null ? 1 : 0, a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, words, prefillKept);
+            }
+            launcher.Launch("attention", "select_decode", (decodeCount, range, Blocks(group, 8)), 256, selectShared, query, a.Positions, decodePacks, a.BlockTables, a.BlockTableStride, a.Pool,
+                checked((int)a.Layout.BlockBytes), checked((int)a.Layout.KeySum(0)), a.Limits, a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, words, decodeKept);
+        }
+
+        launcher.Launch("attention", $"attend_prefill_{type}", (4, rangeHeads, prefillCount), 128, 0, query, a.Positions, packs, a.BlockTables, a.BlockTableStride, a.Pool, prefillKept, words,
+            a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, a.Output);
+        var splits = Blocks(a.BlockTableStride, SplitBlocks);
+        var partial = Floats((nint)decodeCount * rangeHeads * splits * a.HeadDim);
+        var sums = Floats((nint)decodeCount * rangeHeads * splits * 2);
+        launcher.Launch("attention", $"attend_decode_{type}", (Blocks(splits, 4), range * Blocks(group, 8), decodeCount), 128, 0, query, a.Positions, decodePacks, a.BlockTables, a.BlockTableStride, a.Pool, decodeKept, words,
+            a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, splits, partial, sums);
+        launcher.Launch("attention", "combine_splits", (decodeCount, rangeHeads, 1), 128, 16, partial, sums, decodePacks, decodeKept, words, a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, splits, a.Output);
+        return new CudaSelection((int*)packs, prefillCount, decodeCount, prefillKept, decodeKept, words);
+    }
+
+    private CudaTiling TilingOf(WeightFormat format, int tokens) =>
+        format.Kind == WeightKind.Float32 ? CudaTiling.Eight : Tiling ?? (tokens <= 8 ? CudaTiling.Eight : tokens < 64 ? CudaTiling.ThirtyTwo : CudaTiling.Wide);
+
+    private static int Tokens(CudaTiling tiling) => tiling == CudaTiling.Eight ? 8 : 32;
+
+    private void Product(in PackedMatrix weight, int experts, int sections, Activations input, byte* tiles, int* order, int count, int divisor, int tileCount, CudaTiling tiling, float* output)
+    {
+        var (sectionRows, columns) = ((int)(weight.Rows / experts / sections), (int)weight.Columns);
+        // A block has a panel, for whose spans it needs [8, tokens, 16 rows], or wide eight of them.
+        var panels = (int)PanelLayout.PanelCount(sectionRows);
+        var (blocks, shared, suffix) = tiling == CudaTiling.Wide ? (sections * Blocks(panels, 8), 0, "wide") : (sections * panels, 8 * Tokens(tiling) * PanelLayout.Rows * sizeof(float), $"{Tokens(tiling)}");
+        switch (weight.Format.Kind)
+        {
+            case WeightKind.Float32:
+                launcher.Launch("linear", "linear_fp32_8", (Blocks(sections * sectionRows, 8), tileCount, 1), 256, 0, weight.Data, sections, sectionRows, columns, input.Data, tiles, order, count, divisor, output);
+                break;
+            case WeightKind.BFloat16:
+                launcher.Launch("linear", $"linear_bf16_{suffix}", (blocks, tileCount, 1), 256, shared, weight.Data, sections, sectionRows, columns, input.Data, tiles, order, count, divisor, output);
+                break;
+            default:
+                var name = weight.Format.Kind switch { WeightKind.Int8 => "int8", WeightKind.Int4 => "int4", _ => "int2" };
+                launcher.Launch("linear", $"linear_{name}_{suffix}", (blocks, tileCount, 1), 256, shared,
+                    weight.Data, sections, sectionRows, columns, weight.Format.Group / PanelLayout.BlockColumns, input.Data, input.Scales, tiles, order, count, divisor, output);
+                break;
+        }
+    }
+
+    /// <summary>Rows as products with weights of a format read them. With <paramref name="swiGlu"/> they are gates, then ups, [rows, 2 · columns].</summary>
+    private Activations Prepare(WeightFormat format, float* x, int rows, int columns, bool swiGlu = false)
+    {
+        var blocks = Blocks(columns, PanelLayout.BlockColumns);
+        var prefix = swiGlu ? "swiglu_" : "";
+        switch (format.Kind)
+        {
+            case WeightKind.Float32:
+                if (!swiGlu) return new Activations(x, null);
+                var floats = Floats((nint)rows * columns);
+                SwiGlu(x, rows, columns, floats);
+                return new Activations(floats, null);
+            case WeightKind.BFloat16:
+                var parts = launcher.Scratch((long)rows * 3 * blocks * PanelLayout.BlockColumns * sizeof(ushort));
+                launcher.Launch("linear", $"{prefix}split_rows", (rows, Blocks(blocks * PanelLayout.BlockColumns, 256), 1), 256, 0, x, columns, parts);
+                return new Activations(parts, null);
+            default:
+                void* codes = launcher.Scratch((long)rows * blocks * PanelLayout.BlockColumns), scales = launcher.Scratch((long)rows * blocks * BlockScaleBytes);
+                launcher.Launch("linear", $"{prefix}quantise_rows", (rows, Blocks(blocks, 8), 1), 256, 0, x, columns, codes, scales);
+                return new Activations(codes, scales);
+        }
+    }
+
+    private void SwiGlu(float* gateUp, int rows, int columns, float* output) => launcher.Launch("linear", "swiglu_rows", (rows, Blocks(columns, 256), 1), 256, 0, gateUp, columns, output);
+
+    private void Clear(void* words, nint count) => launcher.Launch("attention", "clear_words", (Blocks(checked((int)count), 256), 1, 1), 256, 0, words, (int)count);
+
+    private float* Floats(nint count) => (float*)launcher.Scratch(count * sizeof(float));
+
+    private static int Blocks(int count, int size) => (count + size - 1) / size;
+
+    private readonly struct Activations(void* data, void* scales)
+    {
+        public void* Data => data;
+        public void* Scales => scales;
+    }
+}
+
+/// <summary>Tokens that meet a weight at a time.</summary>
+internal enum CudaTiling
+{
+    /// <summary>8 tokens; eight warps share a panel.</summary>
+    Eight,
+    /// <summary>32 tokens; eight warps share a panel.</summary>
+    ThirtyTwo,
+    /// <summary>32 tokens; each warp has a panel.</summary>
+    Wide,
+}
+
+/// <summary>What a call of attention kept, in scratch memory of the device.</summary>
+/// <param name="packs">[prefill count + decode count] {sequence, first token, tokens, block}; those without tokens say nothing.</param>
+/// <param name="prefillCount">Packs of prefills.</param>
+/// <param name="decodeCount">Packs of decode steps, which follow.</param>
+/// <param name="prefillKept">[prefill count, heads, words] a bit for each block; null: all.</param>
+/// <param name="decodeKept">[decode count, kv heads, words] likewise.</param>
+/// <param name="words">Words of a list.</param>
+internal readonly unsafe struct CudaSelection(int* packs, int prefillCount, int decodeCount, uint* prefillKept, uint* decodeKept, int words)
+{
+    public int* Packs => packs;
+    public int PrefillCount => prefillCount;
+    public int DecodeCount => decodeCount;
+    public uint* PrefillKept => prefillKept;
+    public uint* DecodeKept => decodeKept;
+    public int Words => words;
+}

@@ -1,0 +1,57 @@
+using Ernie.Sdk.Native;
+
+namespace Ernie.Sdk.Kernels;
+
+/// <summary>The GPU kernels that this assembly carries as PTX, compiled by the driver for one context when they are first asked for. Used by one thread at a time.</summary>
+/// <param name="context">Where they run.</param>
+/// <param name="open">The PTX of a file for a target, as in <c>("norm", "sm_80")</c>; null if there is none.</param>
+internal sealed class CudaModules(CudaContext context, Func<string, string, Stream?> open) : IDisposable
+{
+    private readonly Dictionary<string, CudaModule> _modules = [];
+    private readonly Dictionary<(string, string), CudaFunction> _functions = [];
+
+    /// <summary>Those of the assembly's resources.</summary>
+    public CudaModules(CudaContext context) : this(context, static (file, target) => typeof(CudaModules).Assembly.GetManifestResourceStream($"Ernie.Sdk.Kernels.Cuda.{file}.{target}.ptx"))
+    {
+    }
+
+    /// <summary>Targets whose PTX runs on a GPU, best first: <c>sm_80</c> on every later one, <c>sm_90a</c> on compute capability 9.0 alone.</summary>
+    public static IReadOnlyList<string> TargetsOf(Version computeCapability) => computeCapability == new Version(9, 0) ? ["sm_90a", "sm_80"] : ["sm_80"];
+
+    /// <exception cref="InvalidOperationException">There is no such file.</exception>
+    /// <exception cref="CudaException">The driver cannot compile it, or it has no such kernel.</exception>
+    public CudaFunction Function(string file, string kernel)
+    {
+        if (_functions.TryGetValue((file, kernel), out var function)) return function;
+        if (!_modules.TryGetValue(file, out var module)) _modules.Add(file, module = Load(file));
+        return _functions[(file, kernel)] = module.Function(kernel);
+    }
+
+    public void Dispose()
+    {
+        foreach (var module in _modules.Values) module.Dispose();
+        _modules.Clear();
+        _functions.Clear();
+    }
+
+    private CudaModule Load(string file)
+    {
+        var targets = TargetsOf(context.Device.ComputeCapability);
+        foreach (var target in targets)
+        {
+            using var stream = open(file, target);
+            if (stream is null) continue;
+            var ptx = new byte[stream.Length];
+            stream.ReadExactly(ptx);
+            try
+            {
+                return context.Load(ptx);
+            }
+            catch (CudaException e)
+            {
+                throw new CudaException(e.Result, $"{e.Call} of {file}.{target}.ptx", e.ErrorName, e.Text);
+            }
+        }
+        throw new InvalidOperationException($"There is no PTX of {file} for {string.Join(" or ", targets)}.");
+    }
+}

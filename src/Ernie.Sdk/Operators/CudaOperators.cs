@@ -1,0 +1,123 @@
+using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Native;
+
+namespace Ernie.Sdk.Operators;
+
+/// <summary>An operator of the schema for the GPU: its initializers stay in the CPU's memory, for the kernel to send, and everything else is on the device.</summary>
+internal abstract class CudaOperator(string name, IReadOnlyList<Port> inputs, IReadOnlyList<Port> outputs, CudaOperatorEnvironment environment, params int[] weights) : CustomOperator
+{
+    public override string Name => name;
+    public override IReadOnlyList<Port> Inputs { get; } = [.. inputs.Select((port, i) => weights.Contains(i) ? port with { Memory = PortMemory.Cpu } : port)];
+    public override IReadOnlyList<Port> Outputs => outputs;
+    public override string? ExecutionProvider => environment.Provider;
+    protected CudaOperatorEnvironment Environment => environment;
+}
+
+/// <summary>A node whose weights are on the GPU.</summary>
+internal abstract unsafe class CudaKernel(CudaOperatorEnvironment environment) : CustomKernel
+{
+    private readonly List<CudaMemory> _weights = [];
+
+    protected CudaOperatorEnvironment Environment => environment;
+
+    /// <summary>The same matrix, in device memory.</summary>
+    protected PackedMatrix Send(PackedMatrix matrix)
+    {
+        var bytes = matrix.Format.Bytes(matrix.Rows / matrix.SectionRows, matrix.SectionRows, matrix.Columns);
+        return new PackedMatrix(matrix.Format, (byte*)Send(matrix.Data, bytes), matrix.Rows, matrix.Columns, matrix.SectionRows);
+    }
+
+    protected void* Send(void* data, long bytes)
+    {
+        var memory = environment.Send(data, bytes);
+        _weights.Add(memory);
+        return (void*)memory.Address;
+    }
+
+    /// <summary>ONNX Runtime does not destroy a kernel whose creation failed.</summary>
+    protected void Create(Action create)
+    {
+        try
+        {
+            create();
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    public override void Dispose()
+    {
+        base.Dispose();
+        foreach (var memory in _weights) memory.Dispose();
+        _weights.Clear();
+    }
+}
+
+internal sealed class CudaLinearOperator(CudaOperatorEnvironment environment)
+    : CudaOperator(OperatorSchema.Linear.Name, OperatorSchema.Linear.Inputs, OperatorSchema.Linear.Outputs, environment, 1)
+{
+    public override CustomKernel CreateKernel(OrtKernelInfo info) => new Kernel(Environment, info);
+
+    private sealed class Kernel : CudaKernel
+    {
+        private LinearArguments _node;
+
+        public Kernel(CudaOperatorEnvironment environment, OrtKernelInfo info) : base(environment) => Create(() =>
+        {
+            _node = LinearOperator.Read(info);
+            _node.Weight = Send(_node.Weight);
+        });
+
+        public override void Compute(OrtComputeContext context)
+        {
+            var arguments = LinearOperator.Bind(_node, context);
+            if (arguments.TokenCount > 0) Environment.Kernels.Linear(arguments, Environment.Enter(context));
+        }
+    }
+}
+
+internal sealed class CudaSparseAttentionOperator(CudaOperatorEnvironment environment)
+    : CudaOperator(OperatorSchema.SparseAttention.Name, OperatorSchema.SparseAttention.Inputs, OperatorSchema.SparseAttention.Outputs, environment)
+{
+    public override CustomKernel CreateKernel(OrtKernelInfo info) => new Kernel(Environment, info);
+
+    private sealed class Kernel(CudaOperatorEnvironment environment, OrtKernelInfo info) : CudaKernel(environment)
+    {
+        private readonly AttentionArguments _node = SparseAttentionOperator.Read(info, environment.Layout, environment.Rope);
+
+        public override void Compute(OrtComputeContext context)
+        {
+            var arguments = SparseAttentionOperator.Bind(_node, context);
+            if (arguments.TokenCount > 0) Environment.Kernels.Attention(arguments, Environment.Enter(context));
+        }
+    }
+}
+
+internal sealed class CudaMoeExpertsOperator(CudaOperatorEnvironment environment)
+    : CudaOperator(OperatorSchema.MoeExperts.Name, OperatorSchema.MoeExperts.Inputs, OperatorSchema.MoeExperts.Outputs, environment, 1, 2, 3, 4)
+{
+    public override CustomKernel CreateKernel(OrtKernelInfo info) => new Kernel(Environment, info);
+
+    private sealed unsafe class Kernel : CudaKernel
+    {
+        private ExpertsArguments _node;
+
+        public Kernel(CudaOperatorEnvironment environment, OrtKernelInfo info) : base(environment) => Create(() =>
+        {
+            _node = MoeExpertsOperator.Read(info);
+            _node.Router = (float*)Send(_node.Router, (long)_node.ExpertCount * _node.HiddenSize * sizeof(float));
+            _node.CorrectionBias = (float*)Send(_node.CorrectionBias, (long)_node.ExpertCount * sizeof(float));
+            _node.GateUp = Send(_node.GateUp);
+            _node.Down = Send(_node.Down);
+        });
+
+        public override void Compute(OrtComputeContext context)
+        {
+            var arguments = MoeExpertsOperator.Bind(_node, context);
+            if (arguments.TokenCount > 0) Environment.Kernels.Experts(arguments, Environment.Enter(context));
+        }
+    }
+}

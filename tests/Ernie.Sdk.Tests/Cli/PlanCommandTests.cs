@@ -1,0 +1,69 @@
+using System.Text.Json;
+using Ernie.Cli;
+
+namespace Ernie.Sdk.Tests.Cli;
+
+public sealed class PlanCommandTests
+{
+    [Fact]
+    public async Task Shape_IsPlannedOnGpus()
+    {
+        var run = (await CommandRun.Async("plan", "--shape", "300b", "--experts", "int4", "--gpu", "80GB", "--gpu-count", "4")).Succeeded();
+        Assert.Equal(4, run.Lines.Count(static line => line.Length > 1 && char.IsDigit(line[0]) && line.Contains("39.03 GB", StringComparison.Ordinal)));
+        Assert.Contains("Everything fits", run.Out, StringComparison.Ordinal);
+        Assert.Contains("131,072 tokens x 5 conversations", run.Out, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task PartialOffload_NamesLayersAndExperts()
+    {
+        var run = (await CommandRun.Async("plan", "--shape", "21b", "--gpu", "16GB")).Succeeded();
+        Assert.Contains("On the CPU", run.Out, StringComparison.Ordinal);
+        Assert.Matches(@"experts +(\d+ of layer \d+, )?64 of layers \d+-27\n", run.Out);
+    }
+
+    [Fact]
+    public async Task WhatNeverFits_ReturnsOne()
+    {
+        var run = await CommandRun.Async("plan", "--shape", "21b", "--gpu", "1GB");
+        Assert.Equal(ExitCode.BadInput, run.ExitCode);
+        Assert.Contains("Does not fit", run.Out, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Json_HasTheSame()
+    {
+        var run = (await CommandRun.Async("plan", ExportedTinyModel.Checkpoint, "--gpu", "1GiB", "--reserve", "0.25GiB", "--kv", "int8", "--json")).Succeeded();
+        using var document = JsonDocument.Parse(run.Out);
+        var gpu = document.RootElement.GetProperty("gpus")[0];
+        Assert.Equal(1L << 30, gpu.GetProperty("capacity_bytes").GetInt64());
+        Assert.Equal(1L << 28, gpu.GetProperty("reserve_bytes").GetInt64());
+        Assert.Equal(document.RootElement.GetProperty("weight_bytes").GetInt64(), gpu.GetProperty("weight_bytes").GetInt64());
+        Assert.True(document.RootElement.GetProperty("fits").GetBoolean());
+    }
+
+    [Theory]
+    [InlineData("plan", "--gpu", "80GB")]
+    [InlineData("plan", "model", "--shape", "21b", "--gpu", "80GB")]
+    [InlineData("plan", "--shape", "21b")]
+    [InlineData("plan", "--shape", "21b", "--gpu", "80 apples")]
+    [InlineData("plan", "--shape", "21b", "--gpu", "80GB", "--context", "0")]
+    public async Task WrongUsage_IsTold(params string[] args) => Assert.Equal(ExitCode.Usage, (await CommandRun.Async(args)).ExitCode);
+
+    [Theory]
+    [InlineData("80GB", 80_000_000_000)]
+    [InlineData("1.5 gib", 3L << 29)]
+    [InlineData("512", 512)]
+    [InlineData("2 MB", 2_000_000)]
+    [InlineData("7b", 7)]
+    public void Sizes_AreRead(string text, long bytes) => Assert.Equal(bytes, Size.Parse(text));
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("GB")]
+    [InlineData("-1GB")]
+    [InlineData("0")]
+    [InlineData("1e9")]
+    [InlineData("99999999999TB")]
+    public void OtherTexts_AreNoSizes(string text) => Assert.False(Size.TryParse(text, out _));
+}

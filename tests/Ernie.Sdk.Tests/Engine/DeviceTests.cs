@@ -1,0 +1,186 @@
+using Ernie.Cli.Doctor;
+using Ernie.Sdk.Engine;
+using Ernie.Sdk.Native;
+using Ernie.Sdk.Tests.Cli;
+using Microsoft.Extensions.Logging;
+
+namespace Ernie.Sdk.Tests.Engine;
+
+/// <summary>What a model computes on, with each piece of CUDA taken away in turn. Libraries are compiled for the test; the driver has no GPU behind it.</summary>
+[Collection(FakeCuda.Collection)]
+public sealed class DeviceTests : IDisposable
+{
+    private readonly TemporaryFolder _folder = new();
+    private readonly SmallExport _export = new();
+
+    public void Dispose()
+    {
+        _export.Dispose();
+        _folder.Dispose();
+    }
+
+    [Fact]
+    public async Task Cpu_IsTheDefault_AndAsksNothingOfCuda()
+    {
+        var nowhere = new CudaInstallation("/nowhere/libcuda.so.1", [], "/nowhere");
+        await using var model = await ErnieModel.LoadAsync(_export.Folder, new ErnieModelOptions { KvCacheBytes = 4 << 20, Installation = nowhere }, cancellationToken: TestContext.Current.CancellationToken);
+        Assert.Equal(ErnieDevice.Cpu, new ErnieModelOptions().Device);
+        Assert.Throws<ArgumentOutOfRangeException>(static () => new ErnieModelOptions { Device = (ErnieDevice)3 }.Validate());
+    }
+
+    [Fact]
+    public async Task Cuda_WhereEverythingIsThere_SaysThatItIsNotImplemented()
+    {
+        var e = await Failure(Installation());
+        Assert.Equal("CUDA operators", e.Piece);
+        Assert.Contains("none that have run on a GPU", e.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Auto_TakesTheCpu_AndSaysWhy()
+    {
+        foreach (var (installation, reason) in new[] { (Installation(), "CUDA operators"), (Installation() with { Driver = "/nowhere/libcuda.so.1" }, "libcuda.so.1 was not found, looked for in /nowhere") })
+        {
+            var log = new Lines();
+            await using var model = await ErnieModel.LoadAsync(_export.Folder, new ErnieModelOptions { Device = ErnieDevice.Auto, KvCacheBytes = 4 << 20, Installation = installation, LoggerFactory = log }, cancellationToken: TestContext.Current.CancellationToken);
+            Assert.Contains(log.All, line => line.Contains("the CPU, because", StringComparison.Ordinal) && line.Contains(reason, StringComparison.Ordinal));
+        }
+    }
+
+    [Theory]
+    [InlineData(0, "CUDA runtime", "libcudart.so.13")]
+    [InlineData(1, "cuBLAS", "libcublas.so.13")]
+    [InlineData(2, "cuBLAS Lt", "libcublasLt.so.13")]
+    [InlineData(3, "cuRAND", "libcurand.so.10")]
+    public async Task LibraryThatIsMissing_IsNamed_WithItsPlaceAndCure(int index, string piece, string file)
+    {
+        var all = Installation();
+        var libraries = all.Libraries.ToList();
+        libraries[index] = (libraries[index].Name, "/nowhere/" + file);
+        var e = await Failure(all with { Libraries = libraries });
+        Assert.Equal(piece, e.Piece);
+        Assert.Contains($"{file} was not found, looked for in /nowhere.", e.Message, StringComparison.Ordinal);
+        Assert.Contains("LD_LIBRARY_PATH", e.Cure, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task CpuPackage_IsNamed()
+    {
+        var e = await Failure(Installation() with { ProviderFolder = _folder.Path });
+        Assert.Equal("ONNX Runtime package", e.Piece);
+        Assert.Contains(_folder.Path, e.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Driver_MissingOrOld_IsNamed()
+    {
+        var e = await Failure(Installation() with { Driver = "libnone-cuda.so.1" });
+        Assert.Equal("GPU driver", e.Piece);
+        Assert.Contains("LD_LIBRARY_PATH", e.Message, StringComparison.Ordinal);
+        e = await Failure(Installation() with { Driver = CompiledLibrary.Of("liboldcuda.so.1", "int cuInit(unsigned f) { return 0; }") });
+        Assert.Contains("cuDriverGetVersion", e.Message, StringComparison.Ordinal);
+        e = await Failure(Installation(static fake => fake.Describe(version: 12080)));
+        Assert.Contains("CUDA 12.8", e.Message, StringComparison.Ordinal);
+        Assert.Contains("driver 580", e.Cure, StringComparison.Ordinal);
+        e = await Failure(Installation(static fake => fake.Fail("cuInit", CudaResult.SystemDriverMismatch)));
+        Assert.Equal("GPU driver", e.Piece);
+        Assert.Contains("(803)", e.Message, StringComparison.Ordinal);
+        await File.WriteAllTextAsync(_folder.File("libcuda.so.1"), "no library", TestContext.Current.CancellationToken);
+        Assert.Equal("GPU driver", (await Failure(Installation() with { Driver = _folder.File("libcuda.so.1") })).Piece);
+    }
+
+    [Fact]
+    public async Task Gpu_MissingOrOld_IsNamed()
+    {
+        var e = await Failure(Installation(static fake => fake.Describe(count: 0)));
+        Assert.Equal("GPU", e.Piece);
+        Assert.Contains("CUDA_VISIBLE_DEVICES", e.Cure, StringComparison.Ordinal);
+        e = await Failure(Installation(static fake => fake.Describe(major: 7, minor: 5)));
+        Assert.Equal("GPU", e.Piece);
+        Assert.Contains("sm_75", e.Message, StringComparison.Ordinal);
+        Assert.Contains("8.0", e.Cure, StringComparison.Ordinal);
+        e = await Failure(Installation(static fake => fake.Fail("cuDeviceGetAttribute", (CudaResult)700)));
+        Assert.Contains("CUDA_ERROR_ILLEGAL_ADDRESS", e.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task LittleMemory_IsTold_WithWhatTheModelTakes()
+    {
+        var e = await Failure(Installation(static fake => fake.Describe(bytes: 1 << 20)));
+        Assert.Equal("GPU memory", e.Piece);
+        Assert.Contains("1,048,576 bytes free", e.Message, StringComparison.Ordinal);
+        Assert.Contains($"{ErnieModel.EstimateMemory(_export.Folder, 128).WeightBytes:N0} of weights", e.Message, StringComparison.Ordinal);
+        e = await Failure(Installation(static fake => fake.Fail("cuDevicePrimaryCtxRetain", CudaResult.OutOfMemory)));
+        Assert.Contains("CUDA_ERROR_OUT_OF_MEMORY", e.Message, StringComparison.Ordinal);
+        // A longer context is what does not fit.
+        var least = (1L << 30) + ErnieModel.EstimateMemory(_export.Folder, 128).TotalBytes;
+        var installation = Installation(fake => fake.Describe(bytes: (least + (64 << 10)) * 50 / 49));
+        Assert.Equal("CUDA operators", (await Failure(installation)).Piece);
+        Assert.Equal("GPU memory", (await Failure(installation, new ErnieModelOptions { ContextLength = 131072, KvCacheType = ErnieKvCacheType.Float32 })).Piece);
+    }
+
+    [Fact]
+    public void Checks_LeaveNoContext()
+    {
+        FakeCuda? fake = null;
+        var installation = Installation(f => fake = f);
+        for (var i = 0; i < 50; i++) Assert.Throws<ErnieDeviceException>(() => DeviceChoice.Resolve(_export.Folder, new ErnieModelOptions { Device = ErnieDevice.Cuda }, installation, null));
+        fake!.AssertNothingIsLeft();
+    }
+
+    [Fact]
+    public void Doctor_FindsWhatLoadingFinds()
+    {
+        var findings = GpuFindings.All(Installation()).ToDictionary(static f => f.Name);
+        Assert.All(findings.Values, static f => Assert.True(f.State == FindingState.Fine || f.Name == "CUDA operators"));
+        Assert.Contains("CUDA 13.0", findings["GPU driver"].Text, StringComparison.Ordinal);
+        Assert.Equal("Fake GPU 0 (sm_90, 8.0 GiB)", findings["GPU"].Text);
+        findings = GpuFindings.All(Installation(static fake => fake.Describe(major: 6))).ToDictionary(static f => f.Name);
+        Assert.Equal(FindingState.Poor, findings["GPU"].State);
+    }
+
+    [Fact]
+    public async Task CommandLine_FailsOnCuda_AndGoesOnWithAuto()
+    {
+        Assert.SkipWhen(CudaInstallation.Default.Pieces().All(static piece => piece.State == CudaPieceState.Present), "This machine has all of CUDA.");
+        var run = await CommandRun.Async("""{"ids": [5, 6]}""", ["generate", _export.Folder, "--device", "cuda", "--max-tokens", "2"]);
+        Assert.Equal(Ernie.Cli.ExitCode.BadInput, run.ExitCode);
+        Assert.StartsWith("ernie: The model cannot run on a GPU.", run.Error, StringComparison.Ordinal);
+        Assert.Empty(run.Out);
+        run = (await CommandRun.Async("""{"ids": [5, 6]}""", ["generate", _export.Folder, "--device", "auto", "--max-tokens", "2", "--log-level", "information"])).Succeeded();
+        Assert.Contains("Device: the CPU", run.Error, StringComparison.Ordinal);
+    }
+
+    /// <summary>Everything that a GPU needs, and a driver without one.</summary>
+    private CudaInstallation Installation(Action<FakeCuda>? change = null)
+    {
+        var fake = new FakeCuda();
+        fake.Describe(bytes: 8L << 30);
+        change?.Invoke(fake);
+        var provider = Directory.CreateDirectory(_folder.File("provider")).FullName;
+        File.WriteAllText(Path.Combine(provider, "libonnxruntime_providers_cuda.so"), "");
+        return new CudaInstallation(fake.File, [.. CudaInstallation.Default.Libraries.Select(static library => (library.Name, CompiledLibrary.Empty(library.File)))], provider);
+    }
+
+    private async Task<ErnieDeviceException> Failure(CudaInstallation installation, ErnieModelOptions? options = null)
+    {
+        options ??= new ErnieModelOptions();
+        (options.Device, options.Installation) = (ErnieDevice.Cuda, installation);
+        return await Assert.ThrowsAsync<ErnieDeviceException>(() => ErnieModel.LoadAsync(_export.Folder, options, cancellationToken: TestContext.Current.CancellationToken));
+    }
+
+    private sealed class Lines : ILoggerFactory, ILogger
+    {
+        public List<string> All { get; } = [];
+        public ILogger CreateLogger(string categoryName) => this;
+        public void AddProvider(ILoggerProvider provider) { }
+        public void Dispose() { }
+        public bool IsEnabled(LogLevel logLevel) => true;
+        public IDisposable? BeginScope<TState>(TState state) where TState : notnull => null;
+
+        public void Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
+        {
+            lock (All) All.Add(formatter(state, exception));
+        }
+    }
+}

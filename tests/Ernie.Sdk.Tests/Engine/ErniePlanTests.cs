@@ -1,0 +1,182 @@
+using Ernie.Sdk.Checkpoints;
+using Ernie.Sdk.Engine;
+using Ernie.Sdk.Export;
+using Ernie.Sdk.Kernels;
+
+namespace Ernie.Sdk.Tests.Engine;
+
+/// <summary>What models take on GPUs, against published sizes and against files that the exporter wrote.</summary>
+public class ErniePlanTests
+{
+    private const long GB = 1_000_000_000;
+
+    /// <summary>FastDeploy's wint4: experts in 4 bits, everything else in 8, one scale for a channel. Published for four cards of 80 GB.</summary>
+    private static readonly ErnieExportOptions s_wint4 = new() { Experts = ErniePrecision.Int4, Dense = ErniePrecision.Int8, GroupSize = ErnieExportOptions.PerChannel };
+
+    /// <summary>The published -2Bits checkpoint, which keeps four layers of experts in 4 bits. Published for one card of 141 GB.</summary>
+    private static readonly ErnieExportOptions s_twoBits = new() { Experts = ErniePrecision.Int2, Dense = ErniePrecision.Int8, GroupSize = ErnieExportOptions.PerChannel, Int4Layers = [3, 4, 5, 6] };
+
+    [Fact]
+    public void Large300B_In4Bits_TakesFourCardsOf80GB()
+    {
+        var plan = ErniePlan.ForRelease(ErnieRelease.Large300B, new ErniePlanOptions { GpuBytes = 80 * GB, GpuCount = 4, Export = s_wint4 });
+        Assert.InRange(plan.WeightBytes, 156.5 * GB, 157.5 * GB);
+        Assert.All(plan.Gpus, static gpu => Assert.InRange(gpu.WeightBytes, 39 * GB, 39.6 * GB));
+        Assert.True(plan.IsWhollyOnGpus);
+        // Two hold the bytes of the weights, and nothing beside them.
+        Assert.False(ErniePlan.ForRelease(ErnieRelease.Large300B, new ErniePlanOptions { GpuBytes = 80 * GB, GpuCount = 2, ContextLength = 128, Export = s_wint4 }).IsWhollyOnGpus);
+        var grouped = ErniePlan.ForRelease(ErnieRelease.Large300B, new ErniePlanOptions { GpuBytes = 80 * GB, GpuCount = 4 });
+        Assert.InRange(grouped.WeightBytes, 155 * GB, 158 * GB);
+        Assert.True(grouped.IsWhollyOnGpus);
+    }
+
+    [Fact]
+    public void Large300B_In2Bits_TakesOneCardOf141GB_WithOneFullContext()
+    {
+        var plan = ErniePlan.ForRelease(ErnieRelease.Large300B, new ErniePlanOptions { GpuBytes = 141 * GB, Export = s_twoBits });
+        // The size that is told of it, 96 GB, is an estimate itself; this is what an export in its formats takes.
+        Assert.InRange(plan.WeightBytes, 92.5 * GB, 96.5 * GB);
+        // 54 layers x 8 heads x 128 x 2 bytes, keys and values: 29 GB, and the block summaries beside them.
+        Assert.InRange(plan.KvCacheBytes, 28.9 * GB, 29.6 * GB);
+        Assert.True(plan.IsWhollyOnGpus);
+        Assert.Equal(1, plan.MaxRequests(131072));
+        Assert.Equal(131072, plan.MaxContextLength(1));
+        Assert.False(ErniePlan.ForRelease(ErnieRelease.Large300B, new ErniePlanOptions { GpuBytes = 141 * GB, Requests = 2, Export = s_twoBits }).IsWhollyOnGpus);
+        Assert.True(ErniePlan.ForRelease(ErnieRelease.Large300B, new ErniePlanOptions { GpuBytes = 141 * GB, Requests = 2, KvCacheType = ErnieKvCacheType.Int8, Export = s_twoBits }).IsWhollyOnGpus);
+    }
+
+    /// <summary>The fewest cards by FastDeploy's documents; where more than one is needed, half of them are too few.</summary>
+    [Theory]
+    [InlineData(ErnieRelease.Large300B, "wint8", 80, 8)]
+    [InlineData(ErnieRelease.Large300B, "wint4", 80, 4)]
+    [InlineData(ErnieRelease.Large300B, "wint2", 80, 2)]
+    [InlineData(ErnieRelease.Large300B, "wint2", 141, 1)]
+    [InlineData(ErnieRelease.Medium21B, "wint8", 80, 1)]
+    [InlineData(ErnieRelease.Medium21B, "wint8", 48, 1)]
+    [InlineData(ErnieRelease.Medium21B, "wint8", 24, 2)]
+    [InlineData(ErnieRelease.Medium21B, "wint4", 24, 1)]
+    [InlineData(ErnieRelease.Small03B, "wint8", 24, 1)]
+    public void PublishedNumbersOfCards_AreThose(ErnieRelease release, string recipe, int gigabytes, int gpuCount)
+    {
+        var export = recipe switch
+        {
+            "wint8" => new ErnieExportOptions { Experts = ErniePrecision.Int8, Dense = ErniePrecision.Int8, GroupSize = ErnieExportOptions.PerChannel },
+            "wint4" => s_wint4,
+            _ => s_twoBits,
+        };
+        ErniePlan On(int count) => ErniePlan.ForRelease(release, new ErniePlanOptions { GpuBytes = gigabytes * GB, GpuCount = count, ContextLength = 32768, Export = export });
+        Assert.True(On(gpuCount).IsWhollyOnGpus);
+        if (gpuCount > 1) Assert.False(On(gpuCount / 2).IsWhollyOnGpus);
+    }
+
+    [Theory]
+    [InlineData("bf16", "bf16", 128)]
+    [InlineData("fp32", "int8", 32)]
+    [InlineData("int4", "int4", 128)]
+    [InlineData("int4", "int8", ErnieExportOptions.PerChannel)]
+    public async Task Plan_IsWhatAnExportWrites(string experts, string dense, int group)
+    {
+        using var folder = new TemporaryFolder();
+        var export = new ErnieExportOptions { Experts = Ernie.Cli.CommonOptions.PrecisionOf(experts), Dense = Ernie.Cli.CommonOptions.PrecisionOf(dense), GroupSize = group, Calibrate = false };
+        var options = new ErniePlanOptions { GpuBytes = 8 * GB, ContextLength = 1024, Export = export };
+        var planned = ErniePlan.ForModel(TinyModel.Checkpoint, options);
+        await ErnieExporter.ExportAsync(TinyModel.Checkpoint, folder.File("model"), export, cancellationToken: TestContext.Current.CancellationToken);
+
+        var manifest = ModelManifest.Read(folder.File("model"));
+        Assert.Equal(new FileInfo(folder.File("model/model.weights")).Length, planned.WeightFileBytes);
+        Assert.Equal(manifest.Tensors.Sum(static tensor => tensor.Bytes), planned.WeightBytes);
+        Assert.Equal(planned.WeightBytes, Assert.Single(planned.Gpus).WeightBytes);
+
+        var exported = ErniePlan.ForModel(folder.File("model"), options);
+        Assert.Equal((planned.WeightFileBytes, planned.WeightBytes, planned.Precision), (exported.WeightFileBytes, exported.WeightBytes, exported.Precision));
+        // The engine reserves the same cache.
+        Assert.Equal(ErnieModel.EstimateMemory(folder.File("model"), 1024).KvCacheBytes, exported.KvCacheBytes);
+    }
+
+    [Theory]
+    [InlineData(ErnieRelease.Small03B, 2)]
+    [InlineData(ErnieRelease.Medium21B, 3)]
+    [InlineData(ErnieRelease.Medium21B, 4)]
+    [InlineData(ErnieRelease.Large300B, 8)]
+    public void Shares_AddUpToTheModel_AndWhatAllHold(ErnieRelease release, int gpuCount)
+    {
+        var one = ErniePlan.ForRelease(release, new ErniePlanOptions { GpuBytes = 1000 * GB });
+        Assert.Equal(one.WeightBytes, Assert.Single(one.Gpus).WeightBytes);
+        Assert.Equal(one.KvCacheBytes, one.Gpus[0].KvCacheBytes);
+
+        var many = ErniePlan.ForRelease(release, new ErniePlanOptions { GpuBytes = 1000 * GB, GpuCount = gpuCount });
+        var parameters = ParameterCount.Of(ReleasedShapes.Of(release));
+        var sum = one.WeightBytes + (gpuCount - 1) * sizeof(float) * (parameters.Norms + parameters.Router);
+        // Narrower panels pad their scales a little more.
+        Assert.InRange(many.Gpus.Sum(static gpu => gpu.WeightBytes), sum, sum + sum / 10000);
+        Assert.InRange(many.Gpus.Sum(static gpu => gpu.KvCacheBytes), one.KvCacheBytes, one.KvCacheBytes * 1.05);
+        // A third of four heads is not to be had.
+        Assert.InRange(many.Gpus.Max(static gpu => gpu.WeightBytes), many.Gpus.Min(static gpu => gpu.WeightBytes), many.Gpus.Min(static gpu => gpu.WeightBytes) * (gpuCount == 3 ? 1.08 : 1.01));
+    }
+
+    [Fact]
+    public void MoreGpusThanHeads_AreRefused()
+    {
+        var e = Assert.Throws<ArgumentException>(() => ErniePlan.ForRelease(ErnieRelease.Medium21B, new ErniePlanOptions { GpuBytes = 80 * GB, GpuCount = 5 }));
+        Assert.Contains("4 KV heads", e.Message, StringComparison.Ordinal);
+        Assert.Throws<ArgumentException>(() => ErniePlan.ForRelease(ErnieRelease.Medium21B, new ErniePlanOptions { GpuBytes = 80 * GB, ContextLength = 131073 }));
+        Assert.Throws<ArgumentOutOfRangeException>(() => ErniePlan.ForRelease(ErnieRelease.Medium21B, new ErniePlanOptions { GpuBytes = 0 }));
+        Assert.Throws<ArgumentOutOfRangeException>(() => ErniePlan.ForRelease((ErnieRelease)7, new ErniePlanOptions { GpuBytes = GB }));
+    }
+
+    [Theory]
+    [InlineData(ErnieRelease.Large300B, 80, 1)]
+    [InlineData(ErnieRelease.Large300B, 48, 4)]
+    [InlineData(ErnieRelease.Medium21B, 16, 1)]
+    [InlineData(ErnieRelease.Medium21B, 10, 2)]
+    public void WhatDoesNotFit_LeavesExpertsOnTheCpu_AndNoMoreThanMust(ErnieRelease release, int gigabytes, int gpuCount)
+    {
+        var plan = ErniePlan.ForRelease(release, new ErniePlanOptions { GpuBytes = gigabytes * GB, GpuCount = gpuCount });
+        Assert.True(plan.Fits);
+        Assert.False(plan.IsWhollyOnGpus);
+        Assert.Empty(plan.CpuLayers);
+        Assert.Equal(0, plan.CpuKvCacheBytes);
+        Assert.All(plan.Gpus, static gpu => Assert.True(gpu.FreeBytes >= 0));
+
+        var config = ReleasedShapes.Of(release);
+        // A run of layers up to the last; all experts but in its first layer.
+        Assert.Equal(Enumerable.Range(plan.CpuExperts.Keys.Min(), plan.CpuExperts.Count), plan.CpuExperts.Keys);
+        Assert.Equal(config.LayerCount - 1, plan.CpuExperts.Keys.Max());
+        Assert.All(plan.CpuExperts.Skip(1), pair => Assert.Equal(config.ExpertCount, pair.Value));
+        // What stays is so many experts, and one more of them would not have fitted.
+        var expert = MemoryPlan.For(config, ModelFormats.Of(Ernie.Sdk.Quantization.WeightFormat.Int4(128), Ernie.Sdk.Quantization.WeightFormat.Int4(128)), KvElementType.BFloat16, 128).ExpertBytes / config.MoeLayerCount / config.ExpertCount;
+        Assert.Equal(plan.CpuExperts.Values.Sum() * expert, plan.CpuWeightBytes);
+        Assert.Contains(plan.Gpus, gpu => gpu.FreeBytes < expert);
+    }
+
+    [Fact]
+    public void Layers_LeaveTheGpuOnlyAfterAllExperts_WithTheirCache()
+    {
+        var plan = ErniePlan.ForRelease(ErnieRelease.Medium21B, new ErniePlanOptions { GpuBytes = 8 * GB });
+        Assert.True(plan.Fits);
+        Assert.Equal(27 * 64, plan.CpuExperts.Values.Sum());
+        Assert.NotEmpty(plan.CpuLayers);
+        Assert.Equal(27, plan.CpuLayers[^1]);
+        Assert.Equal(plan.CpuLayers.Count * plan.KvCacheBytes / 28, plan.CpuKvCacheBytes);
+        Assert.Equal(plan.WeightBytes, plan.CpuWeightBytes + plan.Gpus[0].WeightBytes);
+        var never = ErniePlan.ForRelease(ErnieRelease.Medium21B, new ErniePlanOptions { GpuBytes = GB });
+        Assert.False(never.Fits);
+        Assert.Equal(28, never.CpuLayers.Count);
+        Assert.True(never.Gpus[0].FreeBytes < 0);
+        Assert.Equal(0, never.MaxRequests(128));
+        Assert.Equal(0, never.MaxContextLength(1));
+    }
+
+    [Fact]
+    public void Room_IsTheMostThatFits()
+    {
+        ErniePlan For(int context, int requests) => ErniePlan.ForRelease(ErnieRelease.Medium21B, new ErniePlanOptions { GpuBytes = 48 * GB, ContextLength = context, Requests = requests });
+        var plan = For(4096, 1);
+        var most = plan.MaxRequests(4096);
+        Assert.True(For(4096, most).IsWhollyOnGpus);
+        Assert.False(For(4096, most + 1).IsWhollyOnGpus);
+        var longest = plan.MaxContextLength(16);
+        Assert.True(For(longest, 16).IsWhollyOnGpus);
+        Assert.False(For(longest + 128, 16).IsWhollyOnGpus);
+    }
+}

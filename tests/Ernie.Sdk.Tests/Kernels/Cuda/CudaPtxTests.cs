@@ -1,0 +1,66 @@
+using System.Diagnostics;
+using System.IO.Compression;
+using System.Security.Cryptography;
+using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Tests.Support;
+
+namespace Ernie.Sdk.Tests.Kernels.Cuda;
+
+/// <summary>The PTX in the assembly is what the kernels' text compiles to.</summary>
+public sealed class CudaPtxTests
+{
+    private static readonly string s_folder = Path.Combine(SharedData.RepositoryRoot, "src", "Ernie.Sdk", "Kernels", "Cuda");
+
+    [Fact]
+    public void EveryFile_IsCompiledForBothTargets_FromItsText()
+    {
+        var sources = Directory.GetFiles(s_folder, "*.cu").Select(static path => Path.GetFileNameWithoutExtension(path)).ToArray();
+        Assert.NotEmpty(sources);
+        foreach (var name in sources)
+        {
+            byte[] text = [.. File.ReadAllBytes(Path.Combine(s_folder, "device.cuh")), .. File.ReadAllBytes(Path.Combine(s_folder, name + ".cu"))];
+            foreach (var target in CudaPtx.Targets)
+            {
+                using var stream = CudaPtx.Open(name, target);
+                Assert.True(stream is not null, $"{name}.cu has no PTX for {target}: run Kernels/Cuda/compile.sh.");
+                using var reader = new StreamReader(stream);
+                Assert.True($"// source sha256: {Convert.ToHexStringLower(SHA256.HashData(text))}" == reader.ReadLine(), $"{name}.cu or device.cuh has changed since {name}.{target}.ptx.gz was made: run Kernels/Cuda/compile.sh.");
+                Assert.Contains($".target {target}\n", reader.ReadToEnd(), StringComparison.Ordinal);
+            }
+        }
+        Assert.Null(CudaPtx.Open(sources[0], "sm_70"));
+    }
+
+    [Fact]
+    public async Task Compiling_GivesTheCommittedPtx_WithoutWarnings()
+    {
+        Assert.SkipUnless(OperatingSystem.IsLinux() && HasClang(), "No clang-19 (apt-get install clang-19) that could compile the CUDA kernels.");
+        using var folder = new TemporaryFolder();
+        var result = await ChildProcess.RunAsync("bash", [Path.Combine(s_folder, "compile.sh"), folder.Path], limit: TimeSpan.FromMinutes(5));
+        Assert.True(result.ExitCode == 0, result.Error);
+        Assert.Empty(result.Error);
+        Assert.NotEmpty(Directory.GetFiles(folder.Path));
+        foreach (var path in Directory.GetFiles(folder.Path))
+            Assert.True(Read(path) == Read(Path.Combine(s_folder, "ptx", Path.GetFileName(path))), $"{Path.GetFileName(path)} is stale, or another clang made it: run Kernels/Cuda/compile.sh.");
+
+        static string Read(string path)
+        {
+            using var text = new StreamReader(new GZipStream(File.OpenRead(path), CompressionMode.Decompress));
+            return text.ReadToEnd();
+        }
+    }
+
+    private static bool HasClang()
+    {
+        try
+        {
+            using var process = Process.Start(new ProcessStartInfo("clang-19", "--version") { RedirectStandardOutput = true });
+            process!.WaitForExit();
+            return process.ExitCode == 0;
+        }
+        catch (System.ComponentModel.Win32Exception)
+        {
+            return false;
+        }
+    }
+}

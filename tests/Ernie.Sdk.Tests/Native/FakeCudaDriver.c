@@ -1,0 +1,188 @@
+// A libcuda.so.1 without a GPU: device memory is memory of this process, one kernel is known, every call is recorded and any call can be made to fail.
+// It is as strict as the driver about what it is given: a context must be current on the calling thread, addresses must lie inside live allocations, handles must be live and are destroyed once.
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, NO_DEVICE = 100, INVALID_CONTEXT = 201, INVALID_PTX = 218, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600 };
+enum { MEMORY, MODULE, STREAM, EVENT, PINNED, KINDS };
+
+typedef struct { int kind; void *address; size_t bytes; } Live;
+
+static pthread_mutex_t s_lock = PTHREAD_MUTEX_INITIALIZER;
+static Live s_live[4096];
+static int s_started, s_devices = 1, s_major = 9, s_minor = 0, s_version = 13000, s_retained, s_pending_polls;
+static size_t s_total = (size_t)1 << 30;
+static char s_fail_call[64], s_log[1 << 16];
+static int s_fail_after, s_fail_result;
+static __thread void *s_current;
+static int s_context, s_function;
+
+static size_t used(void)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < 4096; i++) if (s_live[i].address && s_live[i].kind == MEMORY) bytes += s_live[i].bytes;
+    return bytes;
+}
+
+static int add(int kind, void *address, size_t bytes)
+{
+    for (int i = 0; i < 4096; i++)
+        if (!s_live[i].address) { s_live[i] = (Live){ kind, address, bytes }; return 1; }
+    return 0;
+}
+
+static Live *find(int kind, const void *address)
+{
+    for (int i = 0; i < 4096; i++) if (s_live[i].address == address && address && s_live[i].kind == kind) return &s_live[i];
+    return 0;
+}
+
+static int inside(const void *address, size_t bytes)
+{
+    for (int i = 0; i < 4096; i++)
+        if (s_live[i].address && s_live[i].kind == MEMORY && (char *)address >= (char *)s_live[i].address && (char *)address + bytes <= (char *)s_live[i].address + s_live[i].bytes) return 1;
+    return 0;
+}
+
+// Takes the lock; the result is what the call must return, or SUCCESS.
+static int enter(const char *call, int needs_context)
+{
+    pthread_mutex_lock(&s_lock);
+    size_t length = strlen(s_log);
+    if (length + strlen(call) + 2 < sizeof s_log) sprintf(s_log + length, "%s\n", call);
+    if (s_fail_after > 0 && !strcmp(call, s_fail_call) && --s_fail_after == 0) return s_fail_result;
+    if (!s_started && strcmp(call, "cuInit") && strcmp(call, "cuDriverGetVersion")) return NOT_INITIALIZED;
+    return needs_context && (!s_current || !s_retained) ? INVALID_CONTEXT : SUCCESS;
+}
+
+static int leave(int result) { pthread_mutex_unlock(&s_lock); return result; }
+
+#define BEGIN(context) int result = enter(__func__, context); if (result) return leave(result)
+#define FAIL(code) return leave(code)
+#define END return leave(SUCCESS)
+
+void fake_reset(void)
+{
+    pthread_mutex_lock(&s_lock);
+    for (int i = 0; i < 4096; i++) { if (s_live[i].address && s_live[i].kind != PINNED) free(s_live[i].address); }
+    memset(s_live, 0, sizeof s_live);
+    s_started = s_retained = s_fail_after = s_pending_polls = 0;
+    s_devices = 1; s_major = 9; s_minor = 0; s_version = 13000; s_total = (size_t)1 << 30;
+    s_log[0] = 0;
+    pthread_mutex_unlock(&s_lock);
+}
+void fake_device(int count, int major, int minor, size_t bytes, int version) { s_devices = count; s_major = major; s_minor = minor; s_total = bytes; s_version = version; }
+void fake_fail(const char *call, int after, int code) { strncpy(s_fail_call, call, 63); s_fail_after = after; s_fail_result = code; }
+void fake_pending(int polls) { s_pending_polls = polls; }
+const char *fake_log(void) { return s_log; }
+int fake_inside(const void *address, size_t bytes) { pthread_mutex_lock(&s_lock); int found = inside(address, bytes); pthread_mutex_unlock(&s_lock); return found; }
+int fake_live(int kind) { int n = 0; if (kind == KINDS) return s_retained; for (int i = 0; i < 4096; i++) n += s_live[i].address && s_live[i].kind == kind; return n; }
+
+int cuInit(unsigned flags) { BEGIN(0); if (!s_devices) FAIL(NO_DEVICE); s_started = 1; END; }
+int cuDriverGetVersion(int *version) { BEGIN(0); *version = s_version; END; }
+int cuDeviceGetCount(int *count) { BEGIN(0); *count = s_devices; END; }
+int cuDeviceGet(int *device, int ordinal) { BEGIN(0); if (ordinal < 0 || ordinal >= s_devices) FAIL(INVALID_VALUE); *device = ordinal + 10; END; }
+int cuDeviceGetName(char *name, int length, int device) { BEGIN(0); snprintf(name, length, "Fake GPU %d", device - 10); END; }
+int cuDeviceGetAttribute(int *value, int attribute, int device)
+{
+    BEGIN(0);
+    if (device < 10 || device >= 10 + s_devices) FAIL(INVALID_VALUE);
+    *value = attribute == 75 ? s_major : attribute == 76 ? s_minor : attribute == 16 ? 132 : attribute == 97 ? 232448 : 0;
+    END;
+}
+int cuDeviceTotalMem_v2(size_t *bytes, int device) { BEGIN(0); *bytes = s_total; END; }
+int cuDevicePrimaryCtxRetain(void **context, int device) { BEGIN(0); s_retained++; *context = &s_context; END; }
+int cuDevicePrimaryCtxRelease_v2(int device) { BEGIN(0); if (s_retained == 0) FAIL(INVALID_CONTEXT); s_retained--; END; }
+int cuCtxSetCurrent(void *context) { BEGIN(0); if (context && !s_retained) FAIL(INVALID_CONTEXT); s_current = context; END; }
+int cuCtxSynchronize(void) { BEGIN(1); END; }
+
+int cuModuleLoadDataEx(void **module, const void *image, unsigned count, int *options, void **values)
+{
+    BEGIN(1);
+    if (strstr(image, "syntax error"))
+    {
+        char *log = 0;
+        size_t bytes = 0;
+        for (unsigned i = 0; i < count; i++) { if (options[i] == 5) log = values[i]; if (options[i] == 6) bytes = (size_t)values[i]; }
+        if (log) snprintf(log, bytes, "ptxas application ptx input, line 3; fatal   : Parsing error near 'error'\n");
+        FAIL(INVALID_PTX);
+    }
+    *module = malloc(1);
+    add(MODULE, *module, 1);
+    END;
+}
+int cuModuleUnload(void *module) { BEGIN(1); Live *live = find(MODULE, module); if (!live) FAIL(INVALID_HANDLE); free(module); live->address = 0; END; }
+int cuModuleGetFunction(void **function, void *module, const char *name) { BEGIN(1); if (!find(MODULE, module)) FAIL(INVALID_HANDLE); if (strcmp(name, "scale")) FAIL(NOT_FOUND); *function = &s_function; END; }
+int cuFuncSetAttribute(void *function, int attribute, int value) { BEGIN(1); if (attribute != 8 || value > 232448) FAIL(INVALID_VALUE); END; }
+
+// scale(const float *x, float *y, float factor, int count): one thread an element.
+int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *stream, void **arguments, void **extra)
+{
+    BEGIN(1);
+    if (function != &s_function) FAIL(INVALID_HANDLE);
+    if (!gx || !gy || !gz || (size_t)bx * by * bz > 1024 || !bx || !by || !bz || extra) FAIL(INVALID_VALUE);
+    if (stream && !find(STREAM, stream)) FAIL(INVALID_HANDLE);
+    const float *x = *(float **)arguments[0];
+    float *y = *(float **)arguments[1];
+    float factor = *(float *)arguments[2];
+    int count = *(int *)arguments[3];
+    if (!inside(x, count * 4u) || !inside(y, count * 4u) || (size_t)gx * bx < (size_t)count) FAIL(INVALID_VALUE);
+    for (int i = 0; i < count; i++) y[i] = factor * x[i];
+    END;
+}
+
+int cuMemAlloc_v2(void **address, size_t bytes) { BEGIN(1); if (!bytes) FAIL(INVALID_VALUE); if (used() + bytes > s_total) FAIL(OUT_OF_MEMORY); *address = malloc(bytes); memset(*address, 0xCD, bytes); add(MEMORY, *address, bytes); END; }
+int cuMemFree_v2(void *address) { BEGIN(1); Live *live = find(MEMORY, address); if (!live) FAIL(INVALID_VALUE); free(address); live->address = 0; END; }
+int cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t bytes, void *stream) { BEGIN(1); if (!inside(to, bytes)) FAIL(INVALID_VALUE); memcpy(to, from, bytes); END; }
+int cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t bytes, void *stream) { BEGIN(1); if (!inside(from, bytes)) FAIL(INVALID_VALUE); memcpy(to, from, bytes); END; }
+int cuMemcpyDtoDAsync_v2(void *to, const void *from, size_t bytes, void *stream) { BEGIN(1); if (!inside(to, bytes) || !inside(from, bytes)) FAIL(INVALID_VALUE); memmove(to, from, bytes); END; }
+int cuMemsetD8Async(void *to, unsigned char value, size_t bytes, void *stream) { BEGIN(1); if (!inside(to, bytes)) FAIL(INVALID_VALUE); memset(to, value, bytes); END; }
+int cuMemGetInfo_v2(size_t *free_bytes, size_t *total) { BEGIN(1); *total = s_total; *free_bytes = s_total - used(); END; }
+int cuMemHostRegister_v2(void *address, size_t bytes, unsigned flags) { BEGIN(1); if (find(PINNED, address)) FAIL(INVALID_VALUE); add(PINNED, address, bytes); END; }
+int cuMemHostUnregister(void *address) { BEGIN(1); Live *live = find(PINNED, address); if (!live) FAIL(INVALID_VALUE); live->address = 0; END; }
+
+int cuStreamCreate(void **stream, unsigned flags) { BEGIN(1); if (flags != 1) FAIL(INVALID_VALUE); *stream = malloc(1); add(STREAM, *stream, 1); END; }
+int cuStreamDestroy_v2(void *stream) { BEGIN(1); Live *live = find(STREAM, stream); if (!live) FAIL(INVALID_HANDLE); free(stream); live->address = 0; END; }
+int cuStreamSynchronize(void *stream) { BEGIN(1); if (stream && !find(STREAM, stream)) FAIL(INVALID_HANDLE); END; }
+int cuStreamWaitEvent(void *stream, void *event, unsigned flags) { BEGIN(1); if (!find(STREAM, stream) || !find(EVENT, event)) FAIL(INVALID_HANDLE); END; }
+int cuEventCreate(void **event, unsigned flags) { BEGIN(1); if (flags & ~3u) FAIL(INVALID_VALUE); *event = malloc(1); add(EVENT, *event, flags & 2 ? 1 : 2); END; }
+int cuEventDestroy_v2(void *event) { BEGIN(1); Live *live = find(EVENT, event); if (!live) FAIL(INVALID_HANDLE); free(event); live->address = 0; END; }
+int cuEventRecord(void *event, void *stream) { BEGIN(1); if (!find(EVENT, event)) FAIL(INVALID_HANDLE); END; }
+int cuEventSynchronize(void *event) { BEGIN(1); if (!find(EVENT, event)) FAIL(INVALID_HANDLE); END; }
+int cuEventQuery(void *event) { BEGIN(1); if (!find(EVENT, event)) FAIL(INVALID_HANDLE); if (s_pending_polls > 0) { s_pending_polls--; FAIL(NOT_READY); } END; }
+int cuEventElapsedTime(float *milliseconds, void *start, void *end)
+{
+    BEGIN(1);
+    Live *a = find(EVENT, start), *b = find(EVENT, end);
+    // Events without timing have no time.
+    if (!a || !b || a->bytes != 2 || b->bytes != 2) FAIL(INVALID_HANDLE);
+    *milliseconds = 1.5f;
+    END;
+}
+
+int cuGetErrorName(int code, const char **name)
+{
+    switch (code)
+    {
+        case INVALID_VALUE: *name = "CUDA_ERROR_INVALID_VALUE"; break;
+        case OUT_OF_MEMORY: *name = "CUDA_ERROR_OUT_OF_MEMORY"; break;
+        case NOT_INITIALIZED: *name = "CUDA_ERROR_NOT_INITIALIZED"; break;
+        case NO_DEVICE: *name = "CUDA_ERROR_NO_DEVICE"; break;
+        case INVALID_CONTEXT: *name = "CUDA_ERROR_INVALID_CONTEXT"; break;
+        case INVALID_PTX: *name = "CUDA_ERROR_INVALID_PTX"; break;
+        case INVALID_HANDLE: *name = "CUDA_ERROR_INVALID_HANDLE"; break;
+        case NOT_FOUND: *name = "CUDA_ERROR_NOT_FOUND"; break;
+        case 700: *name = "CUDA_ERROR_ILLEGAL_ADDRESS"; break;
+        default: *name = 0; return INVALID_VALUE;
+    }
+    return SUCCESS;
+}
+int cuGetErrorString(int code, const char **text)
+{
+    if (code == OUT_OF_MEMORY) { *text = "out of memory"; return SUCCESS; }
+    *text = 0;
+    return INVALID_VALUE;
+}
