@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
@@ -8,7 +7,8 @@ using Samples.Documents;
 namespace RepoRefactor;
 
 /// <summary>
-/// A refactoring that the tiny model can do its part of: numbers in functions get names. It has learnt to extract what a function computes, so it is asked for each; the program makes the edits of it.
+/// A refactoring that the tiny model can do its part of: numbers in functions get names. It has learnt to extract what a function computes, so it is asked for each; the program makes the edits of it, and leaves a
+/// function alone that was misread: a refactoring may not change what is computed.
 /// </summary>
 internal static partial class NamedNumbers
 {
@@ -17,6 +17,7 @@ internal static partial class NamedNumbers
     public static async Task<List<Edit>> EditAsync(Repository repository, DocumentModel model, CancellationToken cancellationToken)
     {
         var edits = new List<Edit>();
+        var asked = 0;
         foreach (var file in repository.Files)
         {
             foreach (var (i, line) in file.Lines.Index())
@@ -25,10 +26,13 @@ internal static partial class NamedNumbers
                 var name = groups["name"].Value;
                 var format = ChatResponseFormat.ForJsonSchema(JsonSerializer.SerializeToElement(Schema(name)));
                 var answer = JsonNode.Parse(await model.AskAsync([new ChatMessage(ChatRole.User, $"{repository.Text}\n\nExtract {name} as JSON.")], format, AnswerTokens, Console.Error, cancellationToken))!;
+                asked++;
+                if ($"def {name}(x): return x {answer["operator"]} {answer["number"]}" != line.TrimEnd('\r', '\n')) continue;
                 var constant = $"{name.ToUpperInvariant()}_{(answer["operator"]!.ToString() switch { "+" or "-" => "STEP", "%" => "MODULUS", _ => "FACTOR" })}";
-                edits.Add(new Edit(file, i + 1, i + 1, [string.Create(CultureInfo.InvariantCulture, $"{constant} = {answer["number"]}"), $"def {name}(x): return x {answer["operator"]} {constant}"]));
+                edits.Add(new Edit(file, i + 1, i + 1, [$"{constant} = {answer["number"]}", $"def {name}(x): return x {answer["operator"]} {constant}"]));
             }
         }
+        Console.Error.WriteLine($"{edits.Count} of {asked} functions were read right{(edits.Count < asked ? "; the others stay as they are" : "")}.");
         return edits;
     }
 

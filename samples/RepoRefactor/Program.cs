@@ -13,14 +13,15 @@ using Samples.Documents;
 
 const string Usage = "Usage: RepoRefactor [--model PATH] [--repo FOLDER] [--tokens N] [--task TEXT] [--seed N]";
 const string DefaultTask = "Remove code that is never used.";
-const int AnswerTokens = 4096;
 
 if (!Arguments.TryParse(args, Usage, ["--model", "--repo", "--tokens", "--task", "--seed"], out var arguments)) return 2;
 
 return await DocumentModel.RunAsync(async stop =>
 {
     await using var model = await DocumentModel.LoadAsync(arguments.Model, stop);
-    var room = model.Room(arguments.Tokens, AnswerTokens);
+    // What is read sets what may be written: a small repository needs no long diff.
+    var answerTokens = Math.Clamp(arguments.Tokens / 4, 512, 4096);
+    var room = model.Room(arguments.Tokens, answerTokens);
     var isTiny = arguments.Model is null && arguments["--repo"] is null;
     var folder = arguments["--repo"] ?? (isTiny ? TinyRepository.Write(room, model.Count, new Random(arguments.Seed)) : ".");
     var repository = Repository.Read(folder, room, isTiny ? static file => file.Text : Repository.Numbered, model.Count);
@@ -32,7 +33,7 @@ return await DocumentModel.RunAsync(async stop =>
     {
         var prompt = $"{repository.Text}\n\nTask: {arguments["--task"] ?? DefaultTask}\nGive the edits as JSON: for each the file, the first and last line to replace, and the lines that replace them.";
         var format = ChatResponseFormat.ForJsonSchema(JsonSerializer.SerializeToElement(EditsSchema.For(repository)));
-        edits = EditsSchema.Read(JsonNode.Parse(await model.AskAsync([new ChatMessage(ChatRole.User, prompt)], format, AnswerTokens, Console.Error, stop))!, repository);
+        edits = EditsSchema.Read(JsonNode.Parse(await model.AskAsync([new ChatMessage(ChatRole.User, prompt)], format, answerTokens, Console.Error, stop))!, repository);
     }
     var diff = UnifiedDiff.Of(edits);
     Console.Out.NewLine = "\n";
@@ -43,6 +44,6 @@ return await DocumentModel.RunAsync(async stop =>
         return 0;
     }
     var problem = await Git.CheckAsync(repository.Root, diff, stop);
-    Console.Error.WriteLine(problem ?? $"git apply --check: the diff applies. To change the files: git -C \"{repository.Root}\" apply change.diff");
+    Console.Error.WriteLine(problem ?? $"git apply --check: the diff applies. To change the files: git -C \"{repository.Root}\" apply \"$PWD/change.diff\"");
     return 0;
 });

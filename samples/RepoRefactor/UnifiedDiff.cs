@@ -34,7 +34,7 @@ internal static class UnifiedDiff
     private static List<Edit> WithoutOverlaps(IEnumerable<Edit> edits)
     {
         var result = new List<Edit>();
-        foreach (var edit in edits.OrderBy(static edit => edit.First).ThenBy(static edit => edit.Last))
+        foreach (var edit in edits.Select(AfterTheEnd).OrderBy(static edit => edit.First).ThenBy(static edit => edit.Last))
         {
             var lines = Terminated(edit);
             var old = edit.File.Lines;
@@ -42,11 +42,16 @@ internal static class UnifiedDiff
             while (first <= last && from < to && old[first - 1] == lines[from]) (first, from) = (first + 1, from + 1);
             while (first <= last && from < to && old[last - 1] == lines[to - 1]) (last, to) = (last - 1, to - 1);
             if (first > last && from == to) continue;
-            if (result.Count > 0 && first <= result[^1].Last + 1) continue;
+            if (result.Count > 0 && first <= result[^1].Last) continue;
             result.Add(new Edit(edit.File, first, last, lines[from..to]));
         }
         return result;
     }
+
+    /// <summary>What is inserted after a last line without a line feed goes on that line: both are replaced.</summary>
+    private static Edit AfterTheEnd(Edit edit) => edit.File.Lines is [.., var end] lines && edit.First > lines.Count && !end.EndsWith('\n')
+        ? edit with { First = lines.Count, Replacement = [end, .. edit.Replacement] }
+        : edit;
 
     /// <summary>The new lines with the file's own line endings; the last line of a file without a final line feed stays so.</summary>
     private static List<string> Terminated(Edit edit)
