@@ -73,10 +73,12 @@ public sealed class StressTests(ITestOutputHelper output)
 
         for (var wait = 0; model.KvBlocks.Free < model.KvBlocks.All && wait < 1000; wait++) await Task.Delay(10, s_none);
         Assert.Equal(model.KvBlocks.All, model.KvBlocks.Free);
-        Assert.True(model.Preemptions > 0, "the cache was never too small");
         output.WriteLine($"{string.Join(", ", done.Select(static item => $"{item.Value} × {item.Key}"))}; {model.Preemptions} preemptions; private memory in MiB: {string.Join(' ', memory.Select(static bytes => bytes >> 20))}");
-        // The last half of ten minutes must not grow; a tenth is the collector's freedom. Other tests run in this process meanwhile, so the short run does not judge.
-        if (time > TimeSpan.FromMinutes(1)) Assert.InRange(memory[^1], 0, memory[memory.Count / 2] * 1.1);
+        // Waiting turns lose their blocks before anybody who runs does, so that eight seconds may pass without; other tests run in this process meanwhile, so they do not judge the memory either.
+        if (time < TimeSpan.FromMinutes(1)) return;
+        Assert.True(model.Preemptions > 0, "the cache was never too small");
+        // The last half of ten minutes must not grow; a tenth is the collector's freedom.
+        Assert.InRange(memory[^1], 0, memory[memory.Count / 2] * 1.1);
     }
 
     private static Task<ErnieModel> LoadAsync(Action<ErnieModelOptions> configure) => TinyModel.LoadAsync(options =>
@@ -96,7 +98,7 @@ public sealed class StressTests(ITestOutputHelper output)
         return [.. Enumerable.Range(0, count).Select(_ => random.Next(100, 1400))];
     }
 
-    /// <summary>Every fourth answer outgrows the block that is kept for it, so that others lose theirs.</summary>
+    /// <summary>Some answers outgrow the block that is kept for them, so that others lose theirs.</summary>
     private static async Task<List<int>> AnswerAsync(ErnieConversation conversation, int[] prompt, int seed, CancellationToken cancellation) =>
-        await conversation.ContinueAsync(prompt, new ErnieGenerationOptions { MaxTokens = seed % 4 == 0 ? 200 : 40, IgnoreStopTokens = true, Seed = seed, TopP = 1 }, cancellation).ToListAsync(cancellation);
+        await conversation.ContinueAsync(prompt, new ErnieGenerationOptions { MaxTokens = seed % 100 is 0 or 4 ? 400 : 40, IgnoreStopTokens = true, Seed = seed, TopP = 1 }, cancellation).ToListAsync(cancellation);
 }
