@@ -11,7 +11,7 @@ internal sealed class CudaModules(CudaContext context, Func<string, string, Stre
     private readonly Dictionary<(string, string), CudaFunction> _functions = [];
 
     /// <summary>Those of the assembly's resources.</summary>
-    public CudaModules(CudaContext context) : this(context, static (file, target) => typeof(CudaModules).Assembly.GetManifestResourceStream($"Ernie.Sdk.Kernels.Cuda.{file}.{target}.ptx"))
+    public CudaModules(CudaContext context) : this(context, CudaPtx.Open)
     {
     }
 

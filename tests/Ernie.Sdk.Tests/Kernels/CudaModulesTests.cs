@@ -30,6 +30,20 @@ public sealed class CudaModulesTests
         _fake.AssertNothingIsLeft();
     }
 
+    [Theory]
+    [InlineData("attention")]
+    [InlineData("experts")]
+    [InlineData("linear")]
+    [InlineData("norm")]
+    [InlineData("sampling")]
+    public void KernelsOfTheAssembly_ReachTheDriver(string file)
+    {
+        using var context = _fake.Device().Retain();
+        using var modules = new CudaModules(context);
+        modules.Function(file, "scale");
+        Assert.Equal(1, _fake.Live(FakeCuda.Modules));
+    }
+
     [Fact]
     public void FileForEarlierGpusOnly_RunsOnHopperToo()
     {
