@@ -22,17 +22,17 @@ internal static class Git
         }
     }
 
-    /// <summary>Null if the diff applies, else what there is to say.</summary>
-    public static async Task<string?> CheckAsync(string root, string diff, CancellationToken cancellationToken)
+    /// <summary>Whether git would not apply the diff, and what there is to say.</summary>
+    public static async Task<(bool Refuses, string Message)> CheckAsync(string root, string diff, CancellationToken cancellationToken)
     {
-        if (Start(root, "apply", "--check", "-") is not { } git) return "git is not installed: whether the diff applies was not checked.";
+        if (Start(root, "apply", "--check", "-") is not { } git) return (false, "git is not installed: whether the diff applies was not checked.");
         using (git)
         {
             await git.StandardInput.WriteAsync(diff.AsMemory(), cancellationToken);
             git.StandardInput.Close();
             var error = await git.StandardError.ReadToEndAsync(cancellationToken);
             await git.WaitForExitAsync(cancellationToken);
-            return git.ExitCode == 0 ? null : $"git apply --check: {error.Trim()}";
+            return git.ExitCode == 0 ? (false, $"git apply --check: the diff applies. To change the files: git -C \"{root}\" apply \"$PWD/change.diff\"") : (true, $"git apply --check: {error.Trim()}");
         }
     }
 

@@ -43,7 +43,7 @@ return await DocumentModel.RunAsync(async stop =>
         Console.Error.WriteLine("No line changes.");
         return 0;
     }
-    var problem = await Git.CheckAsync(repository.Root, diff, stop);
-    Console.Error.WriteLine(problem ?? $"git apply --check: the diff applies. To change the files: git -C \"{repository.Root}\" apply \"$PWD/change.diff\"");
-    return 0;
+    var (refuses, message) = await Git.CheckAsync(repository.Root, diff, stop);
+    Console.Error.WriteLine(message);
+    return refuses ? 1 : 0;
 });
