@@ -15,6 +15,9 @@ internal static class CommonOptions
         DefaultValueFactory = static _ => Microsoft.Extensions.Logging.LogLevel.Warning,
     };
 
+    /// <summary>Where checkpoints that are loaded directly are exported to.</summary>
+    public static Option<string?> Cache() => new("--cache") { Description = "Folder for exports of checkpoints. [default: ernie-sdk in the user's local application data]", HelpName = "FOLDER" };
+
     /// <summary>Precision of the routed experts.</summary>
     public static Option<string?> Experts(string otherwise) => Precision("--experts", $"Precision of the routed experts. {otherwise}", "bf16", "fp32", "int8", "int4", "int2");
 

@@ -84,6 +84,7 @@ internal static class ErnieCommandLine
             PlanCommand.Create(streams),
             ExportCommand.Create(streams),
             VerifyCommand.Create(streams),
+            CacheCommand.Create(streams),
             TokenizeCommand.Create(streams),
             GenerateCommand.Create(streams),
             ServeCommand.Create(streams),

@@ -17,7 +17,7 @@ internal sealed class ModelOptions
     private readonly Option<string>? _attention;
     private readonly Option<string?> _kernels = new Option<string?>("--kernels") { Description = $"Kernel family, instead of the best that this machine runs (or of the variable {KernelRegistry.EnvironmentVariable})." }
         .AcceptOnlyFromAmong(StringComparer.OrdinalIgnoreCase, [.. KernelRegistry.All.Select(static k => k.Name)]);
-    private readonly Option<string?> _cache = new("--cache") { Description = "Folder for exports of checkpoints. [default: ernie-sdk in the user's local application data]", HelpName = "FOLDER" };
+    private readonly Option<string?> _cache = CommonOptions.Cache();
     private readonly Option<string> _prefetch = new Option<string>("--expert-prefetch") { Description = "Read experts' weights ahead of their use: auto does where the weights exceed the memory.", DefaultValueFactory = static _ => "auto" }.AcceptOnlyFromAmong("auto", "on", "off");
     private readonly Option<LogLevel> _logLevel = CommonOptions.LogLevel();
 
@@ -80,6 +80,7 @@ internal sealed class ModelOptions
             MeasureExperts = measureExperts,
             SparseAttention = attention ?? (_attention is null ? null : AttentionOption.Parse(result.GetValue(_attention)!)) ?? new ErnieSparseAttention(),
             MaxConcurrentRequests = maxConcurrentRequests,
+            ExportNotice = text => streams.Error.WriteLine($"ernie: {text}"),
             Export = new ErnieExportOptions { Logger = logger.CreateLogger("export") },
         };
         configure?.Invoke(options);

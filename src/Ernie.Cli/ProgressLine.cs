@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Globalization;
 using System.Text;
 using Ernie.Sdk;
@@ -6,17 +5,29 @@ using Ernie.Sdk;
 namespace Ernie.Cli;
 
 /// <summary>
-/// Progress on standard error: one line that redraws itself on a terminal, else a line every ten seconds. Only plain characters and a carriage return, so that it
+/// Progress on standard error: one line that redraws itself on a terminal, else a line every ten seconds, whether anything has changed or not: a log that stands still looks like a program that hangs. Only plain characters and a carriage return, so that it
 /// can be wiped before other text and works on every terminal. Thread-safe.
 /// </summary>
-internal sealed class ProgressLine(CommandStreams streams, string verb) : IProgress<ErnieProgress>, IDisposable
+internal sealed class ProgressLine : IProgress<ErnieProgress>, IDisposable
 {
     private const int BarWidth = 16;
     private static readonly TimeSpan s_redraw = TimeSpan.FromMilliseconds(100);
     private static readonly TimeSpan s_plain = TimeSpan.FromSeconds(10);
     private readonly Lock _gate = new();
-    private long _last = Stopwatch.GetTimestamp();
+    private readonly CommandStreams _streams;
+    private readonly string _verb;
+    private readonly TimeProvider _clock;
+    private readonly ITimer? _timer;
+    private (double? Fraction, Func<string> Text)? _shown;
+    private long _last;
     private int _drawn;
+
+    public ProgressLine(CommandStreams streams, string verb, TimeProvider? clock = null)
+    {
+        (_streams, _verb, _clock) = (streams, verb, clock ?? TimeProvider.System);
+        _last = _clock.GetTimestamp();
+        if (!streams.ErrorIsTerminal) _timer = _clock.CreateTimer(static line => ((ProgressLine)line!).Repeat(), this, s_plain, TimeSpan.FromSeconds(1));
+    }
 
     public void Report(ErnieProgress value)
     {
@@ -34,15 +45,16 @@ internal sealed class ProgressLine(CommandStreams streams, string verb) : IProgr
     {
         lock (_gate)
         {
-            if (Stopwatch.GetElapsedTime(_last) < (streams.ErrorIsTerminal ? s_redraw : s_plain)) return;
-            _last = Stopwatch.GetTimestamp();
+            _shown = (fraction, text);
+            if (_clock.GetElapsedTime(_last) < (_streams.ErrorIsTerminal ? s_redraw : s_plain)) return;
+            _last = _clock.GetTimestamp();
             var percent = fraction is { } f ? string.Create(CultureInfo.InvariantCulture, $"{f * 100,3:F0} %  ") : "";
-            if (!streams.ErrorIsTerminal)
+            if (!_streams.ErrorIsTerminal)
             {
-                streams.Error.WriteLine($"{verb}: {percent.TrimStart()}{text()}");
+                _streams.Error.WriteLine($"{_verb}: {percent.TrimStart()}{text()}");
                 return;
             }
-            var line = new StringBuilder(verb).Append("  ");
+            var line = new StringBuilder(_verb).Append("  ");
             if (fraction is { } part)
             {
                 var full = (int)Math.Round(Math.Clamp(part, 0, 1) * BarWidth);
@@ -53,7 +65,7 @@ internal sealed class ProgressLine(CommandStreams streams, string verb) : IProgr
             if (line.Length > width) line.Length = width;
             var length = line.Length;
             if (length < _drawn) line.Append(' ', _drawn - length);
-            streams.Error.Write('\r' + line.ToString());
+            _streams.Error.Write('\r' + line.ToString());
             _drawn = length;
         }
     }
@@ -70,13 +82,26 @@ internal sealed class ProgressLine(CommandStreams streams, string verb) : IProgr
     {
         lock (_gate)
         {
+            _shown = null;
             if (_drawn == 0) return;
-            streams.Error.Write('\r' + new string(' ', _drawn) + '\r');
+            _streams.Error.Write('\r' + new string(' ', _drawn) + '\r');
             _drawn = 0;
         }
     }
 
-    public void Dispose() => Clear();
+    public void Dispose()
+    {
+        _timer?.Dispose();
+        Clear();
+    }
+
+    private void Repeat()
+    {
+        lock (_gate)
+        {
+            if (_shown is var (fraction, text)) Show(fraction, text);
+        }
+    }
 
     /// <summary>With a digit behind the point where calibration makes an export slow.</summary>
     private static string Rate(double bytesPerSecond) => (bytesPerSecond / 1e6).ToString(bytesPerSecond < 10e6 ? "F1" : "F0", CultureInfo.InvariantCulture) + " MB/s";

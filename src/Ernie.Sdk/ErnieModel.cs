@@ -108,11 +108,11 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
             OrtRuntime.Start(options.LoggerFactory?.CreateLogger("Microsoft.ML.OnnxRuntime"), options.AllowOnnxRuntimeTelemetry);
             // Before an export, which may take hours. Until there are CUDA operators, what comes back is the CPU.
             _ = DeviceChoice.Resolve(path, options, options.Installation ?? CudaInstallation.Default, options.LoggerFactory?.CreateLogger<ErnieModel>());
-            var folder = await ExportCache.ResolveAsync(path, options, progress, cancellationToken).ConfigureAwait(false);
+            var (folder, name) = await ExportCache.ResolveAsync(path, options, progress, cancellationToken).ConfigureAwait(false);
             cancellationToken.ThrowIfCancellationRequested();
             var manifest = ModelManifest.Read(folder);
             ModelVerifier.Check(folder, manifest);
-            var model = new ErnieModel(folder, manifest, options);
+            var model = new ErnieModel(folder, name is null ? manifest : manifest with { Name = name }, options);
             try
             {
                 progress?.Report(new ErnieProgress("loaded", manifest.WeightBytes, manifest.WeightBytes, TimeSpan.Zero));

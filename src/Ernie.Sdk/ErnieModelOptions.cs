@@ -84,6 +84,11 @@ public sealed class ErnieModelOptions
 
     /// <summary>Gets or sets the folder for such exports.</summary>
     /// <value>The default, <see langword="null"/>, is <c>ernie-sdk</c> in the user's local application data (on Linux <c>~/.local/share</c>).</value>
+    /// <remarks>
+    /// An export is found again by the checkpoint's content and the options of <see cref="Export"/>, not by path or times, so copies of a checkpoint share one. The content is told by names, lengths and headers of its files and by samples of
+    /// every tensor, some 70 MB of a 21B checkpoint: whoever edits single bytes of weights in place deletes the export himself. Nothing is ever removed by the library; folders here may be deleted while no load uses them, by
+    /// <c>ernie cache clear</c> or by hand.
+    /// </remarks>
     public string? CacheDirectory { get; set; }
 
     /// <summary>Gets or sets where this library and ONNX Runtime log. Texts of prompts and answers are never logged.</summary>
@@ -101,6 +106,9 @@ public sealed class ErnieModelOptions
 
     /// <summary>Where CUDA is looked for instead of the usual places.</summary>
     internal CudaInstallation? Installation { get; set; }
+
+    /// <summary>Told, in place of the log, that a checkpoint is exported before it is loaded, and why.</summary>
+    internal Action<string>? ExportNotice { get; set; }
 
     /// <summary>A copy that the caller cannot change any more.</summary>
     internal ErnieModelOptions Snapshot()

@@ -9,7 +9,7 @@ internal static class DoctorCommand
 {
     public static Command Create(CommandStreams streams)
     {
-        var cache = new Option<string?>("--cache") { Description = "Folder for exports of checkpoints. [default: ernie-sdk in the user's local application data]", HelpName = "FOLDER" };
+        var cache = CommonOptions.Cache();
         var json = new Option<bool>("--json") { Description = "Write JSON." };
         var command = new DocumentedCommand("doctor", "Says what is installed, what is missing, and how to fix it.",
             $"Returns 0 if a model can run on the CPU, otherwise 1. {GpuFindings.Note}", "ernie doctor", "ernie doctor --json") { cache, json };

@@ -1,5 +1,7 @@
 using System.Globalization;
 using System.Runtime.InteropServices;
+using Ernie.Cli.Commands;
+using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
 using X86 = System.Runtime.Intrinsics.X86;
@@ -19,7 +21,7 @@ internal static class CpuFindings
         yield return new Finding("instruction sets", FindingState.Fine, InstructionSets());
         yield return Cores();
         yield return Memory(GC.GetGCMemoryInfo().TotalAvailableMemoryBytes);
-        yield return Cache(cacheFolder ?? Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.LocalApplicationData, Environment.SpecialFolderOption.DoNotVerify), "ernie-sdk"));
+        yield return Cache(CacheCommand.Folder(cacheFolder));
     }
 
     internal static Finding Runtime(Version version) => version.Major >= 10
@@ -65,8 +67,6 @@ internal static class CpuFindings
     internal static Finding Cache(string folder)
     {
         const string Cure = "Name a folder that can be written: --cache FOLDER, in programs ErnieModelOptions.CacheDirectory.";
-        // Without a home directory .NET gives an empty path, which leaves a relative one.
-        if (!Path.IsPathRooted(folder)) folder = Path.GetFullPath(folder);
         try
         {
             Directory.CreateDirectory(folder);
@@ -78,6 +78,8 @@ internal static class CpuFindings
         {
             return new Finding("cache folder", FindingState.Broken, $"{folder} cannot be written: {e.Message}", Cure);
         }
+        var exports = CachedExport.All(folder);
+        var text = exports.Count == 0 ? folder : $"{folder}, {CacheCommand.Exports(exports.Count)} of {Size.Text(exports.Sum(static e => e.Bytes))} ('ernie cache' lists them)";
         long free;
         try
         {
@@ -85,10 +87,10 @@ internal static class CpuFindings
         }
         catch (Exception e) when (e is IOException or ArgumentException or UnauthorizedAccessException)
         {
-            return new Finding("cache folder", FindingState.Fine, folder);
+            return new Finding("cache folder", FindingState.Fine, text);
         }
-        var text = $"{folder}, {Size.Text(free)} free";
-        return free >= 1L << 30 ? new Finding("cache folder", FindingState.Fine, text) : new Finding("cache folder", FindingState.Poor, text, "An export of the 0.3B model takes about 0.3 GB, of 21B 12 GB. " + Cure);
+        text += $", {Size.Text(free)} free";
+        return free >= 1L << 30 ? new Finding("cache folder", FindingState.Fine, text) : new Finding("cache folder", FindingState.Poor, text, "An export of the 0.3B model takes about 0.3 GB, of 21B 12 GB. 'ernie cache clear' removes those that are there. " + Cure);
     }
 
     private static Finding OnnxRuntime()

@@ -16,9 +16,6 @@ internal static class ExportIdentity
         return text.ToString();
     }
 
-    /// <summary>One file, as long as nobody changes it.</summary>
-    public static string File(FileInfo file) => string.Create(CultureInfo.InvariantCulture, $"{file.FullName}:{(file.Exists ? file.Length : 0)}:{file.LastWriteTimeUtc.Ticks}");
-
     /// <summary>A checkpoint's files, the graph that is written, which says formats and offsets of all weights, what rounds them, and this build of the library.</summary>
     public static string Of(string checkpoint, byte[] graph, string quantizer) => Hash($"{Files(checkpoint)}|{Convert.ToHexStringLower(SHA256.HashData(graph))}|{quantizer}|{typeof(ExportIdentity).Module.ModuleVersionId}");
 

@@ -1,3 +1,4 @@
+using Ernie.Sdk.Export;
 using Microsoft.Extensions.AI;
 
 namespace Ernie.Sdk.Tests.Export;
@@ -44,6 +45,69 @@ public sealed class ExportCacheTests
             Assert.True(entries.Add(model.Path), model.Path);
         }
         Assert.Equal(all.Length, Directory.GetDirectories(folder.File("cache")).Length);
+    }
+
+    [Fact]
+    public async Task ACopy_WhateverItsNameAndTimes_FindsTheExportOfTheFirst_AndKeepsItsOwnName()
+    {
+        using var folder = new TemporaryFolder();
+        new TinyCheckpoint { Experts = 4 }.Write(folder.File("first"));
+        var notices = new List<string>();
+        Assert.Equal("first", await LoadAsync("first"));
+        Assert.Single(notices);
+        Assert.Matches("^exporting .*first into .*first-[0-9a-f]{16}, because no export", notices[0]);
+
+        Directory.CreateDirectory(folder.File("second"));
+        foreach (var file in Directory.GetFiles(folder.File("first"))) File.Copy(file, Path.Combine(folder.File("second"), Path.GetFileName(file)));
+        foreach (var file in Directory.GetFiles(folder.File("second"))) File.SetLastWriteTimeUtc(file, DateTime.UnixEpoch);
+        await File.WriteAllTextAsync(folder.File("second/README.md"), "Another text.", Token);
+        Assert.Equal("second", await LoadAsync("second"));
+        Assert.Single(notices);
+        Assert.Equal(folder.File("second"), Assert.Single(CachedExport.All(folder.File("cache"))).Checkpoint);
+
+        var config = Path.Combine(folder.File("second"), "config.json");
+        await File.WriteAllTextAsync(config, await File.ReadAllTextAsync(config, Token) + " ", Token);
+        await LoadAsync("second");
+        Assert.Equal(2, notices.Count);
+        Assert.Equal(2, CachedExport.All(folder.File("cache")).Count);
+
+        async Task<string> LoadAsync(string name)
+        {
+            using var model = await ErnieModel.LoadAsync(folder.File(name), new() { CacheDirectory = folder.File("cache"), KvCacheBytes = 4 << 20, Export = ExportAs.BFloat16, ExportNotice = notices.Add }, cancellationToken: Token);
+            return model.ModelId;
+        }
+    }
+
+    [Fact]
+    public void ContentOfLargeFiles_IsToldBySamplesOfEveryTensor()
+    {
+        using var folder = new TemporaryFolder();
+        // One tensor of 32 MB, and 40 small ones that lie between two of the pieces that are spread evenly.
+        const int Large = 32 << 20, Small = 8 << 10;
+        var entries = new List<string> { $$""" "large":{"dtype":"BF16","shape":[{{Large / 2}}],"data_offsets":[0,{{Large}}]}""" };
+        for (var i = 0; i < 40; i++) entries.Add($$""" "small{{i}}":{"dtype":"BF16","shape":[{{Small / 2}}],"data_offsets":[{{Large + i * Small}},{{Large + (i + 1) * Small}}]}""");
+        var header = System.Text.Encoding.UTF8.GetBytes("{" + string.Join(',', entries) + "}");
+        var path = folder.File("model.safetensors");
+        using (var file = File.Create(path))
+        {
+            file.Write(BitConverter.GetBytes((long)header.Length));
+            file.Write(header);
+            file.SetLength(8 + header.Length + Large + 40 * Small);
+        }
+        var names = new HashSet<string> { CheckpointContent.OfFolder(folder.Path) };
+        File.SetLastWriteTimeUtc(path, DateTime.UnixEpoch);
+        Assert.False(names.Add(CheckpointContent.OfFolder(folder.Path)));
+        for (var i = 0; i < 40; i++)
+        {
+            using (var file = File.OpenWrite(path))
+            {
+                file.Position = 8 + header.Length + Large + i * Small;
+                file.Write(Enumerable.Repeat((byte)(i + 1), Small).ToArray());
+            }
+            Assert.True(names.Add(CheckpointContent.OfFolder(folder.Path)), $"tensor {i}");
+        }
+        using (var file = File.OpenWrite(path)) file.SetLength(file.Length + 1);
+        Assert.True(names.Add(CheckpointContent.OfFolder(folder.Path)));
     }
 
     [Fact]
