@@ -91,12 +91,14 @@ internal static class PlanCommand
         yield return "";
         yield return "Room, with weights as above:";
         var longest = plan.MaxContextLength(1);
-        foreach (var context in s_contexts.Append(plan.ContextLength).Where(context => context <= longest).Distinct().Order()) yield return string.Create(CultureInfo.InvariantCulture, $"  {context,9:N0} tokens x {plan.MaxRequests(context):N0} conversations");
+        foreach (var context in s_contexts.Append(plan.ContextLength).Where(context => context <= longest).Distinct().Order()) yield return string.Create(CultureInfo.InvariantCulture, $"  {context,9:N0} tokens x {Conversations(plan.MaxRequests(context))}");
         foreach (var requests in s_requests)
         {
-            if (plan.MaxContextLength(requests) is > 0 and var tokens) yield return string.Create(CultureInfo.InvariantCulture, $"  {requests,9:N0} conversations of up to {tokens:N0} tokens");
+            if (plan.MaxContextLength(requests) is > 0 and var tokens) yield return string.Create(CultureInfo.InvariantCulture, $"  {requests,9:N0} conversation{(requests == 1 ? "" : "s")} of up to {tokens:N0} tokens");
         }
     }
+
+    private static string Conversations(long count) => string.Create(CultureInfo.InvariantCulture, $"{count:N0} conversation{(count == 1 ? "" : "s")}");
 
     /// <summary>Neighbouring layers with as many experts each, as one.</summary>
     private static IEnumerable<string> Runs(IReadOnlyDictionary<int, int> experts)
@@ -163,7 +165,9 @@ internal static class PlanCommand
         var option = new Option<string?>(name) { Description = description, HelpName = "SIZE", Required = required };
         option.Validators.Add(result =>
         {
-            if (result.Tokens.Count == 1 && !Size.TryParse(result.Tokens[0].Value, out _)) result.AddError($"{name} takes a size such as 80GB, 24GiB or a number of bytes; it was '{result.Tokens[0].Value}'.");
+            if (result.Tokens.Count != 1 || Size.TryParse(result.Tokens[0].Value, out _)) return;
+            var text = result.Tokens[0].Value;
+            result.AddError(decimal.TryParse(text, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out _) ? $"{name} {text}: give a unit, such as {text}GB." : $"{name} takes a size such as 80GB or 24GiB; it was '{text}'.");
         });
         return option;
     }

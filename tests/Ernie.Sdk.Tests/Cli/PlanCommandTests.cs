@@ -22,6 +22,24 @@ public sealed class PlanCommandTests
         Assert.Matches(@"experts +(\d+ of layer \d+, )?64 of layers \d+-27\n", run.Out);
     }
 
+    [Theory]
+    [InlineData("8")]
+    [InlineData("0.5")]
+    public async Task NumberWithoutUnit_IsAskedForOne(string number)
+    {
+        var run = await CommandRun.Async("plan", "--shape", "21b", "--gpu", number);
+        Assert.Equal(ExitCode.Usage, run.ExitCode);
+        Assert.Contains($"give a unit, such as {number}GB", run.Error, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task OneConversation_IsNoPlural()
+    {
+        var run = (await CommandRun.Async("plan", "--shape", "21b", "--gpu", "16GB")).Succeeded();
+        Assert.Matches(@" 1 conversation( |\n)", run.Out);
+        Assert.DoesNotContain(" 1 conversations", run.Out, StringComparison.Ordinal);
+    }
+
     [Fact]
     public async Task WhatNeverFits_ReturnsOne()
     {
@@ -53,7 +71,7 @@ public sealed class PlanCommandTests
     [Theory]
     [InlineData("80GB", 80_000_000_000)]
     [InlineData("1.5 gib", 3L << 29)]
-    [InlineData("512", 512)]
+    [InlineData("512 b", 512)]
     [InlineData("2 MB", 2_000_000)]
     [InlineData("7b", 7)]
     public void Sizes_AreRead(string text, long bytes) => Assert.Equal(bytes, Size.Parse(text));
@@ -64,6 +82,7 @@ public sealed class PlanCommandTests
     [InlineData("-1GB")]
     [InlineData("0")]
     [InlineData("1e9")]
+    [InlineData("512")]
     [InlineData("99999999999TB")]
     public void OtherTexts_AreNoSizes(string text) => Assert.False(Size.TryParse(text, out _));
 }
