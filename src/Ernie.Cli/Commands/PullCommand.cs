@@ -26,6 +26,9 @@ internal static class PullCommand
         command.SetAction(async (result, cancellationToken) =>
         {
             var name = result.GetValue(source)!;
+            // What looks like a path of this machine, and is none, is more likely mistyped than a repository.
+            if (!IsExplicit(from) && !IsExplicit(baseUrl) && !Directory.Exists(name) && !name.Contains("://", StringComparison.Ordinal) && Path.GetDirectoryName(name) is { Length: > 0 } parent && Directory.Exists(parent))
+                throw new DirectoryNotFoundException($"There is no folder {name}, only a folder {parent}. If a repository of that name is meant, say on which hub: --from huggingface or --from modelscope.");
             using var repository = Repository(name, result.GetValue(from)!, result.GetValue(baseUrl), result.GetValue(revision), result.GetValue(token));
             var target = result.GetValue(folder) ?? DefaultFolder(name);
             if (repository is LocalFolder && Path.TrimEndingDirectorySeparator(Path.GetFullPath(target)) == Path.TrimEndingDirectorySeparator(Path.GetFullPath(name))) throw new ArgumentException($"{target} is where the files already are. Name another folder.");
@@ -35,11 +38,17 @@ internal static class PullCommand
                 var selection = new FileSelection(result.GetValue(include) ?? [], result.GetValue(exclude) ?? []);
                 pulled = await new Pull(repository, target, selection, result.GetValue(parallel), new RetryPolicy(result.GetValue(retries)), line).RunAsync(cancellationToken).ConfigureAwait(false);
             }
-            await streams.Out.WriteLineAsync($"{target}: {pulled.Files} files, {Size.Text(pulled.Bytes)}; {pulled.Downloaded} downloaded, {pulled.Files - pulled.Downloaded} were there; {pulled.Checked} have the hash that the repository gives{(pulled.Checked < pulled.Files ? $", it gives none for {pulled.Files - pulled.Checked}" : "")}.").ConfigureAwait(false);
+            await streams.Out.WriteLineAsync($"{target}: {pulled.Files} files, {Size.Text(pulled.Bytes)}; {pulled.Downloaded} downloaded, {pulled.Files - pulled.Downloaded} were there. {Checked(pulled)}").ConfigureAwait(false);
             return ExitCode.Success;
+
+            bool IsExplicit(Option option) => result.GetResult(option) is { Implicit: false };
         });
         return command;
     }
+
+    private static string Checked(PullResult pulled) =>
+        pulled.Checked == pulled.Files ? "All have the hashes that the source gives." : pulled.Checked == 0 ? "The source gives no hashes, so contents could not be checked."
+        : $"{pulled.Checked} have the hashes that the source gives; for {pulled.Files - pulled.Checked} it gives none.";
 
     private static IRepository Repository(string source, string from, string? baseUrl, string? revision, string? token)
     {

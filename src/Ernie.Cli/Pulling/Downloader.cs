@@ -24,7 +24,7 @@ internal sealed class Downloader(IRepository repository, string folder, RetryPol
             await using (stream.ConfigureAwait(false))
             {
                 await CompleteAsync(stream, file, note, cancellationToken).ConfigureAwait(false);
-                Writing(stream, static s => s.Flush(flushToDisk: true));
+                Writing(stream, static s => s.Flush(flushToDisk: true), "The same command begins this file anew.");
             }
         }
         catch (InvalidDataException)
@@ -70,6 +70,7 @@ internal sealed class Downloader(IRepository repository, string folder, RetryPol
         if (state is null || state.Hash != file.Hash || (file.Hash is null && state.Validator is null) || stream.Length > file.Size) Restart();
         var resumed = stream.Length > 0;
         progress.Found(stream.Length);
+        var beginsAnew = false;
         var hash = new ContentHash(file);
         try
         {
@@ -81,7 +82,7 @@ internal sealed class Downloader(IRepository repository, string folder, RetryPol
                     if (stream.Length != file.Size || (stream.Length == 0 && file.Size != 0)) await ReceiveAsync().ConfigureAwait(false);
                     else if (hash.Position < stream.Length) await hash.AppendAsync(stream, stream.Length, cancellationToken).ConfigureAwait(false);
                     if (hash.Difference(file.Sha256 ?? state?.Sha256, file.GitBlob) is not { } difference) return;
-                    if (!resumed) throw new InvalidDataException($"{repository.Name}/{file.Path} arrived damaged and was deleted: its {difference}. Run the same command again; if it says the same, do not trust this source.");
+                    if (!resumed) throw new InvalidDataException($"{Name(file)} arrived damaged and was deleted: its {difference}. Run the same command again; if it says the same, do not trust this source.");
                     // The old part may be to blame: once more from the beginning.
                     resumed = false;
                     Discard();
@@ -91,7 +92,7 @@ internal sealed class Downloader(IRepository repository, string folder, RetryPol
                 {
                     failures = stream.Length > best ? 1 : failures + 1;
                     best = Math.Max(best, stream.Length);
-                    await retry.PauseAsync(failures, e, cancellationToken).ConfigureAwait(false);
+                    await retry.PauseAsync(failures, e, Outcome(), cancellationToken).ConfigureAwait(false);
                 }
             }
         }
@@ -99,6 +100,12 @@ internal sealed class Downloader(IRepository repository, string folder, RetryPol
         {
             hash.Dispose();
         }
+
+        // Promises nothing that the next attempt cannot keep.
+        string Outcome() => stream.Length == 0 ? "Nothing of it has arrived; the same command tries again."
+            : beginsAnew ? "This server sends files from the beginning only: the same command begins this one anew."
+            : file.Hash is null && state?.Validator is null ? "This server gives nothing to resume by (no strong ETag, no date of change): the same command begins this file anew."
+            : "What has arrived is kept; the same command goes on from there.";
 
         void Restart()
         {
@@ -119,7 +126,12 @@ internal sealed class Downloader(IRepository repository, string folder, RetryPol
             // Without a hash, only the server can tell that its file is still the one.
             if (stream.Length > 0 && file.Hash is null && state?.Validator is null) Discard();
             using var opened = await repository.OpenAsync(file, stream.Length, state?.Validator, cancellationToken).ConfigureAwait(false);
-            if (opened.Offset != stream.Length) Discard();
+            if (opened.Offset != stream.Length)
+            {
+                // The same version, and yet all of it.
+                beginsAnew = opened.Validator == state?.Validator;
+                Discard();
+            }
             var length = file.Size ?? opened.Length;
             if (opened.Length is { } said && said != length) throw Lie($"the server announces {said} bytes, the repository lists {length}");
             state = new PartState(file.Hash, opened.Validator, opened.Sha256);
@@ -127,21 +139,24 @@ internal sealed class Downloader(IRepository repository, string folder, RetryPol
             if (hash.Position != stream.Length) await hash.AppendAsync(stream, stream.Length, cancellationToken).ConfigureAwait(false);
             stream.Position = stream.Length;
             var buffer = new byte[BufferBytes];
-            while (await HubClient.ReadAsync(opened.Content, buffer, $"{repository.Name}/{file.Path}", cancellationToken).ConfigureAwait(false) is > 0 and var count)
+            while (await HubClient.ReadAsync(opened.Content, buffer, Name(file), cancellationToken).ConfigureAwait(false) is > 0 and var count)
             {
                 if (stream.Length + count > length) throw Lie($"more bytes come than the {length} announced");
-                Writing(stream, s => s.Write(buffer, 0, count));
+                Writing(stream, s => s.Write(buffer, 0, count), Outcome());
                 hash.Append(buffer.AsSpan(0, count));
                 progress.Receive(count);
             }
-            if (stream.Length < length) throw new InterruptedTransferException($"{repository.Name}/{file.Path}: the connection ended after {stream.Length} of {length} bytes.");
+            if (stream.Length < length) throw new InterruptedTransferException($"{Name(file)}: the connection ended after {stream.Length} of {length} bytes.");
         }
 
-        InvalidDataException Lie(string what) => new($"{repository.Name}/{file.Path}: {what}. What had arrived was deleted. Try another --revision, or another server.");
+        InvalidDataException Lie(string what) => new($"{Name(file)}: {what}. What had arrived was deleted. Try another --revision, or another server.");
     }
 
+    /// <summary>A web folder's name ends with a slash.</summary>
+    private string Name(RepositoryFile file) => $"{repository.Name.TrimEnd('/')}/{file.Path}";
+
     /// <summary>A disk that is full is no interruption, and is said to be one.</summary>
-    private static void Writing(FileStream stream, Action<FileStream> write)
+    private static void Writing(FileStream stream, Action<FileStream> write, string outcome)
     {
         try
         {
@@ -149,7 +164,7 @@ internal sealed class Downloader(IRepository repository, string folder, RetryPol
         }
         catch (IOException e)
         {
-            throw new IOException($"{stream.Name} cannot be written: {e.Message} What has arrived is kept; the same command goes on from there.", e);
+            throw new IOException($"{stream.Name} cannot be written: {e.Message} {outcome}", e);
         }
     }
 }

@@ -142,8 +142,16 @@ internal sealed class HubClient : IDisposable
             response.Dispose();
             return await OpenAsync(address, 0, null, what, cancellationToken).ConfigureAwait(false) is var again && again.Sha256 is null ? again with { Sha256 = sha256 } : again;
         }
-        var tag = response.Headers.ETag is { IsWeak: false } etag ? etag.Tag : null;
-        return new OpenedFile(await response.Content.ReadAsStreamAsync(cancellationToken).ConfigureAwait(false), start, length, tag, sha256, response);
+        return new OpenedFile(await response.Content.ReadAsStreamAsync(cancellationToken).ConfigureAwait(false), start, length, Validator(response), sha256, response);
+    }
+
+    /// <summary>What If-Range may be asked with: a strong ETag, or where there is none at all a date that is strong in the sense of RFC 9110, 8.8.2.2.</summary>
+    /// <remarks>Times of files have seconds: one that had been written just before the answer could be written again in the same second. The minute is that of RFC 7232, which was more careful than its successor.</remarks>
+    private static string? Validator(HttpResponseMessage response)
+    {
+        if (response.Headers.ETag is { } etag) return etag.IsWeak ? null : etag.Tag;
+        return response.Content.Headers.LastModified is { } modified && response.Headers.Date is { } date && date - modified >= TimeSpan.FromMinutes(1) && response.Content.Headers.TryGetValues("Last-Modified", out var values)
+            ? values.First() : null;
     }
 
     private Exception Problem(HttpResponseMessage response, string what)

@@ -18,7 +18,7 @@ internal sealed class RetryPolicy(int retries)
             }
             catch (InterruptedTransferException e)
             {
-                await PauseAsync(failures, e, cancellationToken).ConfigureAwait(false);
+                await PauseAsync(failures, e, "", cancellationToken).ConfigureAwait(false);
             }
         }
     }
@@ -26,18 +26,19 @@ internal sealed class RetryPolicy(int retries)
     /// <summary>Waits before the next attempt.</summary>
     /// <param name="failures">Attempts without any progress so far, at least 1.</param>
     /// <param name="reason">Why the last one failed.</param>
+    /// <param name="outcome">What becomes of that which has arrived: a sentence, or nothing.</param>
     /// <param name="cancellationToken">Stops waiting.</param>
     /// <exception cref="IOException">There were enough.</exception>
-    public async Task PauseAsync(int failures, InterruptedTransferException reason, CancellationToken cancellationToken)
+    public async Task PauseAsync(int failures, InterruptedTransferException reason, string outcome, CancellationToken cancellationToken)
     {
-        if (failures > retries) throw new IOException($"{reason.Message} Given up after {failures} attempts; what has arrived is kept, the same command goes on from there.", reason);
+        if (failures > retries) throw new IOException($"{reason.Message} Given up after {failures} attempt{(failures == 1 ? "" : "s")}. {outcome}".TrimEnd(), reason);
         var pause = s_first * Math.Pow(2, failures - 1);
         if (pause > s_longest) pause = s_longest;
         // Several files that failed together shall not come back together.
         pause *= 0.75 + Random.Shared.NextDouble() / 2;
         if (reason.RetryAfter is { } asked)
         {
-            if (asked > s_longestAsked) throw new IOException($"{reason.Message} It asks to come back in {asked:g}; what has arrived is kept, run the same command then.", reason);
+            if (asked > s_longestAsked) throw new IOException($"{reason.Message} It asks to come back in {asked:g}. {outcome}".TrimEnd(), reason);
             if (asked > pause) pause = asked;
         }
         await Task.Delay(pause, cancellationToken).ConfigureAwait(false);

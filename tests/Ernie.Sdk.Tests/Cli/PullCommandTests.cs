@@ -29,14 +29,15 @@ public sealed class PullCommandTests : IDisposable
         var run = (await PullAsync("--from", hub)).Succeeded();
         _hub.AssertPulled(Target, FakeHub.Wanted);
         Assert.Contains("6 files", run.Out, StringComparison.Ordinal);
-        Assert.Contains("6 downloaded, 0 were there; 6 have the hash", run.Out, StringComparison.Ordinal);
+        Assert.Contains("6 downloaded, 0 were there. All have the hashes", run.Out, StringComparison.Ordinal);
         Assert.Empty(run.Error);
     }
 
     [Fact]
     public async Task WebFolder_NeedsNoListing()
     {
-        (await CommandRun.Async("pull", _hub.Url + "/plain", Target)).Succeeded();
+        var run = (await CommandRun.Async("pull", _hub.Url + "/plain", Target)).Succeeded();
+        Assert.EndsWith("6 downloaded, 0 were there. The source gives no hashes, so contents could not be checked.\n", run.Out, StringComparison.Ordinal);
         _hub.AssertPulled(Target, FakeHub.Wanted);
     }
 
@@ -113,6 +114,42 @@ public sealed class PullCommandTests : IDisposable
         (await PullAsync()).Succeeded();
         _hub.AssertPulled(Target, FakeHub.Wanted);
         Assert.Equal("bytes=123456-", _hub.RequestsFor(Shard).Last().Header("Range"));
+    }
+
+    [Theory]
+    [InlineData("Sun, 29 Nov 2026 06:00:00 GMT", true)]
+    [InlineData("Sun, 29 Nov 2026 06:59:30 GMT", false)]
+    [InlineData(null, false)]
+    public async Task ServerWithoutETag_IsResumedByItsDate_WhereThatIsOldEnough(string? modified, bool resumes)
+    {
+        const string Now = "Sun, 29 Nov 2026 07:00:00 GMT";
+        (string, string)[] headers = modified is null ? [("Date", Now)] : [("Date", Now), ("Last-Modified", modified)];
+        var cut = true;
+        _hub.Fault = (name, request, _, _) =>
+        {
+            var answer = FileAnswer.Of(_hub.Files[name], request, modified);
+            var body = name == Shard && cut ? answer with { CutAfter = 123_456 } : answer;
+            return body with { Headers = [.. body.Headers.Where(static h => h.Name != "ETag"), .. headers] };
+        };
+        string[] pull = ["pull", _hub.Url + "/plain/", Target, "--retries", "0", "--parallel", "1"];
+        var first = await CommandRun.Async(pull);
+        Assert.Equal(ExitCode.BadInput, first.ExitCode);
+        Assert.Contains(resumes ? "What has arrived is kept; the same command goes on from there." : "gives nothing to resume by", first.Error, StringComparison.Ordinal);
+        Assert.Contains($"/plain/{Shard}:", first.Error, StringComparison.Ordinal);
+        cut = false;
+        (await CommandRun.Async(pull)).Succeeded();
+        _hub.AssertPulled(Target, FakeHub.Wanted);
+        Assert.Equal(resumes ? ("bytes=123456-", modified) : (null, null), (_hub.RequestsFor(Shard).Last().Header("Range"), _hub.RequestsFor(Shard).Last().Header("If-Range")));
+    }
+
+    [Fact]
+    public async Task MistypedFolder_IsNotLookedForOnAHub()
+    {
+        Directory.CreateDirectory(_folder.File("models"));
+        var run = await CommandRun.Async("pull", _folder.File("models/nothere"), Target);
+        Assert.Equal(ExitCode.BadInput, run.ExitCode);
+        Assert.Contains("There is no folder", run.Error, StringComparison.Ordinal);
+        Assert.Contains("--from huggingface", run.Error, StringComparison.Ordinal);
     }
 
     [Fact]
