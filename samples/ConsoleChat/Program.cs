@@ -35,7 +35,7 @@ try
         if (interactive) Console.Write("\n> ");
         var line = Console.ReadLine();
         if (line is null || line.Trim() == "/exit") return 0;
-        if (line.Trim() == "/new") history.Clear();
+        if (line.Trim() is "/new" or "/clear") history.Clear();
         else if (!string.IsNullOrWhiteSpace(line)) await AnswerAsync(client, history, line);
     }
 }

@@ -15,6 +15,26 @@ internal static class CommonOptions
         DefaultValueFactory = static _ => Microsoft.Extensions.Logging.LogLevel.Warning,
     };
 
+    /// <summary>What messages become a prompt by.</summary>
+    public static Option<string> Template() => new Option<string>("--template")
+    {
+        Description = "Chat format: what the model's files say, or one by name. thinking brings reasoning and tools where the model has learnt them, as samples/ernie-tiny-moe has.",
+        DefaultValueFactory = static _ => "auto",
+    }.AcceptOnlyFromAmong("auto", "standard", "thinking");
+
+    public static ErnieChatTemplate TemplateOf(string text) => Enum.Parse<ErnieChatTemplate>(text, ignoreCase: true);
+
+    /// <summary>How long a conversation may get.</summary>
+    public static Option<int?> Context()
+    {
+        var option = new Option<int?>("--context") { Description = "Longest conversation in tokens. [default: what the model was trained for, or the memory allows]", HelpName = "N" };
+        option.Validators.Add(static result =>
+        {
+            if (result.Tokens.Count == 1 && int.TryParse(result.Tokens[0].Value, out var value) && value < 1) result.AddError("--context must be at least 1.");
+        });
+        return option;
+    }
+
     /// <summary>Where checkpoints that are loaded directly are exported to.</summary>
     public static Option<string?> Cache() => new("--cache") { Description = "Folder for exports of checkpoints. [default: ernie-sdk in the user's local application data]", HelpName = "FOLDER" };
 

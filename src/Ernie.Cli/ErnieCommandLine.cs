@@ -35,7 +35,7 @@ internal static class ErnieCommandLine
         var verbose = Array.Exists(args, static a => string.Equals(a, "debug", StringComparison.OrdinalIgnoreCase) || string.Equals(a, "trace", StringComparison.OrdinalIgnoreCase));
         try
         {
-            var result = Parse(args, streams);
+            var result = Parse(args.Length == 0 ? ["--help"] : args, streams);
             var isHelp = result.Action is ExampleHelp;
             if (result.Errors.Count > 0 && !isHelp)
             {

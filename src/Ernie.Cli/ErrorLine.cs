@@ -6,7 +6,7 @@ internal static class ErrorLine
     public static string Of(Exception exception)
     {
         while (exception is AggregateException { InnerException: { } inner }) exception = inner;
-        var message = exception.Message.ReplaceLineEndings(" ");
+        var message = LibraryTerms.OfCommand(exception).ReplaceLineEndings(" ");
         if (exception is ArgumentException { ParamName: { Length: > 0 } name }) message = message.Replace($" (Parameter '{name}')", "", StringComparison.Ordinal);
         return IsExpected(exception) ? message : $"unexpected {exception.GetType().Name}: {message} (--log-level debug shows where)";
     }

@@ -28,13 +28,15 @@ internal sealed class ModelOptions
         _kv = new Option<string>("--kv") { Description = "Element type of cached keys and values.", DefaultValueFactory = _ => defaultKv }.AcceptOnlyFromAmong("fp32", "bf16", "int8");
     }
 
-    public static ModelOptions AddTo(Command command, Argument<string?>? input = null, string defaultKv = "fp32", string? defaultAttention = null)
+    public static ModelOptions AddTo(Command command, Argument<string?>? input = null, string defaultKv = "fp32", string? defaultAttention = null, IReadOnlyList<Option>? first = null)
     {
         var options = new ModelOptions(defaultKv, defaultAttention);
         command.Add(options._model);
         if (input is not null) command.Add(input);
+        // In the help, what the command is for stands before how the model is run.
+        foreach (var option in first ?? []) command.Add(option);
         if (options._attention is not null) command.Add(options._attention);
-        foreach (var option in new Option[] { options._device, options._threads, options._kv, options._kernels, options._cache, options._prefetch, options._logLevel }) command.Add(option);
+        foreach (var option in new Option[] { options._kv, options._threads, options._device, options._cache, options._prefetch, options._kernels, options._logLevel }) command.Add(option);
         return options;
     }
 

@@ -14,7 +14,7 @@ internal sealed class ChatSession(ErnieModel model, ChatOptions options, Command
     private const string Help = """
         /file PATH     puts a text file before the next message
         /system TEXT   sets the system prompt; without TEXT shows it, with - removes it
-        /clear         forgets the conversation
+        /new           forgets the conversation, as does /clear
         /save PATH     writes the conversation as JSON
         /load PATH     goes on with a saved one
         /exit          ends, as does the end of the input
@@ -59,7 +59,7 @@ internal sealed class ChatSession(ErnieModel model, ChatOptions options, Command
             case "/help":
                 _screen.Note(Help);
                 break;
-            case "/clear":
+            case "/new" or "/clear":
                 _history = [];
                 _files.Clear();
                 _screen.Note("The conversation is forgotten.");

@@ -19,8 +19,7 @@ internal static class BenchRequestsCommand
             "Measures gaps between tokens, and cancels.",
             "Times the gaps between two tokens of an answer while several are written, the same while a long prompt comes in, and how long a cancelled request holds its memory. Prompts are random ids.",
             "ernie bench-requests model", "ernie bench-requests model --streams 16 --prompt 2048 --cancels 1000 --json requests.json");
-        var model = ModelOptions.AddTo(command, null, defaultKv: "bf16");
-        foreach (var option in new Option[] { answers, tokens, prompt, cancels, json }) command.Add(option);
+        var model = ModelOptions.AddTo(command, null, defaultKv: "bf16", first: [answers, tokens, prompt, cancels, json]);
         command.SetAction(async (result, cancellationToken) =>
         {
             RequestBenchmarkResult measured;

@@ -16,24 +16,25 @@ internal static class ChatCommand
             if (result.Tokens.Count == 1 && float.TryParse(result.Tokens[0].Value, System.Globalization.CultureInfo.InvariantCulture, out var value) && !(value is >= 0 and <= 100)) result.AddError("--temperature must lie between 0 and 100.");
         });
         var maxTokens = new Option<int?>("--max-tokens") { Description = "Most tokens of an answer. [default: what the context leaves]", HelpName = "N" };
-        var context = new Option<int?>("--context") { Description = "Longest conversation in tokens. [default: what the model was trained for, or the memory allows]", HelpName = "N" };
-        foreach (var option in new[] { maxTokens, context })
+        maxTokens.Validators.Add(static result =>
         {
-            option.Validators.Add(result =>
-            {
-                if (result.Tokens.Count == 1 && int.TryParse(result.Tokens[0].Value, out var value) && value < 1) result.AddError($"{option.Name} must be at least 1.");
-            });
-        }
+            if (result.Tokens.Count == 1 && int.TryParse(result.Tokens[0].Value, out var value) && value < 1) result.AddError("--max-tokens must be at least 1.");
+        });
+        var context = CommonOptions.Context();
+        var template = CommonOptions.Template();
         var command = new DocumentedCommand("chat",
             "Chats at the terminal.",
             "Answers go to standard output; a line of token counts and speed after each, and everything else, to standard error. From a pipe, every line is a message, and an error ends with exit code 1.\nIn the chat, /help lists commands. Ctrl+C stops the answer that is being written, otherwise the program.",
-            "ernie chat samples/ernie-tiny-moe", """ernie chat models/0.3b --system "Answer in one sentence." --temperature 0.3""", """echo "Who are you?" | ernie chat samples/ernie-tiny-moe --temperature 0 2> /dev/null""");
-        var model = ModelOptions.AddTo(command, defaultKv: "bf16");
-        foreach (var option in new Option[] { system, temperature, maxTokens, context }) command.Add(option);
+            "ernie chat samples/ernie-tiny-moe", "ernie chat samples/ernie-tiny-moe --template thinking", """ernie chat models/0.3b --system "Answer in one sentence." --temperature 0.3""", """echo "Who are you?" | ernie chat samples/ernie-tiny-moe --temperature 0 2> /dev/null""");
+        var model = ModelOptions.AddTo(command, defaultKv: "bf16", first: [system, temperature, maxTokens, context, template]);
         command.SetAction(async (result, cancellationToken) =>
         {
             var options = new ChatOptions { Temperature = result.GetValue(temperature), MaxOutputTokens = result.GetValue(maxTokens) };
-            var loaded = await model.LoadAsync(result, streams, maxConcurrentRequests: 1, cancellationToken, configure: o => o.ContextLength = result.GetValue(context)).ConfigureAwait(false);
+            var loaded = await model.LoadAsync(result, streams, maxConcurrentRequests: 1, cancellationToken, configure: o =>
+            {
+                o.ContextLength = result.GetValue(context);
+                o.ChatTemplate = CommonOptions.TemplateOf(result.GetValue(template)!);
+            }).ConfigureAwait(false);
             await using (loaded.ConfigureAwait(false)) await new ChatSession(loaded, options, streams, result.GetValue(system)).RunAsync(cancellationToken).ConfigureAwait(false);
             return ExitCode.Success;
         });

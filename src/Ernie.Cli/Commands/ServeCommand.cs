@@ -23,14 +23,14 @@ internal static class ServeCommand
         var apiKey = new Option<string?>("--api-key") { Description = $"What clients must send as bearer token. [default: the variable {ApiKeyVariable}; none without it]", HelpName = "KEY" };
         var requests = new Option<int>("--max-requests") { Description = "Requests computed together.", DefaultValueFactory = static _ => 16, HelpName = "N" }.InRange(1, 4096);
         var queue = new Option<int>("--max-queue") { Description = "Requests that may wait; one more gets status 429.", DefaultValueFactory = static _ => 64, HelpName = "N" }.InRange(1, int.MaxValue);
-        var template = new Option<string>("--template") { Description = "Chat format: what the model's files say, or one by name.", DefaultValueFactory = static _ => "auto" }.AcceptOnlyFromAmong("auto", "standard", "thinking");
+        var template = CommonOptions.Template();
+        var context = CommonOptions.Context();
         var command = new DocumentedCommand("serve",
             "Serves a model over HTTP: OpenAI's API and a chat page.",
             "POST /v1/chat/completions, /v1/completions and /tokenize, GET /v1/models, /health, /metrics (Prometheus) and / (the chat page, which needs no other server). Ctrl+C ends.",
             "ernie serve samples/ernie-tiny-moe", "ernie serve model --urls http://127.0.0.1:9000 --max-requests 4",
             """curl http://127.0.0.1:8000/v1/chat/completions -H "Content-Type: application/json" -d '{"messages": [{"role": "user", "content": "Who are you?"}]}'""");
-        var model = ModelOptions.AddTo(command, defaultKv: "bf16", defaultAttention: "plas");
-        foreach (var option in new Option[] { urls, apiKey, requests, queue, template }) command.Add(option);
+        var model = ModelOptions.AddTo(command, defaultKv: "bf16", defaultAttention: "plas", first: [urls, apiKey, template, context, requests, queue]);
         command.SetAction(async (result, cancellationToken) =>
         {
             var key = result.GetValue(apiKey) ?? Environment.GetEnvironmentVariable(ApiKeyVariable);
@@ -41,14 +41,27 @@ internal static class ServeCommand
             await using var loaded = await model.LoadAsync(result, streams, result.GetValue(requests), cancellationToken, configure: options =>
             {
                 options.MaxQueuedRequests = result.GetValue(queue);
-                options.ChatTemplate = Enum.Parse<ErnieChatTemplate>(result.GetValue(template)!, ignoreCase: true);
+                options.ContextLength = result.GetValue(context);
+                options.ChatTemplate = CommonOptions.TemplateOf(result.GetValue(template)!);
             }).ConfigureAwait(false);
-            await using var server = await ErnieServer.StartAsync(loaded, addresses, key, loggers, cancellationToken).ConfigureAwait(false);
+            await using var server = await StartAsync().ConfigureAwait(false);
             foreach (var url in server.Urls) await streams.Out.WriteLineAsync($"{loaded.ModelId}: chat at {url}, OpenAI's API at {url}/v1").ConfigureAwait(false);
             await streams.Out.FlushAsync(cancellationToken).ConfigureAwait(false);
             // Ending is what Ctrl+C is for here.
             await Task.Delay(Timeout.Infinite, cancellationToken).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             return ExitCode.Success;
+
+            async Task<ErnieServer> StartAsync()
+            {
+                try
+                {
+                    return await ErnieServer.StartAsync(loaded, addresses, key, loggers, cancellationToken).ConfigureAwait(false);
+                }
+                catch (IOException e) when (e.InnerException is Microsoft.AspNetCore.Connections.AddressInUseException)
+                {
+                    throw new IOException($"{e.Message.TrimEnd('.')}. Another program listens there, perhaps another 'ernie serve'. --urls http://127.0.0.1:0 takes a free port.", e);
+                }
+            }
         });
         return command;
     }

@@ -14,6 +14,7 @@ internal static class VerifyCommand
         command.SetAction(async (result, cancellationToken) =>
         {
             var path = result.GetValue(folder)!;
+            if (!Directory.Exists(path)) throw new DirectoryNotFoundException($"There is no folder {path}. Name an exported model.");
             using (var progress = new ProgressLine(streams, "verify")) await ErnieExporter.VerifyAsync(path, progress, cancellationToken).ConfigureAwait(false);
             var manifest = ModelManifest.Read(path);
             await streams.Out.WriteLineAsync($"{path}: {manifest.Tensors.Count} tensors and {manifest.Files.Count} files are as exported.").ConfigureAwait(false);

@@ -12,6 +12,9 @@ internal static class GpuFindings
     /// <summary>What loading a model on <see cref="Ernie.Sdk.ErnieDevice.Cuda"/> checks, but for the memory, which depends on the model.</summary>
     public static IEnumerable<Finding> All(CudaInstallation? installation = null) => (installation ?? CudaInstallation.Default).Pieces().Append(DeviceChoice.Operators).Select(Of);
 
+    /// <summary>Whether what is there of CUDA would be used.</summary>
+    public static bool Computes => All().All(static finding => finding.Name != "CUDA operators" || finding.State == FindingState.Fine);
+
     private static Finding Of(CudaPiece piece) => new(
         piece.Name,
         piece.State switch { CudaPieceState.Present => FindingState.Fine, CudaPieceState.Missing => FindingState.Absent, _ => FindingState.Poor },

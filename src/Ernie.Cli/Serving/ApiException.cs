@@ -35,12 +35,12 @@ internal sealed class ApiException(int status, string message, string? param = n
     public static ApiException? Of(Exception failure, string prompt = "messages") => failure switch
     {
         ApiException api => api,
-        ErnieQueueFullException => new ApiException(StatusCodes.Status429TooManyRequests, failure.Message, code: "queue_full"),
-        ErnieContextOverflowException => new ApiException(StatusCodes.Status400BadRequest, failure.Message, prompt, "context_length_exceeded"),
+        ErnieQueueFullException => new ApiException(StatusCodes.Status429TooManyRequests, LibraryTerms.OfRequest(failure, failure.Message), code: "queue_full"),
+        ErnieContextOverflowException => new ApiException(StatusCodes.Status400BadRequest, LibraryTerms.OfRequest(failure, failure.Message), prompt, "context_length_exceeded"),
         BadHttpRequestException bad => new ApiException(bad.StatusCode, bad.Message),
         ObjectDisposedException => new ApiException(StatusCodes.Status503ServiceUnavailable, "The server is stopping."),
-        NotSupportedException => new ApiException(StatusCodes.Status400BadRequest, failure.Message, FieldOf(failure.Message) ?? prompt, "unsupported"),
-        ArgumentException => new ApiException(StatusCodes.Status400BadRequest, ErrorLine.Of(failure), FieldOf(failure.Message) ?? prompt),
+        NotSupportedException => new ApiException(StatusCodes.Status400BadRequest, LibraryTerms.OfRequest(failure, failure.Message), FieldOf(failure.Message) ?? prompt, "unsupported"),
+        ArgumentException => new ApiException(StatusCodes.Status400BadRequest, LibraryTerms.OfRequest(failure, ErrorLine.Of(failure)), FieldOf(failure.Message) ?? prompt),
         _ => null,
     };
 

@@ -29,10 +29,12 @@ public sealed partial class ChatCommandTests(ExportedTinyModel tiny) : IClassFix
         Assert.DoesNotContain('\e', run.Out + run.Error);
     }
 
-    [Fact]
-    public async Task History_GrowsThePrompt_AndClearForgetsIt()
+    [Theory]
+    [InlineData("/clear")]
+    [InlineData("/new")]
+    public async Task History_GrowsThePrompt_AndIsForgottenWhenAsked(string command)
     {
-        var run = (await ChatAsync($"{Norway}\n{Norway}\n/clear\n{Norway}\n/exit\nnever asked\n")).Succeeded();
+        var run = (await ChatAsync($"{Norway}\n{Norway}\n{command}\n{Norway}\n/exit\nnever asked\n")).Succeeded();
         var prompts = PromptTokens().Matches(run.Error).Select(static m => int.Parse(m.Groups[1].Value, System.Globalization.CultureInfo.InvariantCulture)).ToArray();
         Assert.Equal(3, prompts.Length);
         Assert.True(prompts[1] > prompts[0]);
@@ -96,6 +98,17 @@ public sealed partial class ChatCommandTests(ExportedTinyModel tiny) : IClassFix
         var run = await ChatAsync(string.Join(' ', Enumerable.Repeat("seal", 300)) + "\n", "--context", "128", "--kv", "int8");
         Assert.Equal(ExitCode.BadInput, run.ExitCode);
         Assert.Contains("128", run.Error, StringComparison.Ordinal);
+        // In words of the command line.
+        Assert.Contains("--context", run.Error, StringComparison.Ordinal);
+        Assert.DoesNotContain("ErnieModelOptions", run.Error, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Template_BringsReasoning()
+    {
+        var run = (await ChatAsync($"{Norway}\n", "--template", "thinking")).Succeeded();
+        Assert.StartsWith("[reasoning]\n", run.Out, StringComparison.Ordinal);
+        Assert.EndsWith($"[answer]\n{Oslo}\n", run.Out, StringComparison.Ordinal);
     }
 
     [Fact]

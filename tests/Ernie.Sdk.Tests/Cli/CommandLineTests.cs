@@ -15,6 +15,32 @@ public sealed class CommandLineTests
     }
 
     [Fact]
+    public async Task WithoutArguments_TheHelpIsPrinted() => Assert.Equal((await CommandRun.Async("--help")).Succeeded(), await CommandRun.Async());
+
+    [Fact]
+    public async Task HelpOfChatServeAndBench_BeginsWithWhatTheCommandIsFor()
+    {
+        foreach (var (command, first) in new[] { ("chat", "--system"), ("serve", "--urls"), ("bench", "--runs") })
+        {
+            var help = (await CommandRun.Async(command, "--help")).Succeeded().Out;
+            Assert.StartsWith(first, help[(help.IndexOf("Options:", StringComparison.Ordinal) + "Options:".Length)..].TrimStart(), StringComparison.Ordinal);
+        }
+    }
+
+    [Fact]
+    public async Task FolderThatIsNotThere_IsSaidToBeMissing() => Assert.Contains("There is no folder nope", (await CommandRun.Async("verify", "nope")).Error, StringComparison.Ordinal);
+
+    [Fact]
+    public async Task ADeviceThatCannotBeUsed_IsToldWithoutPackages()
+    {
+        Assert.SkipWhen(Ernie.Cli.Doctor.GpuFindings.Computes, "This version computes on a GPU.");
+        var run = await CommandRun.Async("generate", ExportedTinyModel.Checkpoint, "--max-tokens", "1", "--device", "cuda");
+        Assert.Equal(ExitCode.BadInput, run.ExitCode);
+        Assert.StartsWith("ernie: This version does not compute on a GPU yet", run.Error, StringComparison.Ordinal);
+        Assert.DoesNotContain("Microsoft.ML", run.Error, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task TheProcess_ReturnsTheDocumentedExitCodes()
     {
         const string Documented = "0 success, 1 bad input or a damaged file (one line on standard error says what and where), 2 wrong usage, 130 cancelled";
@@ -74,7 +100,6 @@ public sealed class CommandLineTests
     [InlineData("pull a/b --from github")]
     [InlineData("pull a/b --parallel 0")]
     [InlineData("doctor x")]
-    [InlineData("")]
     public async Task WrongUsage_ReturnsTwo(string commandLine)
     {
         var run = await CommandRun.Async(commandLine.Split(' ', StringSplitOptions.RemoveEmptyEntries));

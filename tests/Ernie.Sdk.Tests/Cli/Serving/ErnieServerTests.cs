@@ -75,6 +75,22 @@ public sealed class ErnieServerTests : IAsyncLifetime
         }
     }
 
+    [Fact]
+    public async Task WhatTheLibraryRefuses_IsSaidInTheRequestsWords()
+    {
+        await using var standard = await RunningServer.StartAsync(configure: static options => options.ChatTemplate = ErnieChatTemplate.Standard);
+        const string Message = """ "messages": [{"role": "user", "content": "x"}] """;
+        foreach (var (more, cure) in new[] { ("""{"tools": [{"type": "function", "function": {"name": "f"}}]}""", "--template thinking"), ("""{"reasoning_effort": "high"}""", "--template thinking"), ("""{"tool_choice": "required"}""", "'tools' is empty") })
+        {
+            var (status, answer) = await standard.PostAsync("v1/chat/completions", $"{{{Message}, {more[1..]}");
+            var message = answer.GetProperty("error").GetProperty("message").GetString()!;
+            Assert.Equal(400, status);
+            Assert.Contains(cure, message, StringComparison.Ordinal);
+            Assert.DoesNotContain("ChatOptions", message, StringComparison.Ordinal);
+            Assert.DoesNotContain("ToolMode", message, StringComparison.Ordinal);
+        }
+    }
+
     [Theory]
     [InlineData("""{"prompt": "x", "logit_bias": true}""", "logit_bias")]
     [InlineData("""{"prompt": "x", "logit_bias": {"x": 1}}""", "logit_bias")]
@@ -129,6 +145,7 @@ public sealed class ErnieServerTests : IAsyncLifetime
         await using var server = await RunningServer.StartAsync(configure: static options => options.ContextLength = 128);
         var words = string.Join(' ', Enumerable.Repeat("word", 300));
         var (status, answer) = await server.PostAsync("v1/chat/completions", JsonSerializer.Serialize(new { messages = new[] { new { role = "user", content = words } }, stream = true }));
+        Assert.DoesNotContain("ErnieModelOptions", answer.GetProperty("error").GetProperty("message").GetString(), StringComparison.Ordinal);
         Assert.Equal((400, "context_length_exceeded", "messages"), (status, answer.GetProperty("error").GetProperty("code").GetString(), answer.GetProperty("error").GetProperty("param").GetString()));
         (status, answer) = await server.PostAsync("v1/completions", JsonSerializer.Serialize(new { prompt = words }));
         Assert.Equal((400, "prompt"), (status, answer.GetProperty("error").GetProperty("param").GetString()));

@@ -1,0 +1,53 @@
+using Ernie.Cli.Doctor;
+using Ernie.Sdk;
+
+namespace Ernie.Cli;
+
+/// <summary>The library's messages name its own options. Whoever types a command, or sends a request, knows those of the command and the fields of the request.</summary>
+internal static class LibraryTerms
+{
+    // Longer ones before those that they contain.
+    private static readonly (string Library, string Own)[] s_command =
+    [
+        ("Set a smaller ErnieModelOptions.KvCacheBytes.", "Set a smaller --context, or --kv int8."),
+        ("set a shorter ContextLength or a smaller KvCacheType", "set a shorter --context or a smaller --kv"),
+        ("ErnieModelOptions.CacheDirectory is empty. Name a folder, or leave it null.", "--cache is empty. Name a folder, or leave it out."),
+        ("ErnieModelOptions.CacheDirectory", "--cache"), ("ErnieModelOptions.MaxQueuedRequests", "--max-queue"), ("ErnieModelOptions.Device", "--device"),
+        ("ErnieDevice.Cpu", "--device cpu"), ("ErnieDevice.Auto", "--device auto"),
+    ];
+
+    private static readonly (string Library, string Own)[] s_request =
+    [
+        ("Leave Tools empty or set ToolMode to None.", "Leave 'tools' out or send \"tool_choice\": \"none\". Where the model has learnt the thinking format, a server started with --template thinking takes tools."),
+        ("no place for results of tools.", "no place for results of tools. Where the model has learnt the thinking format, a server started with --template thinking takes them."),
+        ("no place for calls of tools.", "no place for calls of tools. Where the model has learnt the thinking format, a server started with --template thinking takes them."),
+        ("cannot be had. Use None.", "cannot be had. Send \"none\", or start the server with --template thinking where the model has learnt that format."),
+        ("ChatOptions.ResponseFormat", "'response_format'"), ("ChatOptions.ToolMode", "'tool_choice'"), ("ChatOptions.Tools", "'tools'"), ("ChatOptions.Reasoning.Effort", "'reasoning_effort'"), ("ChatOptions.Reasoning", "'reasoning_effort'"),
+        ("ChatOptions.StopSequences", "'stop'"), ("ChatOptions.AllowMultipleToolCalls", "'parallel_tool_calls'"), ("ChatOptions.MaxOutputTokens", "'max_completion_tokens'"), ("MaxOutputTokens", "'max_completion_tokens'"),
+        ("Additional property ", ""),
+    ];
+
+    /// <summary>A failure of the library in words of the command line.</summary>
+    public static string OfCommand(Exception failure) => failure switch
+    {
+        ErnieContextOverflowException e => $"{Counts(e)} Begin anew with /new, shorten what was said, or start with a longer --context; --kv int8 lets more fit into the same memory.",
+        // The library names what is missing first, which helps nobody while nothing could use it.
+        ErnieDeviceException when !GpuFindings.Computes => "This version does not compute on a GPU yet: leave --device out, or say --device cpu. 'ernie doctor' lists what a GPU will need.",
+        _ => Replace(failure.Message, s_command),
+    };
+
+    /// <summary>A failure of the library in words of OpenAI's API.</summary>
+    /// <param name="failure">What was thrown.</param>
+    /// <param name="message">Its message, trimmed for people.</param>
+    public static string OfRequest(Exception failure, string message) => failure is ErnieContextOverflowException e
+        ? $"{Counts(e)} Shorten it, or start the server with a longer --context; --kv int8 lets more fit into the same memory." : Replace(Replace(message, s_request), s_command);
+
+    private static string Counts(ErnieContextOverflowException e) =>
+        string.Create(System.Globalization.CultureInfo.InvariantCulture, $"The prompt has {e.PromptTokens} tokens; with a context of {e.ContextLength} it may have at most {e.MaxPromptTokens}.");
+
+    private static string Replace(string message, (string Library, string Own)[] terms)
+    {
+        foreach (var (library, own) in terms) message = message.Replace(library, own, StringComparison.Ordinal);
+        return message;
+    }
+}
