@@ -12,6 +12,11 @@ internal static class Browsers
 
     public static IEnumerable<string> Installed() => Candidates().Where(File.Exists);
 
+    /// <summary>Why no window can be shown here; null where one can, or nobody knows.</summary>
+    public static string? MissingDisplay() =>
+        OperatingSystem.IsLinux() && string.IsNullOrEmpty(Environment.GetEnvironmentVariable("DISPLAY")) && string.IsNullOrEmpty(Environment.GetEnvironmentVariable("WAYLAND_DISPLAY"))
+            ? "There is no display to show a window on (neither DISPLAY nor WAYLAND_DISPLAY is set)." : null;
+
     /// <summary>Asks the system to open an address. Where nothing can, the user has the printed address.</summary>
     public static void OpenDefault(string address)
     {

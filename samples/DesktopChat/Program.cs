@@ -19,7 +19,15 @@ await using var server = await ChatServer.StartAsync(model);
 
 if (arguments.Browser == Arguments.NoBrowser)
 {
-    Console.WriteLine(server.NewAddress());
+    Console.WriteLine($"Open {server.NewAddress()} in a browser of this machine. The address works once; Ctrl+C ends the program, as closing the page does.");
+    await Task.WhenAny(server.Closed, interrupted.Task);
+    return 0;
+}
+
+// Without a screen a browser would end at once, or wait for nobody.
+if (arguments.Browser is null && Browsers.MissingDisplay() is { } missing)
+{
+    Console.WriteLine($"{missing} Open {server.NewAddress()} in a browser of this machine, through a tunnel (ssh -L) for example. The address works once; Ctrl+C ends the program.");
     await Task.WhenAny(server.Closed, interrupted.Task);
     return 0;
 }
@@ -28,7 +36,7 @@ foreach (var browser in arguments.Browser is { } chosen ? [chosen] : Browsers.In
 {
     await using var window = AppWindow.Open(browser, server.NewAddress());
     if (window is null) continue;
-    // A browser may be installed and yet not start, on a machine without a screen for example.
+    // A browser may be installed and yet not start.
     await Task.WhenAny(server.Opened, window.Exited, Task.Delay(TimeSpan.FromSeconds(30)), interrupted.Task);
     if (interrupted.Task.IsCompleted) return 0;
     if (!server.Opened.IsCompleted) continue;

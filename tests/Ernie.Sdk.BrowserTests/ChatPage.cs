@@ -68,10 +68,10 @@ internal sealed class ChatPage : IAsyncDisposable
     }
 
     /// <summary>Keeps what the page shows as a file, where the variable ERNIE_SCREENSHOTS names a folder: the pictures of the documentation are made so.</summary>
-    public async Task PictureAsync(string name)
+    public async Task PictureAsync(string name, int width = 920, int height = 620)
     {
         if (Environment.GetEnvironmentVariable("ERNIE_SCREENSHOTS") is not { Length: > 0 } folder) return;
-        await Page.SetViewportSizeAsync(920, 620);
+        await Page.SetViewportSizeAsync(width, height);
         await Page.ScreenshotAsync(new() { Path = Path.Combine(folder, name + ".png") });
     }
 

@@ -21,8 +21,8 @@ public abstract partial class ChatPageTests(Chromium chromium)
         await ChatPage.Expect(page.Answer).ToContainTextAsync("I am a tiny demo model");
         await ChatPage.Expect(page.Messages).ToHaveCountAsync(4);
 
+        // A reload shows the same conversation.
         await page.Page.ReloadAsync();
-        await ShowLastConversationAsync(page);
         await ChatPage.Expect(page.Messages).ToHaveCountAsync(4);
         await ChatPage.Expect(page.Answer).ToContainTextAsync("I am a tiny demo model");
 
@@ -86,7 +86,6 @@ public abstract partial class ChatPageTests(Chromium chromium)
         await ChatPage.Expect(page.Messages).ToHaveCountAsync(6);
         await ChatPage.Expect(page.Answer).Not.ToBeEmptyAsync();
         await page.Page.ReloadAsync();
-        await ShowLastConversationAsync(page);
         await ChatPage.Expect(page.Messages).ToHaveCountAsync(6);
         await ChatPage.Expect(page.Answer).Not.ToBeEmptyAsync();
         await ChatPage.Expect(page.Page.Locator("article.assistant .note").Last).ToContainTextAsync(Stopped());
@@ -123,9 +122,6 @@ public abstract partial class ChatPageTests(Chromium chromium)
 
     /// <summary>Starts what serves the page, on the tiny model where no other is named.</summary>
     private protected abstract Task<ServedPage> StartAsync(string? model = null, bool think = false);
-
-    /// <summary>After a reload, where the page does not show it by itself.</summary>
-    private protected virtual Task ShowLastConversationAsync(ChatPage page) => Task.CompletedTask;
 
     [GeneratedRegex("[Ss]topped")]
     private static partial Regex Stopped();

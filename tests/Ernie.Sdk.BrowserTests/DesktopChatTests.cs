@@ -84,7 +84,7 @@ public sealed partial class DesktopChatTests(Chromium chromium) : ChatPageTests(
     private protected override async Task<ServedPage> StartAsync(string? model = null, bool think = false)
     {
         var program = RunningProgram.Start("DesktopChat.dll", ["--model", model ?? Models.Tiny, "--browser", "none", .. think ? ["--think"] : Array.Empty<string>()]);
-        return new ServedPage(program, await program.LineAsync(static line => line.StartsWith("http://127.0.0.1:", StringComparison.Ordinal)));
+        return new ServedPage(program, (await program.LineAsync(static line => line.StartsWith("Open http://127.0.0.1:", StringComparison.Ordinal))).Split(' ')[1]);
     }
 
     [GeneratedRegex("[0-9]+ MB")]

@@ -20,7 +20,7 @@ internal sealed class ErnieServer : IAsyncDisposable
     // A document of 131,072 tokens has less than a megabyte.
     private const long MaxRequestBytes = 64 << 20;
     private const int ClientClosedRequest = 499;
-    private static readonly Dictionary<string, string> s_pages = new(StringComparer.Ordinal) { ["/"] = "index.html", ["/chat.css"] = "chat.css", ["/chat.js"] = "chat.js" };
+    private static readonly Dictionary<string, string> s_pages = new(StringComparer.Ordinal) { ["/"] = "index.html", ["/chat.css"] = "chat.css", ["/chat.js"] = "chat.js", ["/markdown.js"] = "markdown.js" };
 
     private readonly ErnieModel _model;
     private readonly ErnieTokenizer _tokenizer;

@@ -9,6 +9,9 @@ let documents = [];
 let running = null;
 let contextLength = 0;
 let modelId = null;
+// Models that know little are asked what they know.
+const examples = { 'ernie-tiny-moe': ['What is the capital of Norway?', 'What is 7 plus 8?', 'Who are you?', '你能做什么？'] };
+const keyIsWanted = 'This server wants an API key: the one that it was started with (--api-key or ERNIE_API_KEY). Enter it under Settings.';
 
 function load() {
   try { conversations = JSON.parse(localStorage.getItem('ernie.conversations')) ?? []; } catch { conversations = []; }
@@ -30,38 +33,64 @@ function headers() {
   return { 'Content-Type': 'application/json', ...(key ? { Authorization: 'Bearer ' + key } : {}) };
 }
 
+// What a browser says of a server that is gone helps nobody.
+async function ask(path, options) {
+  try { return await fetch(path, options); } catch (e) {
+    if (e.name === 'AbortError') throw e;
+    throw new Error('The server does not answer. Is ernie serve still running?');
+  }
+}
+
 async function failure(response) {
+  if (response.status === 401) {
+    const isMissing = !element('apiKey').value;
+    wantKey(isMissing ? keyIsWanted : 'The API key is wrong. Correct it under Settings.');
+    return isMissing ? keyIsWanted : 'The API key is wrong.';
+  }
   try { return (await response.json()).error.message; } catch { return `The server answered ${response.status}.`; }
+}
+
+function wantKey(why) {
+  [element('notice').textContent, element('notice').hidden] = [why, false];
+  element('settings').open = true;
+  showMenu(true);
+  element('apiKey').focus();
+}
+
+// The side of a narrow window; a wide one shows it always.
+function showMenu(isOpen) {
+  document.body.classList.toggle('menu', isOpen);
+  element('menu').setAttribute('aria-expanded', isOpen);
 }
 
 async function readModel() {
   try {
-    const response = await fetch('v1/models', { headers: headers() });
+    const response = await ask('v1/models', { headers: headers() });
     if (!response.ok) throw new Error(await failure(response));
     const model = (await response.json()).data[0];
     [modelId, contextLength] = [model.id, model.max_model_len];
     element('model').textContent = modelId;
     document.title = modelId;
+    if (!element('notice').hidden) showMenu(false);
+    element('notice').hidden = true;
     showContext();
+    showWelcome();
   } catch (e) {
-    element('model').textContent = e.message;
+    element('model').textContent = e.message === keyIsWanted ? 'An API key is needed' : e.message;
   }
 }
 
-function make(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
-// Code between fences is set apart; everything else stands as it was written.
-function setText(target, text) {
-  target.replaceChildren();
-  text.split(/^```[^\n]*\n?/m).forEach((part, i) => {
-    if (i % 2 === 1) target.append(make('pre', '', part.replace(/\n$/, '')));
-    else if (part) target.append(part);
-  });
+function showWelcome() {
+  element('messages').querySelector('.welcome')?.remove();
+  if (current || !examples[modelId]) return;
+  const welcome = make('div', 'welcome');
+  welcome.append(make('p', '', 'This tiny model knows only what it was trained on. Ask for example:'), ...examples[modelId].map(question => {
+    const button = make('button', '', question);
+    button.type = 'button';
+    button.addEventListener('click', () => { element('input').value = question; send(); });
+    return button;
+  }));
+  element('messages').append(welcome);
 }
 
 const count = (n, what) => `${n.toLocaleString('en')} ${what}${n === 1 ? '' : 's'}`;
@@ -90,7 +119,7 @@ function show(message) {
     parts.reasoning.append(make('summary', '', 'Reasoning'), parts.thought);
     view.append(parts.reasoning);
   }
-  parts.text = make('div', 'text');
+  parts.text = make('div', message.role === 'assistant' ? 'text answer' : 'text');
   view.append(parts.text);
   if (message.documents?.length) view.append(make('div', 'note documents', message.documents.map(d => d.name).join(', ')));
   parts.error = make('div', 'error');
@@ -108,7 +137,8 @@ function update(message, parts) {
     parts.reasoning.hidden = !message.reasoning;
     parts.thought.textContent = message.reasoning ?? '';
   }
-  setText(parts.text, message.text);
+  // What a person wrote stands as it was written.
+  if (message.role === 'assistant') markdown(parts.text, message.text); else parts.text.textContent = message.text;
   parts.error.textContent = message.error ?? '';
   parts.note.textContent = message.waiting ? 'Reading the prompt …' : describe(message);
   if (follows) list.scrollTop = list.scrollHeight;
@@ -139,12 +169,21 @@ function showContext() {
   element('context').textContent = contextLength ? `${(last?.total_tokens ?? 0).toLocaleString('en')} of ${contextLength.toLocaleString('en')} tokens` : '';
 }
 
+// A reload of this tab shows the same conversation again.
+function remember() {
+  if (current) sessionStorage.setItem('ernie.current', current.id ??= Date.now().toString(36) + Math.random().toString(36).slice(2));
+  else sessionStorage.removeItem('ernie.current');
+}
+
 function choose(conversation) {
   running?.abort();
   current = conversation;
+  remember();
+  showMenu(false);
   element('messages').replaceChildren();
   current?.messages.forEach(show);
   element('messages').scrollTop = element('messages').scrollHeight;
+  showWelcome();
   showList();
   showContext();
   element('input').focus();
@@ -174,7 +213,7 @@ async function addDocuments(files) {
     }
     documents.push(added);
     showDocuments();
-    fetch('tokenize', { method: 'POST', headers: headers(), body: JSON.stringify({ prompt: added.text }) })
+    ask('tokenize', { method: 'POST', headers: headers(), body: JSON.stringify({ prompt: added.text }) })
       .then(async response => { if (response.ok) { added.tokens = (await response.json()).count; showDocuments(); } }, () => { });
   }
 }
@@ -200,7 +239,7 @@ async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let held = '';
   for (; ;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch(e => { throw e.name === 'AbortError' ? e : new Error('The connection to the server broke.'); });
     if (done) throw new Error('The connection ended before the answer did.');
     const lines = (held + value).split('\n');
     held = lines.pop();
@@ -224,7 +263,7 @@ async function answer(conversation) {
   // A fast model writes more often than a screen shows.
   const draw = () => { drawn ||= requestAnimationFrame(() => { drawn = 0; update(message, parts); }); };
   try {
-    const response = await fetch('v1/chat/completions', { method: 'POST', headers: headers(), body, signal: cancellation.signal });
+    const response = await ask('v1/chat/completions', { method: 'POST', headers: headers(), body, signal: cancellation.signal });
     if (!response.ok) throw new Error(await failure(response));
     for await (const event of events(response.body)) {
       if (event.error) throw new Error(event.error.message);
@@ -267,6 +306,8 @@ function send() {
   if (!current) {
     current = { title: (text || documents[0].name).slice(0, 60), messages: [] };
     conversations.unshift(current);
+    remember();
+    showWelcome();
   }
   const message = { role: 'user', text, documents };
   current.messages.push(message);
@@ -288,6 +329,9 @@ function resize() {
 
 element('form').addEventListener('submit', e => { e.preventDefault(); send(); });
 element('stop').addEventListener('click', () => running?.abort());
+element('menu').addEventListener('click', () => showMenu(!document.body.classList.contains('menu')));
+document.querySelector('main').addEventListener('click', e => { if (e.target !== element('menu')) showMenu(false); });
+addEventListener('keydown', e => { if (e.key === 'Escape') showMenu(false); });
 element('new').addEventListener('click', () => choose(null));
 element('attach').addEventListener('click', () => element('file').click());
 element('file').addEventListener('change', () => { addDocuments([...element('file').files]); element('file').value = ''; });
@@ -309,5 +353,5 @@ addEventListener('dragleave', e => { if (!e.relatedTarget) element('drop').hidde
 addEventListener('drop', e => { e.preventDefault(); element('drop').hidden = true; addDocuments([...e.dataTransfer.files]); });
 
 load();
-choose(null);
+choose(conversations.find(c => c.id && c.id === sessionStorage.getItem('ernie.current')) ?? null);
 readModel();
