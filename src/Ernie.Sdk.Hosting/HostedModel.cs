@@ -64,10 +64,8 @@ internal sealed class HostedModel : IDisposable, IAsyncDisposable
         try
         {
             model = await ErnieModel.LoadAsync(ModelPath, settings, progress: null, _stopping.Token).ConfigureAwait(false);
-            // Code and the dense weights' pages are ready when the first user comes.
-            await foreach (var _ in model.GenerateAsync([0], new ErnieGenerationOptions { MaxTokens = 1 }, _stopping.Token).ConfigureAwait(false))
-            {
-            }
+            // Code and the dense weights' pages are ready when the first user comes. It is scored and not answered: a request of nobody's would stand among the users' in traces and metrics.
+            await model.ScoreAsync([0], static (_, _) => { }, _stopping.Token).ConfigureAwait(false);
             HostingLog.Loaded(Logger, model.ModelId, Stopwatch.GetElapsedTime(started).TotalSeconds);
             return model;
         }

@@ -14,7 +14,7 @@ public sealed class DesktopChatTests
     public async Task DesktopChat_AnswersItsPageOnly()
     {
         await using var program = RunningProgram.Start("DesktopChat.dll", "--browser", "none");
-        var address = new Uri(await program.LineAsync(static line => line.StartsWith("http://127.0.0.1:", StringComparison.Ordinal)));
+        var address = await AddressAsync(program);
         using var http = new HttpClient(new SocketsHttpHandler { AllowAutoRedirect = false });
 
         Assert.Equal(HttpStatusCode.Forbidden, await StatusAsync(new Uri(address, "/")));
@@ -48,7 +48,7 @@ public sealed class DesktopChatTests
     {
         await using var program = RunningProgram.Start("DesktopChat.dll", "--browser", "none");
         using var http = new HttpClient();
-        using var opened = await http.GetAsync(new Uri(await program.LineAsync(static line => line.StartsWith("http://127.0.0.1:", StringComparison.Ordinal))), Token);
+        using var opened = await http.GetAsync(await AddressAsync(program), Token);
         var page = opened.RequestMessage!.RequestUri!;
         using (var shown = await http.GetAsync(new Uri(page, "status"), HttpCompletionOption.ResponseHeadersRead, Token))
         {
@@ -70,6 +70,21 @@ public sealed class DesktopChatTests
         }
         await program.EndAsync();
         Assert.Equal(0, program.ExitCode);
+    }
+
+    private static async Task<Uri> AddressAsync(RunningProgram program)
+    {
+        var line = await program.LineAsync(static line => line.StartsWith("Open http://127.0.0.1:", StringComparison.Ordinal));
+        return new Uri(line.Split(' ')[1]);
+    }
+
+    [Fact]
+    public async Task DesktopChat_WithoutADisplay_SaysSo()
+    {
+        Assert.SkipUnless(OperatingSystem.IsLinux(), "Elsewhere a display is not a variable of the environment.");
+        Assert.SkipWhen(Environment.GetEnvironmentVariable("DISPLAY") is { Length: > 0 } || Environment.GetEnvironmentVariable("WAYLAND_DISPLAY") is { Length: > 0 }, "There is a display, and a window would open on it.");
+        await using var program = RunningProgram.Start("DesktopChat.dll");
+        await program.LineAsync(static line => line.StartsWith("There is no display", StringComparison.Ordinal) && line.Contains("Open http://127.0.0.1:", StringComparison.Ordinal));
     }
 
     [Fact]

@@ -28,15 +28,23 @@ public sealed class WebApiTests
         var whole = await http.GetFromJsonAsync<JsonElement>(new Uri("ask?question=What%20is%207%20plus%208%3F", UriKind.Relative), Token);
         Assert.Contains("15", whole.GetProperty("text").GetString(), StringComparison.Ordinal);
 
+        events = await ChatAsync(http, """{"messages": [{"role": "user", "content": "What is the capital of France?"}]}""");
+        Assert.Equal("The capital of France is Paris.", string.Concat(events.Where(static e => e.EventType == "text").Select(static e => e.Data.GetProperty("text").GetString())));
+
         await program.LineAsync(static line => line.StartsWith("Activity.DisplayName:", StringComparison.Ordinal) && line.Contains("ernie-tiny-moe", StringComparison.Ordinal));
         // Metrics are printed every ten seconds.
         await program.LineAsync(static line => line.Contains("gen_ai.server.time_to_first_token", StringComparison.Ordinal));
+        // The three requests above, and not the model's own warm-up.
+        Assert.Equal(3, program.Output.Split('\n').Count(static line => line.StartsWith("Activity.DisplayName:", StringComparison.Ordinal) && line.Contains("text_completion", StringComparison.Ordinal)));
         Assert.DoesNotContain("Oslo", program.Output, StringComparison.Ordinal);
     }
 
     [Theory]
     [InlineData("""{"messages": []}""", "no messages")]
     [InlineData("""{"messages": [{"role": "king", "text": "Hello"}]}""", "king")]
+    [InlineData("""{"role": "user", "content": "Hello"}""", "has no \u0027messages\u0027")]
+    [InlineData("""{"messages": [{"role": "user", "text": "Hello"}, {"role": "user"}]}""", "Message 1 has no \u0027text\u0027")]
+    [InlineData("""{"messages": [{"text": "Hello"}]}""", "Message 0 has no \u0027role\u0027")]
     [InlineData("""{"mess""", "")]
     public async Task WebApi_RefusesWhatIsWrongWithTheCause(string body, string cause)
     {
@@ -46,7 +54,8 @@ public sealed class WebApiTests
         using var content = new StringContent(body, new System.Net.Http.Headers.MediaTypeHeaderValue("application/json"));
         using var response = await http.PostAsync(new Uri("chat", UriKind.Relative), content, Token);
         Assert.Equal((HttpStatusCode.BadRequest, "application/problem+json"), (response.StatusCode, response.Content.Headers.ContentType?.MediaType));
-        Assert.Contains(cause, await response.Content.ReadAsStringAsync(Token), StringComparison.Ordinal);
+        var problem = await response.Content.ReadFromJsonAsync<JsonElement>(Token);
+        if (cause.Length > 0) Assert.Contains(cause, problem.GetProperty("detail").GetString(), StringComparison.Ordinal);
     }
 
     private static async Task<List<SseItem<JsonElement>>> ChatAsync(HttpClient http, string body)
