@@ -29,7 +29,7 @@ internal static class PlasMapCommand
               mass    share of dense attention's softmax that lies in them, over {PlasMapKernels.SampledTokens} tokens of each block; mean, and that of the head that loses most
             --plot draws a map for each layer, or with --layer for each head of one: a row a block of the prompt, a column a block that it may read, yellow where it does.
             """,
-            "ernie plas-map model prompt.jsonl --plot map.png", "ernie plas-map samples/ernie-tiny-moe prompt.jsonl --top-k-left 4 --top-k-right 6 --layer 2 --plot heads.svg");
+            "ernie tokenize model report.txt --plain | ernie plas-map model --plot map.png", "ernie plas-map samples/ernie-tiny-moe prompt.jsonl --top-k-left 4 --top-k-right 6 --layer 2 --plot heads.svg");
         var model = ModelOptions.AddTo(command, input);
         foreach (var option in new Option[] { left, right, layer, plot }) command.Add(option);
         command.Validators.Add(result =>
@@ -70,6 +70,7 @@ internal static class PlasMapCommand
             foreach (var line in Lines(name, ids.Count, attention.Limits(), layers)) await streams.Out.WriteLineAsync(line).ConfigureAwait(false);
             if (result.GetValue(plot) is { } file)
             {
+                if (IsDense(layers)) throw new InvalidDataException($"{file} is not written, for the map would be all of one colour. Give a prompt of more than {attention.Limits().EncoderLimit} tokens, or choose fewer blocks, such as --top-k-left 2 --top-k-right 3.");
                 if (result.GetValue(layer) is { } drawn) PlasMapPlot.SaveHeads(layers[drawn], drawn, file);
                 else PlasMapPlot.SaveLayers(layers, file);
             }
@@ -78,11 +79,13 @@ internal static class PlasMapCommand
         return command;
     }
 
+    private static bool IsDense(IReadOnlyList<IReadOnlyList<PlasMapRow>> layers) => layers.All(static rows => rows.All(static row => row.Kept is null));
+
     private static IEnumerable<string> Lines(string name, int tokens, SparseLimits limits, IReadOnlyList<IReadOnlyList<PlasMapRow>> layers)
     {
         var blocks = layers[0].Count;
         yield return $"{name}: {tokens} tokens in {blocks} blocks; each query chooses {limits.EncoderTopKLeft} to {limits.EncoderTopKRight}, blocks that end before token {limits.EncoderLimit} read all.";
-        if (layers.All(static rows => rows.All(static row => row.Kept is null)))
+        if (IsDense(layers))
         {
             yield return "The prompt is too short for anything to be selected: every block is read.";
             yield break;

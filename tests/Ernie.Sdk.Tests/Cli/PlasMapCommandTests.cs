@@ -40,6 +40,40 @@ public sealed class PlasMapCommandTests(ExportedTinyModel tiny) : IClassFixture<
         Assert.Contains("every block is read", (await CommandRun.Async(s_prompt, ["plas-map", tiny.Model])).Succeeded().Out, StringComparison.Ordinal);
 
     [Fact]
+    public async Task Map_OfAShortPrompt_WritesNoEmptyPicture()
+    {
+        using var folder = new TemporaryFolder();
+        var run = await CommandRun.Async(s_prompt, ["plas-map", tiny.Model, "--plot", folder.File("map.svg")]);
+        Assert.Equal(ExitCode.BadInput, run.ExitCode);
+        Assert.Contains("is not written", run.Error, StringComparison.Ordinal);
+        Assert.Contains("--top-k-left", run.Error, StringComparison.Ordinal);
+        Assert.Empty(Directory.GetFiles(folder.Path));
+    }
+
+    [Fact]
+    public async Task TheReadmesPipes_ShowSomething()
+    {
+        using var folder = new TemporaryFolder();
+        var licence = Path.Combine(SharedData.RepositoryRoot, "LICENSE");
+        var ids = (await CommandRun.Async("tokenize", tiny.Model, licence, "--plain")).Succeeded();
+        Assert.Equal(ids.Out, (await CommandRun.Async(await File.ReadAllTextAsync(licence, TestContext.Current.CancellationToken), ["tokenize", tiny.Model, "--plain"])).Succeeded().Out);
+        Assert.Equal(await File.ReadAllTextAsync(licence, TestContext.Current.CancellationToken), System.Text.Json.JsonDocument.Parse((await CommandRun.Async(ids.Out, ["tokenize", tiny.Model, "--decode"])).Succeeded().Out).RootElement.GetProperty("text").GetString());
+        foreach (var line in Documentation.Readme.Blocks("bash").SelectMany(static block => block.Split('\n')).Where(static line => line.Contains("--plain |", StringComparison.Ordinal)))
+        {
+            string[] command = [.. line[(line.IndexOf("| ernie ", StringComparison.Ordinal) + "| ernie ".Length)..].Split(' ').Select(word => word switch { "artifacts/tiny" => tiny.Model, "artifacts/map.svg" => folder.File("map.svg"), _ => word })];
+            var run = (await CommandRun.Async(ids.Out, command)).Succeeded();
+            if (command[0] == "plas-map") Assert.True(new FileInfo(folder.File("map.svg")).Length > 2000);
+            // Less is read than all, and nothing is said to be too short.
+            Assert.Contains("%", run.Out, StringComparison.Ordinal);
+            Assert.DoesNotContain("chooses nothing", run.Error, StringComparison.Ordinal);
+        }
+    }
+
+    [Fact]
+    public async Task Comparison_OfAShortText_SaysWhyNothingDiffers() =>
+        Assert.Contains("50/60 chooses nothing in texts as short as these", (await CommandRun.Async("{\"ids\":[13,336,1446,331]}", ["compare-attention", tiny.Model, "--attentions", "50/60"])).Succeeded().Error, StringComparison.Ordinal);
+
+    [Fact]
     public async Task Map_OfAMissingLayer_OrNoPrompt_IsRefused()
     {
         var run = await CommandRun.Async(s_prompt, ["plas-map", tiny.Model, "--layer", "5"]);

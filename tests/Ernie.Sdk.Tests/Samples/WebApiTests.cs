@@ -36,6 +36,7 @@ public sealed class WebApiTests
         await program.LineAsync(static line => line.Contains("gen_ai.server.time_to_first_token", StringComparison.Ordinal));
         // The three requests above, and not the model's own warm-up.
         Assert.Equal(3, program.Output.Split('\n').Count(static line => line.StartsWith("Activity.DisplayName:", StringComparison.Ordinal) && line.Contains("text_completion", StringComparison.Ordinal)));
+        Assert.DoesNotContain("Norway", program.Output, StringComparison.Ordinal);
         Assert.DoesNotContain("Oslo", program.Output, StringComparison.Ordinal);
     }
 

@@ -256,7 +256,11 @@ internal sealed class PatternCompiler
     private Choice ParseGroup()
     {
         _at++;
-        if (TryTake('?') && !TryTake(':')) throw Refused();
+        if (TryTake('?') && !TryTake(':'))
+        {
+            var rest = _pattern[_at..];
+            throw rest is ['=' or '!', ..] or ['<', '=' or '!', ..] ? new FormatException($"look-around is not supported: '(?{rest}'") : Refused();
+        }
         var choices = new List<Expression>();
         do choices.Add(ParseSequence());
         while (TryTake('|'));

@@ -54,6 +54,8 @@ public sealed class JsonSchemaCompilerTests
     [InlineData("""{"allOf": [true, true]}""", "'allOf' at #")]
     [InlineData("""{"oneOf": [{"type": "integer"}, {"type": "number"}]}""", "'oneOf' at #")]
     [InlineData("""{"type": "string", "pattern": "(?=a)b"}""", "'pattern' at #")]
+    [InlineData("""{"type": "string", "pattern": "(?=a)b"}""", "look-around is not supported")]
+    [InlineData("""{"type": "string", "pattern": "a(?<!b)"}""", "look-around is not supported")]
     [InlineData("""{"type": "string", "pattern": "\\bx"}""", "'pattern' at #")]
     [InlineData("""{"type": "object", "required": ["a"], "additionalProperties": false}""", "'required' at #")]
     [InlineData("""{"items": [true]}""", "'items' at #")]
