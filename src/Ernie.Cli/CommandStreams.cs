@@ -9,6 +9,9 @@ internal sealed record CommandStreams(TextReader In, TextWriter Out, TextWriter 
     /// <summary>Whether somebody types into <see cref="In"/>.</summary>
     public bool InIsTerminal { get; init; }
 
+    /// <summary>Whether lines of that terminal are edited here, key by key, because it cannot do more than take back characters.</summary>
+    public bool EditsLines { get; init; }
+
     /// <summary>Whether <see cref="Out"/> is a terminal, which may get colours.</summary>
     public bool OutIsTerminal { get; init; }
 

@@ -7,7 +7,7 @@ using Microsoft.Win32.SafeHandles;
 var utf8 = new UTF8Encoding(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
 using var input = new StreamReader(Console.OpenStandardInput(), utf8);
 var output = new StreamWriter(StandardOutput(), utf8, bufferSize: 1 << 16) { NewLine = "\n" };
-var streams = new CommandStreams(input, output, Console.Error) { ErrorIsTerminal = !Console.IsErrorRedirected, InIsTerminal = !Console.IsInputRedirected, OutIsTerminal = !Console.IsOutputRedirected };
+var streams = new CommandStreams(input, output, Console.Error) { ErrorIsTerminal = !Console.IsErrorRedirected, InIsTerminal = !Console.IsInputRedirected, OutIsTerminal = !Console.IsOutputRedirected, EditsLines = !OperatingSystem.IsWindows() && Environment.GetEnvironmentVariable("TERM") is { Length: > 0 } and not "dumb" };
 
 using var cancellation = new CancellationTokenSource();
 using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Cancel);

@@ -46,11 +46,13 @@ internal sealed class ChatScreen(CommandStreams streams, bool colours)
         streams.Error.WriteLine(colours && streams.ErrorIsTerminal ? $"\e[2m{Plain(text)}\e[0m" : Plain(text));
     }
 
+    public static string PromptText(bool isFirst) => isFirst ? "> " : "… ";
+
     public void Prompt(bool isFirst)
     {
         if (!streams.InIsTerminal) return;
         streams.Out.Flush();
-        streams.Error.Write(isFirst ? "> " : "… ");
+        streams.Error.Write(PromptText(isFirst));
         streams.Error.Flush();
     }
 

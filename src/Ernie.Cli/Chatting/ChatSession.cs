@@ -18,6 +18,7 @@ internal sealed class ChatSession(ErnieModel model, ChatOptions options, Command
         /save PATH     writes the conversation as JSON
         /load PATH     goes on with a saved one
         /exit          ends, as does the end of the input
+        Arrows go back to earlier messages, Ctrl+U clears the line.
         A line that ends with \ goes on in the next; pasted lines are one message; //text sends /text. Ctrl+C stops an answer.
         """;
     private readonly IChatClient _client = model.AsChatClient();

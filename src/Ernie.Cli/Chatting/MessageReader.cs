@@ -13,11 +13,17 @@ internal sealed class MessageReader
     private static readonly TimeSpan s_paste = TimeSpan.FromMilliseconds(50);
     private readonly Channel<string> _lines = Channel.CreateUnbounded<string>();
     private readonly bool _isTerminal;
+    private readonly LineEditor? _editor;
+    private readonly SemaphoreSlim _asked = new(0);
+    private string _prompt = "";
+    private bool _isAsked;
 
     public MessageReader(CommandStreams streams)
     {
         _isTerminal = streams.InIsTerminal;
-        new Thread(() => Read(streams.In)) { IsBackground = true, Name = "ernie chat input" }.Start();
+        // It draws where the prompt stands.
+        if (streams.InIsTerminal && streams.ErrorIsTerminal && streams.EditsLines) _editor = new LineEditor(static () => Console.ReadKey(intercept: true), streams.Error, Width);
+        new Thread(() => Read(_editor is null ? streams.In.ReadLine : Edited)) { IsBackground = true, Name = "ernie chat input" }.Start();
     }
 
     /// <param name="prompt">Told whether a line is the first of a message, before it is waited for.</param>
@@ -29,8 +35,10 @@ internal sealed class MessageReader
         for (var isFirst = true; ; isFirst = false)
         {
             prompt(isFirst);
+            Ask(isFirst);
             if (!await _lines.Reader.WaitToReadAsync(cancellationToken).ConfigureAwait(false)) return isFirst ? null : message.ToString();
             _lines.Reader.TryRead(out var line);
+            _isAsked = false;
             var goesOn = line!.EndsWith('\\');
             message.Append(goesOn ? line.AsSpan(0, line.Length - 1) : line);
             if (!goesOn && !await IsPastedAsync(line, isFirst, cancellationToken).ConfigureAwait(false)) return message.ToString();
@@ -42,6 +50,7 @@ internal sealed class MessageReader
     {
         // A command is one line, whatever follows it.
         if (!_isTerminal || (isFirst && line.StartsWith('/'))) return false;
+        if (_editor is not null) return await MoreKeysAsync(cancellationToken).ConfigureAwait(false);
         using var wait = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         wait.CancelAfter(s_paste);
         try
@@ -54,11 +63,47 @@ internal sealed class MessageReader
         }
     }
 
-    private void Read(TextReader input)
+    /// <summary>Keys are taken from the terminal only while a message is waited for: what somebody types during an answer must not be drawn into it.</summary>
+    private void Ask(bool isFirst)
+    {
+        if (_editor is null || _isAsked) return;
+        (_prompt, _isAsked) = (ChatScreen.PromptText(isFirst), true);
+        _asked.Release();
+    }
+
+    private string? Edited()
+    {
+        _asked.Wait();
+        return _editor!.ReadLine(_prompt);
+    }
+
+    private static async Task<bool> MoreKeysAsync(CancellationToken cancellationToken)
+    {
+        for (var waited = TimeSpan.Zero; waited < s_paste; waited += s_paste / 5)
+        {
+            if (Console.KeyAvailable) return true;
+            await Task.Delay(s_paste / 5, cancellationToken).ConfigureAwait(false);
+        }
+        return false;
+    }
+
+    private static int Width()
     {
         try
         {
-            while (input.ReadLine() is { } line) _lines.Writer.TryWrite(line);
+            return Console.WindowWidth is > 0 and var width ? width : 80;
+        }
+        catch (IOException)
+        {
+            return 80;
+        }
+    }
+
+    private void Read(Func<string?> readLine)
+    {
+        try
+        {
+            while (readLine() is { } line) _lines.Writer.TryWrite(line);
             _lines.Writer.Complete();
         }
 #pragma warning disable CA1031 // Whoever waits for a message gets it.

@@ -6,6 +6,14 @@ namespace Ernie.Sdk.Tests.Cli;
 public sealed class BenchCommandTests(ExportedTinyModel tiny) : IClassFixture<ExportedTinyModel>
 {
     [Fact]
+    public async Task BenchRequests_CancelsAsManyAsItIsTold()
+    {
+        // Answers of this model are over before most of the moments that are drawn at first.
+        var run = (await CommandRun.Async("bench-requests", await TinyModel.ExportedAsync(), "--streams", "1", "--tokens", "8", "--prompt", "4", "--cancels", "7")).Succeeded();
+        Assert.Matches(@"from a cancel to the freed memory .* 7\n", run.Out);
+    }
+
+    [Fact]
     public async Task Bench_WritesTableJsonAndPicture()
     {
         using var folder = new TemporaryFolder();

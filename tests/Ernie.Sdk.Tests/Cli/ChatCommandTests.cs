@@ -167,7 +167,12 @@ public sealed partial class ChatCommandTests(ExportedTinyModel tiny) : IClassFix
         try
         {
             await UntilAsync("> ");
-            await TypeAsync(Norway + "\n");
+            // Ctrl+U clears the line.
+            await TypeAsync("What is nothing\u0015" + Norway + "\n");
+            await UntilAsync("tokens/s");
+            await UntilAsync("> ");
+            // The arrow brings the question back, and what is typed changes it.
+            await TypeAsync("\e[A\u007f!\n");
             await UntilAsync("tokens/s");
             await UntilAsync("> ");
             await TypeAsync("first line\nsecond line\n");
@@ -176,7 +181,7 @@ public sealed partial class ChatCommandTests(ExportedTinyModel tiny) : IClassFix
             await TypeAsync("/nonsense\n");
             await UntilAsync("There is no command /nonsense");
             await TypeAsync($"/save {_folder.File("saved.json")}\n");
-            await UntilAsync("4 messages");
+            await UntilAsync("6 messages");
             await UntilAsync("> ");
             await TypeAsync("\u0003");
             await process.WaitForExitAsync(limit.Token);
@@ -186,7 +191,7 @@ public sealed partial class ChatCommandTests(ExportedTinyModel tiny) : IClassFix
             if (!process.HasExited) process.Kill(entireProcessTree: true);
         }
         Assert.Equal(ExitCode.Cancelled, process.ExitCode);
-        Assert.Equal([("user", Norway), ("assistant", Oslo), ("user", "first line\nsecond line")], Saved("saved.json").Take(3));
+        Assert.Equal([Norway, Norway[..^1] + "!", "first line\nsecond line"], Saved("saved.json").Where(static m => m.Role == "user").Select(static m => m.Text));
         Assert.Equal(!noColour, screen.ToString().Contains("\e[2m[", StringComparison.Ordinal));
 
         async Task TypeAsync(string text)

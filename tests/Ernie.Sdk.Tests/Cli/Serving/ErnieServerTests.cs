@@ -76,6 +76,14 @@ public sealed class ErnieServerTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task PortInUse_IsToldWithAFreeOne()
+    {
+        var run = await CommandRun.Async("serve", await TinyModel.ExportedAsync(), "--urls", _server.Http.BaseAddress!.ToString().TrimEnd('/'));
+        Assert.Equal(Ernie.Cli.ExitCode.BadInput, run.ExitCode);
+        Assert.Contains("--urls http://127.0.0.1:0", run.Error, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task WhatTheLibraryRefuses_IsSaidInTheRequestsWords()
     {
         await using var standard = await RunningServer.StartAsync(configure: static options => options.ChatTemplate = ErnieChatTemplate.Standard);
