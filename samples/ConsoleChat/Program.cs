@@ -34,7 +34,10 @@ try
     {
         if (interactive) Console.Write("\n> ");
         var line = Console.ReadLine();
-        if (line is null || line.Trim() == "/exit") return 0;
+        if (line is null) return 0;
+        // Ctrl+U takes back what stands before it; Console.ReadLine leaves that to its caller.
+        line = line[(line.LastIndexOf('\u0015') + 1)..];
+        if (line.Trim() == "/exit") return 0;
         if (line.Trim() is "/new" or "/clear") history.Clear();
         else if (!string.IsNullOrWhiteSpace(line)) await AnswerAsync(client, history, line);
     }

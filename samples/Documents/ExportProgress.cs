@@ -11,12 +11,13 @@ internal sealed class ExportProgress : IProgress<ErnieProgress>
 
     public void Report(ErnieProgress value)
     {
-        if (Console.IsErrorRedirected) return;
         var done = value.BytesDone >= value.BytesTotal;
-        if (done && _any) Console.Error.Write($"\r{"",Width}\r");
-        if (done || value.Elapsed - _shown < TimeSpan.FromMilliseconds(100)) return;
+        if (done && _any && !Console.IsErrorRedirected) Console.Error.Write($"\r{"",Width}\r");
+        // In a file a line cannot be drawn over: the first one says what takes so long, more follow now and then.
+        if (done || (_any && value.Elapsed - _shown < (Console.IsErrorRedirected ? TimeSpan.FromSeconds(10) : TimeSpan.FromMilliseconds(100)))) return;
         (_shown, _any) = (value.Elapsed, true);
         var text = $"Exporting once: {100.0 * value.BytesDone / value.BytesTotal:F0} %, {value.Remaining:h\\:mm\\:ss} left";
-        Console.Error.Write($"\r{text,-Width}");
+        if (Console.IsErrorRedirected) Console.Error.WriteLine(text);
+        else Console.Error.Write($"\r{text,-Width}");
     }
 }

@@ -14,8 +14,7 @@ internal sealed class MessageReader
     private readonly Channel<string> _lines = Channel.CreateUnbounded<string>();
     private readonly bool _isTerminal;
     private readonly LineEditor? _editor;
-    private readonly SemaphoreSlim _asked = new(0);
-    private string _prompt = "";
+    private readonly Channel<string> _prompts = Channel.CreateUnbounded<string>();
     private bool _isAsked;
 
     public MessageReader(CommandStreams streams)
@@ -67,15 +66,11 @@ internal sealed class MessageReader
     private void Ask(bool isFirst)
     {
         if (_editor is null || _isAsked) return;
-        (_prompt, _isAsked) = (ChatScreen.PromptText(isFirst), true);
-        _asked.Release();
+        _isAsked = true;
+        _prompts.Writer.TryWrite(ChatScreen.PromptText(isFirst));
     }
 
-    private string? Edited()
-    {
-        _asked.Wait();
-        return _editor!.ReadLine(_prompt);
-    }
+    private string? Edited() => _editor!.ReadLine(_prompts.Reader.ReadAsync().AsTask().GetAwaiter().GetResult());
 
     private static async Task<bool> MoreKeysAsync(CancellationToken cancellationToken)
     {
