@@ -42,6 +42,8 @@ internal sealed class ModelOptions
 
     public int Threads(ParseResult result) => result.GetValue(_threads);
 
+    private ErnieSparseAttention Attention(ParseResult result) => (_attention is null ? null : AttentionOption.Parse(result.GetValue(_attention)!)) ?? new ErnieSparseAttention();
+
     /// <summary>What to measure at depth. The model is loaded once, which exports a checkpoint and checks an exported model.</summary>
     public async Task<DepthBenchmarkPlan> AtDepthAsync(ParseResult result, CommandStreams streams, IReadOnlyList<int> depths, int runs, int steps, CancellationToken cancellationToken)
     {
@@ -52,7 +54,7 @@ internal sealed class ModelOptions
         if (depths.Max() > longest) throw new InvalidDataException($"--depth: {model.ModelId} has a context of {longest} tokens, {depths.Max()} are too many.");
         return new DepthBenchmarkPlan
         {
-            Model = model.Path, Depths = depths, Limits = new ErnieSparseAttention().Limits(), Threads = Threads(result), Runs = runs, Steps = steps, Kernels = kernels!,
+            Model = model.Path, Depths = depths, Limits = Attention(result).Limits(), Threads = Threads(result), Runs = runs, Steps = steps, Kernels = kernels!,
             KvType = CommonOptions.KvCacheTypeOf(result.GetValue(_kv)!) switch { ErnieKvCacheType.BFloat16 => KvElementType.BFloat16, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.Float32 },
         };
     }
@@ -78,7 +80,7 @@ internal sealed class ModelOptions
             LoggerFactory = logger,
             ExpertPrefetch = result.GetValue(_prefetch) switch { "on" => ErnieExpertPrefetch.On, "off" => ErnieExpertPrefetch.Off, _ => ErnieExpertPrefetch.Auto },
             MeasureExperts = measureExperts,
-            SparseAttention = attention ?? (_attention is null ? null : AttentionOption.Parse(result.GetValue(_attention)!)) ?? new ErnieSparseAttention(),
+            SparseAttention = attention ?? Attention(result),
             MaxConcurrentRequests = maxConcurrentRequests,
             Export = new ErnieExportOptions { Logger = logger.CreateLogger("export") },
         };
