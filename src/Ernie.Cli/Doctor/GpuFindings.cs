@@ -1,4 +1,3 @@
-using Ernie.Sdk.Engine;
 using Ernie.Sdk.Native;
 
 namespace Ernie.Cli.Doctor;
@@ -10,7 +9,7 @@ internal static class GpuFindings
     public const string Note = "This version computes on the CPU, whatever is found here.";
 
     /// <summary>What loading a model on <see cref="Ernie.Sdk.ErnieDevice.Cuda"/> checks, but for the memory, which depends on the model.</summary>
-    public static IEnumerable<Finding> All(CudaInstallation? installation = null) => (installation ?? CudaInstallation.Default).Pieces().Append(DeviceChoice.Operators).Select(Of);
+    public static IEnumerable<Finding> All(CudaInstallation? installation = null) => (installation ?? CudaInstallation.Default).Pieces().Select(Of);
 
     private static Finding Of(CudaPiece piece) => new(
         piece.Name,

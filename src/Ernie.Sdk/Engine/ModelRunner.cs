@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
@@ -14,8 +13,7 @@ internal sealed unsafe class ModelRunner : IDisposable
 {
     private static readonly Lock s_firstSession = new();
     private static volatile bool s_domainIsKnown;
-    private readonly OperatorEnvironment _environment;
-    private readonly ExpertPrefetch? _prefetch;
+    private readonly StepDevice _device;
     private readonly CustomOperatorDomain _domain;
     private readonly InferenceSession _session;
     private readonly OrtIoBinding _binding;
@@ -26,18 +24,31 @@ internal sealed unsafe class ModelRunner : IDisposable
     private readonly int _vocabSize;
     private int _logitRows;
 
+    /// <summary>On the CPU.</summary>
     public ModelRunner(string folder, ModelManifest manifest, KvElementType kvType, int kvBlockCount, int threadCount, CpuKernels kernels, ExpertReading reading = default, int? idleBlocks = null)
+        : this(folder, manifest, kvType, kvBlockCount, threadCount, model => new CpuDevice(model, kernels, threadCount, reading), idleBlocks)
+    {
+    }
+
+    /// <param name="folder">Of the export.</param>
+    /// <param name="manifest">Of the export.</param>
+    /// <param name="kvType">Element type of the cache.</param>
+    /// <param name="kvBlockCount">Blocks of the cache.</param>
+    /// <param name="threadCount">Of ONNX Runtime's pool, the calling one included.</param>
+    /// <param name="device">Makes the device, which the runner then owns.</param>
+    /// <param name="idleBlocks">Blocks that may be kept for prompts to come; null: all.</param>
+    public ModelRunner(string folder, ModelManifest manifest, KvElementType kvType, int kvBlockCount, int threadCount, Func<RunnerModel, StepDevice> device, int? idleBlocks = null)
     {
         var config = manifest.Config;
         _vocabSize = config.VocabSize;
         var layout = new KvBlockLayout(kvType, config.KvHeadCount, config.HeadDim);
-        Cache = new KvCache(layout, config.LayerCount, kvBlockCount) { IdleLimit = idleBlocks ?? kvBlockCount };
         Load = new ExpertLoad(Enumerable.Range(0, config.LayerCount).Where(config.IsMoeLayer).Select(static layer => (layer, ErnieGraph.ExpertsNode(layer))), config.ExpertCount, config.ExpertsPerToken);
-        if (reading.IsOn && Load.Layers.Count > 0) _prefetch = new ExpertPrefetch(Load, NormRatios(folder, manifest, Load), reading.Ahead, reading.Measures, reading.MaxBytes);
-        _environment = new OperatorEnvironment(kernels, layout, new RopeTable(config.HeadDim, config.RopeTheta, config.CompressionRatio, config.ContextLength), threadCount, Load, _prefetch);
-        _domain = new CustomOperatorDomain(OperatorSchema.Domain, _environment.Operators());
+        var positions = (int)Math.Min(config.ContextLength, (long)kvBlockCount * KvBlockLayout.BlockSize);
+        _device = device(new RunnerModel(folder, manifest, layout, new RopeTable(config.HeadDim, config.RopeTheta, config.CompressionRatio, positions), Load));
         try
         {
+            Cache = new KvCache(layout, config.LayerCount, kvBlockCount, _device.Reserve) { IdleLimit = idleBlocks ?? kvBlockCount };
+            _domain = new CustomOperatorDomain(OperatorSchema.Domain, _device.Operators);
             using var options = new SessionOptions
             {
                 IntraOpNumThreads = threadCount,
@@ -55,6 +66,7 @@ internal sealed unsafe class ModelRunner : IDisposable
             options.AddSessionConfigEntry("session.force_spinning_stop", "1");
             options.AddSessionConfigEntry("session.inter_op.allow_spinning", "0");
             _domain.AddTo(options);
+            _device.Configure(options);
             var model = Path.Combine(folder, ModelManifest.ModelFile);
             try
             {
@@ -62,12 +74,13 @@ internal sealed unsafe class ModelRunner : IDisposable
             }
             catch (OnnxRuntimeException e)
             {
-                throw new InvalidDataException($"{model} could not be loaded: {e.Message} Check it with 'ernie verify' or export the checkpoint again.", e);
+                throw _device.Explain(e) ?? new InvalidDataException($"{model} could not be loaded: {e.Message} Check it with 'ernie verify' or export the checkpoint again.", e);
             }
+            _device.SessionIsCreated();
             _binding = _session.CreateIoBinding();
             for (var layer = 0; layer < config.LayerCount; layer++)
             {
-                var pool = OrtValue.CreateTensorValueWithData(OrtMemoryInfo.DefaultInstance, TensorElementType.UInt8, [kvBlockCount, layout.BlockBytes], (nint)Cache.Layer(layer), (long)layout.BlockBytes * kvBlockCount);
+                var pool = OrtValue.CreateTensorValueWithData(_device.CacheMemory, TensorElementType.UInt8, [kvBlockCount, layout.BlockBytes], (nint)Cache.Layer(layer), (long)layout.BlockBytes * kvBlockCount);
                 _pools.Add(pool);
                 _binding.BindInput(ErnieGraph.KvCache(layer), pool);
             }
@@ -85,7 +98,7 @@ internal sealed unsafe class ModelRunner : IDisposable
     public ExpertLoad Load { get; }
 
     /// <summary>Bytes of experts' weights that the system was asked to read ahead.</summary>
-    public long PrefetchedBytes => _prefetch?.AskedBytes ?? 0;
+    public long PrefetchedBytes => _device.PrefetchedBytes;
 
     /// <summary>Runs one step and returns [rows, vocabulary] logits of <see cref="StepBatch.LogitRows"/>, valid until the next call.</summary>
     /// <exception cref="OperationCanceledException"><paramref name="termination"/> was set; the step may be run again.</exception>
@@ -103,7 +116,7 @@ internal sealed unsafe class ModelRunner : IDisposable
         using var positions = Ints(CollectionsMarshal.AsSpan(batch.Positions), batch.TokenCount);
         using var starts = Shared(_starts, CollectionsMarshal.AsSpan(batch.SequenceStarts));
         using var flags = Shared(_flags, CollectionsMarshal.AsSpan(batch.Flags));
-        _environment.Rows = new LiveRows((int*)_flags.Rent(0), (int*)_starts.Rent(0), batch.SequenceCount);
+        _device.Begin(batch, new LiveRows((int*)_flags.Rent(0), (int*)_starts.Rent(0), batch.SequenceCount));
         using var blocks = Ints(tables, batch.SequenceCount, width);
         using var limits = Ints(MemoryMarshal.Cast<SparseLimits, int>(CollectionsMarshal.AsSpan(batch.Limits)), batch.SequenceCount, SparseLimits.Count);
         using var rows = Ints(CollectionsMarshal.AsSpan(batch.LogitRows), batch.LogitRows.Count);
@@ -111,7 +124,7 @@ internal sealed unsafe class ModelRunner : IDisposable
         var logitBytes = checked((nint)_logitRows * _vocabSize * sizeof(float));
         using var logits = OrtValue.CreateTensorValueWithData(OrtMemoryInfo.DefaultInstance, TensorElementType.Float, [_logitRows, _vocabSize], (nint)_logits.Rent(logitBytes), logitBytes);
         using var runOptions = new RunOptions();
-        if (termination is not null && !termination.Attach(runOptions, _environment, (int*)_flags.Rent(0))) throw new OperationCanceledException();
+        if (termination is not null && !termination.Attach(runOptions, _device, (int*)_flags.Rent(0))) throw new OperationCanceledException();
         try
         {
             _binding.BindInput(ErnieGraph.InputIds, ids);
@@ -125,11 +138,16 @@ internal sealed unsafe class ModelRunner : IDisposable
             _binding.BindOutput(ErnieGraph.Logits, logits);
             foreach (var output in debugOutputs) _binding.BindOutputToDevice(output, OrtMemoryInfo.DefaultInstance);
             _session.RunWithBinding(runOptions, _binding);
+            _device.End();
             return debugOutputs.Count == 0 ? [] : [.. _binding.GetOutputValues().Skip(1)];
         }
         catch (OnnxRuntimeException) when (termination is { IsRequested: true })
         {
             throw new OperationCanceledException();
+        }
+        catch (OnnxRuntimeException e) when (_device.Explain(e) is { } reason)
+        {
+            throw reason;
         }
         finally
         {
@@ -139,17 +157,16 @@ internal sealed unsafe class ModelRunner : IDisposable
 
     public void Dispose()
     {
-        // Its thread names pages that the session unmaps.
-        _prefetch?.Dispose();
+        _device.Stop();
         _binding?.Dispose();
         _session?.Dispose();
-        _domain.Dispose();
+        _domain?.Dispose();
         foreach (var pool in _pools) pool.Dispose();
-        _environment.Dispose();
+        Cache?.Dispose();
+        _device.Dispose();
         _logits.Dispose();
         _flags.Dispose();
         _starts.Dispose();
-        Cache.Dispose();
     }
 
     /// <summary>
@@ -165,24 +182,6 @@ internal sealed unsafe class ModelRunner : IDisposable
             s_domainIsKnown = true;
             return session;
         }
-    }
-
-    /// <summary>For each mixture-of-experts layer but the first [hidden]: the weight of the norm before its experts over that of the layer before.</summary>
-    private static float[][] NormRatios(string folder, ModelManifest manifest, ExpertLoad load)
-    {
-        using var file = File.OpenHandle(Path.Combine(folder, ModelManifest.WeightFile));
-        var norms = load.Layers.Select(layer =>
-        {
-            var name = TensorNames.PostAttentionNorm(layer.Layer);
-            var weight = new float[manifest.Config.HiddenSize];
-            var bytes = MemoryMarshal.AsBytes(weight.AsSpan());
-            var tensor = manifest.Tensors.FirstOrDefault(tensor => tensor.Name == name);
-            if (tensor is null || tensor.Bytes != bytes.Length || RandomAccess.Read(file, bytes, tensor.Offset) != bytes.Length)
-                throw new InvalidDataException($"{folder}: tensor {name} is missing or has not {weight.Length} floats. Export the checkpoint again.");
-            return weight;
-        }).ToArray();
-        // Where the earlier norm is zero, what it hid is not known.
-        return [[], .. norms.Zip(norms.Skip(1), static (before, after) => before.Zip(after, static (b, a) => b == 0 ? 0 : a / b).ToArray())];
     }
 
     /// <summary>A tensor over memory of ours, so that others see the same numbers, and may change them, while the step runs.</summary>

@@ -157,9 +157,7 @@ public sealed class DeviceTests : IDisposable
         var fake = new FakeCuda();
         fake.Describe(bytes: 8L << 30);
         change?.Invoke(fake);
-        var provider = Directory.CreateDirectory(_folder.File("provider")).FullName;
-        File.WriteAllText(Path.Combine(provider, "libonnxruntime_providers_cuda.so"), "");
-        return new CudaInstallation(fake.File, [.. CudaInstallation.Default.Libraries.Select(static library => (library.Name, CompiledLibrary.Empty(library.File)))], provider);
+        return fake.Installation(_folder);
     }
 
     private async Task<ErnieDeviceException> Failure(CudaInstallation installation, ErnieModelOptions? options = null)
