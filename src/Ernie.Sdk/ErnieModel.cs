@@ -110,12 +110,22 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         {
             OrtRuntime.Start(options.LoggerFactory?.CreateLogger("Microsoft.ML.OnnxRuntime"), options.AllowOnnxRuntimeTelemetry);
             // Before an export, which may take hours.
-            var gpu = DeviceChoice.Resolve(path, options, options.Installation ?? CudaInstallation.Default, options.LoggerFactory?.CreateLogger<ErnieModel>());
+            var logger = options.LoggerFactory?.CreateLogger<ErnieModel>();
+            var gpu = DeviceChoice.Resolve(path, options, options.Installation ?? CudaInstallation.Default, logger);
             var folder = await ExportCache.ResolveAsync(path, options, progress, cancellationToken).ConfigureAwait(false);
             cancellationToken.ThrowIfCancellationRequested();
             var manifest = ModelManifest.Read(folder);
             ModelVerifier.Check(folder, manifest);
-            var model = new ErnieModel(folder, manifest, options, gpu, progress, cancellationToken);
+            ErnieModel model;
+            try
+            {
+                model = new ErnieModel(folder, manifest, options, gpu, progress, cancellationToken);
+            }
+            catch (ErnieDeviceException e) when (options.Device == ErnieDevice.Auto)
+            {
+                DeviceChoice.LogCpu(logger, e.Message);
+                model = new ErnieModel(folder, manifest, options, null, progress, cancellationToken);
+            }
             try
             {
                 progress?.Report(new ErnieProgress("loaded", manifest.WeightBytes, manifest.WeightBytes, TimeSpan.Zero));

@@ -30,9 +30,12 @@ internal static class DeviceChoice
             return choice;
         }
         if (options.Device == ErnieDevice.Cuda) throw new ErnieDeviceException(problem!);
-        logger?.LogInformation("Device: the CPU, because a GPU cannot be used. {Problem}", problem!.Sentence);
+        LogCpu(logger, problem!.Sentence);
         return null;
     }
+
+    /// <summary>Says that <see cref="ErnieDevice.Auto"/> means the CPU.</summary>
+    public static void LogCpu(ILogger? logger, string problem) => logger?.LogInformation("Device: the CPU, because a GPU cannot be used. {Problem}", problem);
 
     /// <summary>What only the CPU has.</summary>
     private static CudaPiece? OptionProblem(ErnieModelOptions options)

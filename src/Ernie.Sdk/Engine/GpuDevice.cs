@@ -126,6 +126,7 @@ internal sealed unsafe class GpuDevice : StepDevice
     public override Exception? Explain(OnnxRuntimeException reported) => _environment!.Failure switch
     {
         CudaException e => _isLoaded ? StepFailure(e, e) : Refusal(e, "model's weights"),
+        InsufficientMemoryException e => StepFailure(null, e),
         // As on the CPU, where the text is enough.
         InvalidDataException or ArgumentException => null,
         { } other => other,

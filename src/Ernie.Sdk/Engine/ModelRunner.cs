@@ -16,7 +16,7 @@ internal sealed unsafe class ModelRunner : IDisposable
     private readonly StepDevice _device;
     private readonly CustomOperatorDomain _domain;
     private readonly InferenceSession _session;
-    private readonly OrtIoBinding _binding;
+    private OrtIoBinding? _binding;
     private readonly List<OrtValue> _pools = [];
     private readonly ScratchBuffer _logits = new();
     private readonly ScratchBuffer _flags = new();
@@ -77,13 +77,8 @@ internal sealed unsafe class ModelRunner : IDisposable
                 throw _device.Explain(e) ?? new InvalidDataException($"{model} could not be loaded: {e.Message} Check it with 'ernie verify' or export the checkpoint again.", e);
             }
             _device.SessionIsCreated();
-            _binding = _session.CreateIoBinding();
             for (var layer = 0; layer < config.LayerCount; layer++)
-            {
-                var pool = OrtValue.CreateTensorValueWithData(_device.CacheMemory, TensorElementType.UInt8, [kvBlockCount, layout.BlockBytes], (nint)Cache.Layer(layer), (long)layout.BlockBytes * kvBlockCount);
-                _pools.Add(pool);
-                _binding.BindInput(ErnieGraph.KvCache(layer), pool);
-            }
+                _pools.Add(OrtValue.CreateTensorValueWithData(_device.CacheMemory, TensorElementType.UInt8, [kvBlockCount, layout.BlockBytes], (nint)Cache.Layer(layer), (long)layout.BlockBytes * kvBlockCount));
         }
         catch
         {
@@ -125,21 +120,25 @@ internal sealed unsafe class ModelRunner : IDisposable
         using var logits = OrtValue.CreateTensorValueWithData(OrtMemoryInfo.DefaultInstance, TensorElementType.Float, [_logitRows, _vocabSize], (nint)_logits.Rent(logitBytes), logitBytes);
         using var runOptions = new RunOptions();
         if (termination is not null && !termination.Attach(runOptions, _device, (int*)_flags.Rent(0))) throw new OperationCanceledException();
+        OrtIoBinding? binding = null;
         try
         {
-            _binding.BindInput(ErnieGraph.InputIds, ids);
-            _binding.BindInput(ErnieGraph.Positions, positions);
-            _binding.BindInput(ErnieGraph.SequenceStarts, starts);
-            _binding.BindInput(ErnieGraph.SequenceFlags, flags);
-            _binding.BindInput(ErnieGraph.BlockTables, blocks);
-            _binding.BindInput(ErnieGraph.SparseLimits, limits);
-            _binding.BindInput(ErnieGraph.LogitRows, rows);
-            _binding.ClearBoundOutputs();
-            _binding.BindOutput(ErnieGraph.Logits, logits);
-            foreach (var output in debugOutputs) _binding.BindOutputToDevice(output, OrtMemoryInfo.DefaultInstance);
-            _session.RunWithBinding(runOptions, _binding);
+            // A run that fails may leave a binding without its inputs: it is kept again when it has run.
+            (binding, _binding) = (_binding ?? Bind(), null);
+            binding.BindInput(ErnieGraph.InputIds, ids);
+            binding.BindInput(ErnieGraph.Positions, positions);
+            binding.BindInput(ErnieGraph.SequenceStarts, starts);
+            binding.BindInput(ErnieGraph.SequenceFlags, flags);
+            binding.BindInput(ErnieGraph.BlockTables, blocks);
+            binding.BindInput(ErnieGraph.SparseLimits, limits);
+            binding.BindInput(ErnieGraph.LogitRows, rows);
+            binding.ClearBoundOutputs();
+            binding.BindOutput(ErnieGraph.Logits, logits);
+            foreach (var output in debugOutputs) binding.BindOutputToDevice(output, OrtMemoryInfo.DefaultInstance);
+            _session.RunWithBinding(runOptions, binding);
+            _binding = binding;
             _device.End();
-            return debugOutputs.Count == 0 ? [] : [.. _binding.GetOutputValues().Skip(1)];
+            return debugOutputs.Count == 0 ? [] : [.. binding.GetOutputValues().Skip(1)];
         }
         catch (OnnxRuntimeException) when (termination is { IsRequested: true })
         {
@@ -151,6 +150,7 @@ internal sealed unsafe class ModelRunner : IDisposable
         }
         finally
         {
+            if (_binding is null) binding?.Dispose();
             termination?.Detach();
         }
     }
@@ -167,6 +167,14 @@ internal sealed unsafe class ModelRunner : IDisposable
         _logits.Dispose();
         _flags.Dispose();
         _starts.Dispose();
+    }
+
+    /// <summary>With the cache, which stays where it is for all steps.</summary>
+    private OrtIoBinding Bind()
+    {
+        var binding = _session.CreateIoBinding();
+        for (var layer = 0; layer < _pools.Count; layer++) binding.BindInput(ErnieGraph.KvCache(layer), _pools[layer]);
+        return binding;
     }
 
     /// <summary>

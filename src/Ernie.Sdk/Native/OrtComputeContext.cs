@@ -11,6 +11,7 @@ internal readonly unsafe struct OrtComputeContext(nint handle)
     }
 
     /// <summary>Allocates an output; null for an optional output that the graph leaves out.</summary>
+    /// <exception cref="InsufficientMemoryException">The provider's allocator has no memory for it.</exception>
     public void* Output(int index, params ReadOnlySpan<long> shape)
     {
         nint value;
@@ -19,6 +20,8 @@ internal readonly unsafe struct OrtComputeContext(nint handle)
         if (value == 0) return null;
         void* data;
         Ort.Check(((delegate* unmanaged<nint, void**, nint>)Ort.Api->GetTensorMutableData)(value, &data));
+        // Some providers' allocators throw, others return nothing.
+        if (data == null && !shape.Contains(0)) throw new InsufficientMemoryException($"ONNX Runtime has no memory for an output of [{string.Join(", ", shape.ToArray())}].");
         return data;
     }
 

@@ -68,14 +68,19 @@ public sealed class GpuMemoryTests : IDisposable
     }
 
     [Theory]
-    [InlineData("cuMemAlloc_v2")]
-    [InlineData("cudaMalloc")]
-    public async Task InARequest_EndsThatRequest_AndTheNextOneRuns(string call)
+    [InlineData("cuMemAlloc_v2", 1)] // the routers' choices
+    [InlineData("cuMemAlloc_v2", 2)] // the workspace
+    [InlineData("cudaMalloc", 1)] // a number of the step
+    [InlineData("cudaMalloc", 9)] // activations
+    [InlineData("cudaMalloc", 10)]
+    [InlineData("cudaMalloc", 11)]
+    [InlineData("cudaMalloc", 40)]
+    public async Task InARequest_EndsThatRequest_AndTheNextOneRuns(string call, int nth)
     {
         await using (var model = await Load())
         {
             // The first step is the one that takes memory.
-            _gpu.Driver.Fail(call, CudaResult.OutOfMemory);
+            _gpu.Driver.Fail(call, CudaResult.OutOfMemory, nth);
             var e = await Assert.ThrowsAsync<InsufficientMemoryException>(async () => await Answer(model));
             Assert.Contains("no memory left for this step", e.Message, StringComparison.Ordinal);
             Assert.Equal(3, (await Answer(model)).Count);

@@ -71,6 +71,8 @@ static OrtStatus *ORT_API_CALL copy(OrtDataTransferImpl *self, const OrtValue **
         if (!status) status = s_api->GetTensorMutableData(targets[i], &to);
         if (!status) status = s_api->GetTensorSizeInBytes(sources[i], &bytes);
         if (status) return status;
+        // What the allocator had no memory for has no address.
+        if (bytes && (!to || !from)) return s_api->CreateStatus(ORT_FAIL, "CUDA failure 2: out of memory");
         device_open();
         memcpy(to, from, bytes);
         device_close();

@@ -22,7 +22,8 @@ static OrtStatus *output(OrtKernelContext *context, const int64_t *sizes, size_t
 {
     OrtValue *value;
     OrtStatus *status = s_api->KernelContext_GetOutput(context, 0, sizes, rank, &value);
-    return status ? status : s_api->GetTensorMutableData(value, data);
+    if (!status) status = s_api->GetTensorMutableData(value, data);
+    return status || *data ? status : s_api->CreateStatus(ORT_FAIL, "CUDA failure 2: out of memory");
 }
 
 // [n, width] rows by int index
