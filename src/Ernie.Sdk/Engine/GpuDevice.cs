@@ -14,7 +14,7 @@ namespace Ernie.Sdk.Engine;
 internal sealed unsafe class GpuDevice : StepDevice
 {
     private readonly GpuChoice _gpu;
-    private readonly CudaContext _context;
+    private readonly CudaContext? _context;
     private readonly CudaStream? _stream;
     private readonly CudaModules? _modules;
     private readonly CudaExpertChoices? _choices;
@@ -29,19 +29,16 @@ internal sealed unsafe class GpuDevice : StepDevice
     public GpuDevice(GpuChoice gpu, RunnerModel model, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
     {
         _gpu = gpu;
+        var making = "context";
         try
         {
             _context = gpu.Device.Retain();
-        }
-        catch (CudaException e)
-        {
-            throw Refusal(e, "context");
-        }
-        try
-        {
             CacheMemory = new OrtMemoryInfo("Cuda", OrtAllocatorType.DeviceAllocator, gpu.Device.Ordinal, OrtMemType.Default);
             _stream = _context.CreateStream();
+            making = "kernels";
             _modules = new CudaModules(_context);
+            _modules.Compile("linear", "attention", "experts");
+            making = "table of rotary angles";
             _choices = new CudaExpertChoices(_context, model.Load);
             var (started, sent) = (Stopwatch.GetTimestamp(), 0L);
             _environment = new CudaOperatorEnvironment(gpu.Device, new PtxKernels(_modules), model.Layout, model.Rope, _choices)
@@ -57,7 +54,7 @@ internal sealed unsafe class GpuDevice : StepDevice
         catch (CudaException e)
         {
             Dispose();
-            throw Refusal(e, "table of rotary angles");
+            throw Refusal(e, making);
         }
         catch
         {
@@ -74,7 +71,9 @@ internal sealed unsafe class GpuDevice : StepDevice
     {
         try
         {
-            return new DeviceKvMemory(_context, bytes);
+            var memory = new DeviceKvMemory(_context!, bytes);
+            _environment!.Cache = ((nint)memory.Address, (nint)memory.Address + (nint)bytes);
+            return memory;
         }
         catch (CudaException e)
         {
@@ -125,14 +124,16 @@ internal sealed unsafe class GpuDevice : StepDevice
 
     public override Exception? Explain(OnnxRuntimeException reported) => _environment!.Failure switch
     {
-        CudaException e => _isLoaded ? StepFailure(e, e) : Refusal(e, "model's weights"),
-        InsufficientMemoryException e => StepFailure(null, e),
+        CudaException e => _isLoaded ? StepFailure(e.IsOutOfMemory, e) : Refusal(e, "model's weights"),
+        InsufficientMemoryException e => StepFailure(true, e),
         // As on the CPU, where the text is enough.
         InvalidDataException or ArgumentException => null,
         { } other => other,
-        null when IsOutOfMemory(reported.Message) => _isLoaded ? StepFailure(null, reported) : new ErnieDeviceException(MemoryPiece("what ONNX Runtime keeps there"), reported),
+        null when IsOutOfMemory(reported.Message) => _isLoaded ? StepFailure(true, reported) : new ErnieDeviceException(MemoryPiece("what ONNX Runtime keeps there"), reported),
         null when reported.Message.Contains("disable", StringComparison.Ordinal) && reported.Message.Contains("fallback", StringComparison.Ordinal) =>
             new ErnieDeviceException(new CudaPiece("ONNX Runtime package", CudaPieceState.Unfit, "its CUDA provider has no kernel for a node of the graph", Cure: "Use Microsoft.ML.OnnxRuntime.Gpu 1.31.0, and export the checkpoint again if an earlier version of Ernie.Sdk did."), reported),
+        // What a launch did wrong, ONNX Runtime meets when it next asks the GPU for something.
+        null when _isLoaded && reported.Message.Contains("CUDA", StringComparison.Ordinal) => StepFailure(false, reported),
         null => null,
     };
 
@@ -143,7 +144,7 @@ internal sealed unsafe class GpuDevice : StepDevice
         _modules?.Dispose();
         _stream?.Dispose();
         CacheMemory?.Dispose();
-        _context.Dispose();
+        _context?.Dispose();
     }
 
     private static bool IsOutOfMemory(string message) =>
@@ -157,18 +158,18 @@ internal sealed unsafe class GpuDevice : StepDevice
         }
         catch (CudaException e)
         {
-            throw StepFailure(e, e);
+            throw StepFailure(e.IsOutOfMemory, e);
         }
     }
 
     /// <summary>A step failed; the next one may well not, if it was for memory.</summary>
-    private Exception StepFailure(CudaException? cuda, Exception inner) => cuda is null or { IsOutOfMemory: true }
+    private Exception StepFailure(bool isMemory, Exception inner) => isMemory
         ? new InsufficientMemoryException($"{Describe()} has no memory left for this step. Set a smaller ErnieModelOptions.PrefillChunkTokens, MaxConcurrentRequests or KvCacheBytes.", inner)
-        : new InvalidOperationException($"{Describe()} failed in a step: {inner.Message}. Load the model again; if it happens there too, nvidia-smi and the system's log may say why.", inner);
+        : new InvalidOperationException($"{Describe()} failed in a step: {inner.Message.TrimEnd('.')}. Load the model again; if it happens there too, nvidia-smi and the system's log may say why.", inner);
 
     private ErnieDeviceException Refusal(CudaException e, string what) => e.IsOutOfMemory
         ? new ErnieDeviceException(MemoryPiece(what), e)
-        : new ErnieDeviceException(new CudaPiece("GPU", CudaPieceState.Unfit, $"{e.Message} while its {what} was made", Cure: "nvidia-smi and the system's log may say why. After an update of the driver, restart the machine."), e);
+        : new ErnieDeviceException(new CudaPiece("GPU", CudaPieceState.Unfit, $"{e.Message}, while making room for the {what}", Cure: "nvidia-smi and the system's log may say why. After an update of the driver, restart the machine."), e);
 
     private CudaPiece MemoryPiece(string what) => new(DeviceChoice.MemoryName, CudaPieceState.Unfit, $"{Describe()} has no room for the {what}",
         Cure: "Export to fewer bits, set a smaller KvCacheBytes or ContextLength, or use another GPU; 'ernie plan' says what fits, nvidia-smi lists who else uses the GPU.");

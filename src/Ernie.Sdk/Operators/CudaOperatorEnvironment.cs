@@ -49,6 +49,9 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     /// <summary>Told of the bytes of each weight that was sent. What it throws ends the creation of the session.</summary>
     public Action<long>? Sent { get; init; }
 
+    /// <summary>Where the cache lies, if that is known: a copy that ONNX Runtime made of it would be written to in vain.</summary>
+    public (nint Begin, nint End)? Cache { get; set; }
+
     /// <summary>What a kernel threw, which ONNX Runtime reports as text; the first since it was last cleared.</summary>
     public Exception? Failure { get; private set; }
 

@@ -101,13 +101,14 @@ internal sealed class CudaSparseAttentionOperator(CudaOperatorEnvironment enviro
 {
     public override CustomKernel CreateKernel(OrtKernelInfo info) => new Kernel(Environment, info);
 
-    private sealed class Kernel(CudaOperatorEnvironment environment, OrtKernelInfo info) : CudaKernel(environment)
+    private sealed unsafe class Kernel(CudaOperatorEnvironment environment, OrtKernelInfo info) : CudaKernel(environment)
     {
         private readonly AttentionArguments _node = SparseAttentionOperator.Read(info, environment.Layout, environment.Rope);
 
         protected override void Launch(OrtComputeContext context)
         {
             var arguments = SparseAttentionOperator.Bind(_node, context);
+            if (Environment.Cache is { } cache && ((nint)arguments.Pool < cache.Begin || (nint)arguments.Pool >= cache.End)) throw new InvalidOperationException("ONNX Runtime hands on a copy of the KV cache, not the cache.");
             if (arguments.TokenCount > 0) Environment.Kernels.Attention(arguments, Environment.Enter(context));
         }
     }
