@@ -30,11 +30,7 @@ internal sealed class CpuDevice : StepDevice
     // Its thread names pages that the session unmaps.
     public override void Stop() => _prefetch?.Dispose();
 
-    public override void Dispose()
-    {
-        Stop();
-        _environment.Dispose();
-    }
+    public override void Dispose() => _environment.Dispose();
 
     /// <summary>For each mixture-of-experts layer but the first [hidden]: the weight of the norm before its experts over that of the layer before.</summary>
     private static float[][] NormRatios(RunnerModel model)

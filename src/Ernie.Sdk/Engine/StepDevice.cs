@@ -57,11 +57,11 @@ internal abstract unsafe class StepDevice : IDisposable
     /// <summary>The device's own reason for what ONNX Runtime reports as a failed session or step; null where it has none.</summary>
     public virtual Exception? Explain(OnnxRuntimeException reported) => null;
 
-    /// <summary>Ends what runs beside steps and reads the session's memory. Before the session.</summary>
+    /// <summary>Ends what runs beside steps and reads the session's memory. Once, before the session is disposed.</summary>
     public virtual void Stop()
     {
     }
 
-    /// <summary>After the session and the cache.</summary>
+    /// <summary>Last, after <see cref="Stop"/>, the session and the cache.</summary>
     public abstract void Dispose();
 }
