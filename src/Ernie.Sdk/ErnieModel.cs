@@ -54,7 +54,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         _metrics = ExpertMetrics.Observe(ModelId, _runner.Load);
         try
         {
-            _engine = new InferenceEngine(_runner, VocabularySize, UndefinedRows(Tokenizer, VocabularySize), options.MaxConcurrentRequests, options.MaxQueuedRequests, options.PrefillChunkTokens, threads, logger);
+            _engine = new InferenceEngine(_runner, UndefinedRows(Tokenizer, VocabularySize), options.MaxConcurrentRequests, options.MaxQueuedRequests, options.PrefillChunkTokens, threads, logger);
             _serverMetrics = ServerMetrics.Observe(ModelId, () => (_engine.State, _runner.Cache.BlockCount));
             if (logger is null) return;
             var plan = MemoryPlan.For(manifest.Config, manifest.Formats, kvType, (long)blocks * KvBlockLayout.BlockSize, chunk: options.PrefillChunkTokens);

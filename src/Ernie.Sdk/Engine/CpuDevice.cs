@@ -5,14 +5,16 @@ using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
 using Ernie.Sdk.Operators;
 using Microsoft.ML.OnnxRuntime;
+using Microsoft.ML.OnnxRuntime.Tensors;
 
 namespace Ernie.Sdk.Engine;
 
 /// <summary>Steps on the CPU.</summary>
-internal sealed class CpuDevice : StepDevice
+internal sealed unsafe class CpuDevice : StepDevice
 {
     private readonly OperatorEnvironment _environment;
     private readonly ExpertPrefetch? _prefetch;
+    private readonly ScratchBuffer _logits = new();
 
     public CpuDevice(RunnerModel model, CpuKernels kernels, int threadCount, ExpertReading reading)
     {
@@ -25,12 +27,26 @@ internal sealed class CpuDevice : StepDevice
     public override bool IsBrokenOff { set => _environment.IsBrokenOff = value; }
     public override long PrefetchedBytes => _prefetch?.AskedBytes ?? 0;
     public override KvMemory Reserve(long bytes) => new HostKvMemory(bytes);
+    public override StepSampler Sampler(int vocabSize, IReadOnlyList<Range> undefinedRows, int threadCount) => new CpuSampler(this, vocabSize, undefinedRows, threadCount);
+
+    public override OrtValue BindLogits(int rows, int vocabSize)
+    {
+        var bytes = checked((nint)rows * vocabSize * sizeof(float));
+        return OrtValue.CreateTensorValueWithData(OrtMemoryInfo.DefaultInstance, TensorElementType.Float, [rows, vocabSize], (nint)_logits.Rent(bytes), bytes);
+    }
+
+    public override ReadOnlySpan<float> ReadLogits(int firstRow, int rows, int vocabSize) => new((float*)_logits.Rent(0) + (nint)firstRow * vocabSize, checked(rows * vocabSize));
+
     public override void Begin(StepBatch batch, LiveRows rows) => _environment.Rows = rows;
 
     // Its thread names pages that the session unmaps.
     public override void Stop() => _prefetch?.Dispose();
 
-    public override void Dispose() => _environment.Dispose();
+    public override void Dispose()
+    {
+        _environment.Dispose();
+        _logits.Dispose();
+    }
 
     /// <summary>For each mixture-of-experts layer but the first [hidden]: the weight of the norm before its experts over that of the layer before.</summary>
     private static float[][] NormRatios(RunnerModel model)

@@ -4,12 +4,13 @@ using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
 using Ernie.Sdk.Operators;
 using Microsoft.ML.OnnxRuntime;
+using Microsoft.ML.OnnxRuntime.Tensors;
 
 namespace Ernie.Sdk.Engine;
 
 /// <summary>
 /// Steps on one GPU: ONNX Runtime's CUDA provider computes what is plain ONNX, the operators are ours, and both ask for it on one stream, which is ours. Weights, cache and what passes between operators stay on the
-/// GPU; the numbers of a step go there and its logits come back.
+/// GPU; the numbers of a step go there and tokens come back.
 /// </summary>
 internal sealed unsafe class GpuDevice : StepDevice
 {
@@ -19,6 +20,9 @@ internal sealed unsafe class GpuDevice : StepDevice
     private readonly CudaModules? _modules;
     private readonly CudaExpertChoices? _choices;
     private readonly CudaOperatorEnvironment? _environment;
+    private CudaMemory? _logits;
+    private float[] _read = [];
+    private GpuSampler? _sampler;
     private bool _isLoaded;
 
     /// <param name="gpu">The GPU.</param>
@@ -37,7 +41,7 @@ internal sealed unsafe class GpuDevice : StepDevice
             _stream = _context.CreateStream();
             making = "kernels";
             _modules = new CudaModules(_context);
-            _modules.Compile("linear", "attention", "experts");
+            _modules.Compile("linear", "attention", "experts", "sampling");
             making = "table of rotary angles";
             _choices = new CudaExpertChoices(_context, model.Load);
             var (started, sent) = (Stopwatch.GetTimestamp(), 0L);
@@ -80,6 +84,42 @@ internal sealed unsafe class GpuDevice : StepDevice
             throw Refusal(e, string.Create(CultureInfo.InvariantCulture, $"KV cache of {bytes:N0} bytes"));
         }
     }
+
+    /// <summary>[rows, vocabulary] of the last step, device memory.</summary>
+    public nint LogitsAddress => _logits!.Address;
+
+    public override OrtValue BindLogits(int rows, int vocabSize)
+    {
+        var bytes = checked((long)rows * vocabSize * sizeof(float));
+        // A step without logits has an output without elements, which must have an address still.
+        if (_logits is null || _logits.Bytes < bytes)
+        {
+            Try(() =>
+            {
+                _logits?.Dispose();
+                _logits = null;
+                _logits = _context!.Allocate(Math.Max(bytes, (long)vocabSize * sizeof(float)));
+            });
+        }
+        return OrtValue.CreateTensorValueWithData(CacheMemory, TensorElementType.Float, [rows, vocabSize], _logits!.Address, bytes);
+    }
+
+    public override ReadOnlySpan<float> ReadLogits(int firstRow, int rows, int vocabSize)
+    {
+        var count = checked(rows * vocabSize);
+        if (_read.Length < count) _read = new float[count];
+        Try(() =>
+        {
+            fixed (float* target = _read)
+            {
+                if (count > 0) _logits!.CopyTo(target, (long)count * sizeof(float), (long)firstRow * vocabSize * sizeof(float), _stream);
+                _stream!.Synchronize();
+            }
+        });
+        return _read.AsSpan(0, count);
+    }
+
+    public override StepSampler Sampler(int vocabSize, IReadOnlyList<Range> undefinedRows, int threadCount) => _sampler ??= new GpuSampler(this, _context!, _stream!, _modules!, vocabSize, undefinedRows);
 
     public override void Configure(SessionOptions options)
     {
@@ -140,6 +180,8 @@ internal sealed unsafe class GpuDevice : StepDevice
     public override void Dispose()
     {
         _environment?.Dispose();
+        _sampler?.Dispose();
+        _logits?.Dispose();
         _choices?.Dispose();
         _modules?.Dispose();
         _stream?.Dispose();
@@ -150,7 +192,8 @@ internal sealed unsafe class GpuDevice : StepDevice
     private static bool IsOutOfMemory(string message) =>
         message.Contains("out of memory", StringComparison.OrdinalIgnoreCase) || message.Contains("allocate memory", StringComparison.OrdinalIgnoreCase) || message.Contains("Available memory of", StringComparison.Ordinal);
 
-    private void Try(Action call)
+    /// <summary>Makes of what the driver reports in a step an exception that says so.</summary>
+    internal void Try(Action call)
     {
         try
         {

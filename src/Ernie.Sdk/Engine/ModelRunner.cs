@@ -18,7 +18,6 @@ internal sealed unsafe class ModelRunner : IDisposable
     private readonly InferenceSession _session;
     private OrtIoBinding? _binding;
     private readonly List<OrtValue> _pools = [];
-    private readonly ScratchBuffer _logits = new();
     private readonly ScratchBuffer _flags = new();
     private readonly ScratchBuffer _starts = new();
     private readonly int _vocabSize;
@@ -100,8 +99,14 @@ internal sealed unsafe class ModelRunner : IDisposable
     public ReadOnlySpan<float> Run(StepBatch batch, StepTermination? termination = null)
     {
         Run(batch, termination, []);
-        return new ReadOnlySpan<float>(_logits.Rent(0), checked(_logitRows * _vocabSize));
+        return Logits(0, _logitRows);
     }
+
+    /// <summary>Some rows of the logits of the last step, [rows, vocabulary], valid until the next call.</summary>
+    public ReadOnlySpan<float> Logits(int firstRow, int rows) => _device.ReadLogits(firstRow, rows, _vocabSize);
+
+    /// <summary>What chooses tokens from the logits of the last step, where they are. It lives as long as the runner.</summary>
+    public StepSampler Sampler(IReadOnlyList<Range> undefinedRows, int threadCount) => _device.Sampler(_vocabSize, undefinedRows, threadCount);
 
     /// <summary>As <see cref="Run(StepBatch, StepTermination?)"/>, and reads these further outputs of a debug export.</summary>
     public IReadOnlyList<OrtValue> Run(StepBatch batch, StepTermination? termination, IReadOnlyList<string> debugOutputs)
@@ -116,8 +121,7 @@ internal sealed unsafe class ModelRunner : IDisposable
         using var limits = Ints(MemoryMarshal.Cast<SparseLimits, int>(CollectionsMarshal.AsSpan(batch.Limits)), batch.SequenceCount, SparseLimits.Count);
         using var rows = Ints(CollectionsMarshal.AsSpan(batch.LogitRows), batch.LogitRows.Count);
         _logitRows = batch.LogitRows.Count;
-        var logitBytes = checked((nint)_logitRows * _vocabSize * sizeof(float));
-        using var logits = OrtValue.CreateTensorValueWithData(OrtMemoryInfo.DefaultInstance, TensorElementType.Float, [_logitRows, _vocabSize], (nint)_logits.Rent(logitBytes), logitBytes);
+        using var logits = _device.BindLogits(_logitRows, _vocabSize);
         using var runOptions = new RunOptions();
         if (termination is not null && !termination.Attach(runOptions, _device, (int*)_flags.Rent(0))) throw new OperationCanceledException();
         OrtIoBinding? binding = null;
@@ -164,7 +168,6 @@ internal sealed unsafe class ModelRunner : IDisposable
         foreach (var pool in _pools) pool.Dispose();
         Cache?.Dispose();
         _device.Dispose();
-        _logits.Dispose();
         _flags.Dispose();
         _starts.Dispose();
     }

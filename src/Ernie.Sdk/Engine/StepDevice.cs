@@ -26,6 +26,15 @@ internal abstract unsafe class StepDevice : IDisposable
     /// <summary>Memory for the cache.</summary>
     public abstract KvMemory Reserve(long bytes);
 
+    /// <summary>Memory for a step's logits, [rows, vocabulary], of the device; valid until the next call. The caller disposes the tensor.</summary>
+    public abstract OrtValue BindLogits(int rows, int vocabSize);
+
+    /// <summary>Some rows of the logits of the step that was computed, in the CPU's memory; valid until the next call or step.</summary>
+    public abstract ReadOnlySpan<float> ReadLogits(int firstRow, int rows, int vocabSize);
+
+    /// <summary>What chooses tokens from the logits of steps. It lives as long as the device.</summary>
+    public abstract StepSampler Sampler(int vocabSize, IReadOnlyList<Range> undefinedRows, int threadCount);
+
     public virtual void Configure(SessionOptions options)
     {
     }

@@ -69,7 +69,11 @@ public sealed class GpuMemoryTests : IDisposable
 
     [Theory]
     [InlineData("cuMemAlloc_v2", 1)] // the routers' choices
-    [InlineData("cuMemAlloc_v2", 2)] // the workspace
+    [InlineData("cuMemAlloc_v2", 2)] // logits
+    [InlineData("cuMemAlloc_v2", 3)] // the operators' workspace
+    [InlineData("cuMemAlloc_v2", 4)] // what requests want of a token, the tokens, and the workspace of choosing them
+    [InlineData("cuMemAlloc_v2", 5)]
+    [InlineData("cuMemAlloc_v2", 6)]
     [InlineData("cudaMalloc", 1)] // a number of the step
     [InlineData("cudaMalloc", 9)] // activations
     [InlineData("cudaMalloc", 10)]

@@ -92,7 +92,12 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
         await using var cpu = await TinyModel.LoadAsync(Sparse);
         var (all, expected) = (await Logits(dense, prompt), await Logits(cpu, prompt));
         Assert.True(Golden.MaxDifference(all, expected) > 0.1);
-        await using var model = await Load(Sparse);
+        // In chunks, of which all but the last have no logits.
+        await using var model = await Load(options =>
+        {
+            Sparse(options);
+            options.PrefillChunkTokens = 128;
+        });
         var logits = await Logits(model, prompt);
         output.WriteLine($"largest difference {Golden.MaxDifference(logits, expected):E2}; of dense attention {Golden.MaxDifference(all, expected):E2}");
         TensorAssert.Near(expected, logits, Tolerance, Tolerance, "logits");
@@ -128,7 +133,7 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
         await using var model = await Load();
         var loaded = _gpu.Driver.Live(FakeCuda.Modules);
         await Answer(model, s_prompt);
-        Assert.Equal((3, 3), (loaded, _gpu.Driver.Live(FakeCuda.Modules)));
+        Assert.Equal((4, 4), (loaded, _gpu.Driver.Live(FakeCuda.Modules)));
     }
 
     [Fact]
@@ -182,6 +187,33 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
             Assert.NotEmpty(answer.Text);
             Assert.Equal(expected.Text, answer.Text);
             Assert.Equal(expected.Usage!.OutputTokenCount, answer.Usage!.OutputTokenCount);
+        }
+        _gpu.Driver.AssertNothingIsLeft();
+    }
+
+    [Fact]
+    public async Task Draws_PenaltiesMasksAndProbabilities_AreTheCpus()
+    {
+        var options = new ErnieGenerationOptions { Temperature = 0.9f, TopP = 0.95f, TopK = 50, RepetitionPenalty = 1.2f, FrequencyPenalty = 0.1f, Seed = 11, MaxTokens = 6, IgnoreStopTokens = true };
+        options.LogitBias = new Dictionary<int, float> { [40] = 3, [41] = -100 };
+        var chat = new ChatOptions { ResponseFormat = ChatResponseFormat.ForJsonSchema<int[]>(), MaxOutputTokens = 6, Seed = 3 };
+        await using var cpu = await TinyModel.LoadAsync();
+        await using (var model = await Load())
+        {
+            async Task<List<(int Token, TokenProbabilities Probabilities)>> Draw(ErnieModel from) =>
+                await from.GenerateTokensAsync(Ids(8, 12), options, null, 3, Token).Select(static token => (token.Id, token.Probabilities!)).ToListAsync(Token);
+            var (expected, drawn) = (await Draw(cpu), await Draw(model));
+            Assert.Equal(expected.Select(static e => e.Token), drawn.Select(static d => d.Token));
+            foreach (var (e, d) in expected.Zip(drawn))
+            {
+                Assert.Equal(e.Probabilities.Chosen, d.Probabilities.Chosen, 1e-3f);
+                Assert.Equal(e.Probabilities.Top.Select(static top => top.Id), d.Probabilities.Top.Select(static top => top.Id));
+                foreach (var (a, b) in e.Probabilities.Top.Zip(d.Probabilities.Top)) Assert.Equal(a.LogProbability, b.LogProbability, 1e-3f);
+            }
+            using IChatClient there = cpu.AsChatClient(), client = model.AsChatClient();
+            var answer = (await client.GetResponseAsync("Name three numbers.", chat, Token)).Text;
+            Assert.StartsWith("[", answer, StringComparison.Ordinal);
+            Assert.Equal((await there.GetResponseAsync("Name three numbers.", chat, Token)).Text, answer);
         }
         _gpu.Driver.AssertNothingIsLeft();
     }
