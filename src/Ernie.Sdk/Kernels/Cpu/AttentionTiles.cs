@@ -4,21 +4,28 @@ using System.Runtime.Intrinsics.X86;
 namespace Ernie.Sdk.Kernels;
 
 //  Scores and weighted values of one block of the cache, the inner parts of Attention
-//      q       rows of [headDim]            float, scaled by 1 / √headDim
+//      q       rows of [headDim]            float, scaled by 1 / √headDim; with an int8 cache packed as 16-bit integers, two in the place of a float, and a scale
 //      keys    [8 tiles, headDim, 16]       cache type, one KV head of one block
 //      values  [128, headDim]               cache type, one KV head of one block
-//      s       rows of [128]                float
+//      s       rows of [128]                float; as weights packed like q
 //      acc     rows of [headDim rounded up to 16]   float
-//  Math       s[q, j] = Σ q[c] · k[j, c], c in order;  acc[q, d] += Σ s[q, j] · v[j, d], j in order; both by fused multiply-add
+//  Math       s[q, j] = Σ q[c] · k[j, c], c in order;  acc[q, d] += Σ s[q, j] · v[j, d], j in order; both by fused multiply-add,
+//             or exactly in 32-bit integers, scaled at the end, where the cache is int8
 //  Source     a key tile is transposed, so 16 positions share one load and no sum crosses lanes; four or five queries share each load
 //  Reference  Kernels/Reference/ReferenceAttention.cs
 //  Tolerance  see VectorAttention
 internal static unsafe class AttentionTiles<TLanes, TCache>
     where TLanes : unmanaged, ILanes<TLanes>
-    where TCache : unmanaged, IElement
+    where TCache : unmanaged, ICacheElement
 {
     private const int Lanes = LaneMath<TLanes>.Count;
     private const int ScoreStride = KvBlockLayout.BlockSize;
+    /// <summary>Bytes of sixteen lanes of one multiply-add.</summary>
+    private static int StepBytes
+    {
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        get => Lanes * TCache.Together * TCache.Bytes;
+    }
 
     /// <summary>How many of the remaining queries share loads: four, or five where that leaves no rest.</summary>
     public static int QueriesTogether(int remaining) => remaining % 5 == 0 && remaining % 4 != 0 ? 5 : remaining >= 4 ? 4 : 1;
@@ -30,9 +37,10 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     /// <param name="keys">First tile.</param>
     /// <param name="headDim">Channels.</param>
     /// <param name="positionCount">Positions that are wanted.</param>
+    /// <param name="queryScales">One a row; read for packed queries only.</param>
     /// <param name="scores">Rows of 128.</param>
     /// <param name="next">Bytes that are read after these, as many, or null: they are asked for from memory meanwhile.</param>
-    public static void Scores(float* queries, int queryStride, int queryCount, byte* keys, int headDim, int positionCount, float* scores, byte* next = null)
+    public static void Scores(float* queries, int queryStride, int queryCount, byte* keys, int headDim, int positionCount, float* queryScales, float* scores, byte* next = null)
     {
         var tiles = (positionCount + Lanes - 1) / Lanes;
         nint tileBytes = (nint)headDim * Lanes * TCache.Bytes;
@@ -42,17 +50,18 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
         {
             together = QueriesTogether(queryCount - q);
             var query = queries + q * queryStride;
+            var scale = queryScales + q;
             var s = scores + q * ScoreStride;
             // Every load of a key serves four or five queries, every load of a query four tiles; where registers are few, one.
             var step = together == 1 || TLanes.HasManyRegisters ? 4 : 1;
             for (var tile = 0; tile < tiles; tile += step, s += step * Lanes)
             {
                 var key = keys + tile * tileBytes;
-                if (together == 1) Scores1x4(query, key, tileBytes, headDim, s, ahead);
-                else if (together == 5 && TLanes.HasManyRegisters) Scores5x4(query, queryStride, key, tileBytes, headDim, s, ahead);
-                else if (together == 5) Scores5x1(query, queryStride, key, headDim, s, ahead);
-                else if (TLanes.HasManyRegisters) Scores4x4(query, queryStride, key, tileBytes, headDim, s, ahead);
-                else Scores4x1(query, queryStride, key, headDim, s, ahead);
+                if (together == 1) Scores1x4(query, key, tileBytes, headDim, scale, s, ahead);
+                else if (together == 5 && TLanes.HasManyRegisters) Scores5x4(query, queryStride, key, tileBytes, headDim, scale, s, ahead);
+                else if (together == 5) Scores5x1(query, queryStride, key, headDim, scale, s, ahead);
+                else if (TLanes.HasManyRegisters) Scores4x4(query, queryStride, key, tileBytes, headDim, scale, s, ahead);
+                else Scores4x1(query, queryStride, key, headDim, scale, s, ahead);
             }
             // Once is enough.
             ahead = 0;
@@ -64,6 +73,7 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     /// and the last row of a block is followed by at least 15 elements of summaries and padding.
     /// </summary>
     /// <param name="weights">Rows of 128.</param>
+    /// <param name="weightScales">One a row; read for packed weights only.</param>
     /// <param name="queryCount">Rows.</param>
     /// <param name="values">First value row.</param>
     /// <param name="headDim">Channels.</param>
@@ -72,7 +82,7 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     /// <param name="accumulators">Rows.</param>
     /// <param name="stride">Floats from one accumulator to the next.</param>
     /// <param name="next">As for scores.</param>
-    public static void Values(float* weights, int queryCount, byte* values, int headDim, int begin, int end, float* accumulators, int stride, byte* next = null)
+    public static void Values(float* weights, float* weightScales, int queryCount, byte* values, int headDim, int begin, int end, float* accumulators, int stride, byte* next = null)
     {
         if (next == null) next = values;
         var groups = stride / Lanes;
@@ -80,17 +90,18 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
         {
             together = QueriesTogether(queryCount - q);
             var w = weights + q * ScoreStride;
+            var scale = weightScales + q;
             var acc = accumulators + q * stride;
             for (int g = 0, step; g < groups; g += step)
             {
                 var v = values + (nint)g * Lanes * TCache.Bytes;
                 step = groups - g >= 4 && (together == 1 || TLanes.HasManyRegisters) ? 4 : 1;
-                if (together == 1 && step == 4) Values1x4(w, v, headDim, begin, end, acc + g * Lanes, ref next);
-                else if (together == 1) Values1x1(w, v, headDim, begin, end, acc + g * Lanes, ref next);
-                else if (together == 5 && step == 4) Values5x4(w, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
-                else if (together == 5) Values5x1(w, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
-                else if (step == 4) Values4x4(w, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
-                else Values4x1(w, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
+                if (together == 1 && step == 4) Values1x4(w, scale, v, headDim, begin, end, acc + g * Lanes, ref next);
+                else if (together == 1) Values1x1(w, scale, v, headDim, begin, end, acc + g * Lanes, ref next);
+                else if (together == 5 && step == 4) Values5x4(w, scale, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
+                else if (together == 5) Values5x1(w, scale, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
+                else if (step == 4) Values4x4(w, scale, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
+                else Values4x1(w, scale, v, headDim, begin, end, acc + g * Lanes, stride, ref next);
             }
         }
     }
@@ -98,82 +109,92 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void Prefetch(byte* address)
     {
-        if (Sse.IsSupported) Sse.Prefetch0(address);
+        // Into the second level: a half of a block fills the first one, which is being read.
+        if (Sse.IsSupported) Sse.Prefetch1(address);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void Store(TLanes a, TLanes b, TLanes c, TLanes d, float* target)
+    private static void Store(TLanes a, TLanes b, TLanes c, TLanes d, float* scale, float* scores)
     {
-        TLanes.Store(a, target);
-        TLanes.Store(b, target + Lanes);
-        TLanes.Store(c, target + 2 * Lanes);
-        TLanes.Store(d, target + 3 * Lanes);
+        TLanes.Store(TCache.ToSingle(a, scale), scores);
+        TLanes.Store(TCache.ToSingle(b, scale), scores + Lanes);
+        TLanes.Store(TCache.ToSingle(c, scale), scores + 2 * Lanes);
+        TLanes.Store(TCache.ToSingle(d, scale), scores + 3 * Lanes);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void End(TLanes a, TLanes b, TLanes c, TLanes d, float* scale, float* accumulator)
+    {
+        TCache.End(a, scale, accumulator);
+        TCache.End(b, scale, accumulator + Lanes);
+        TCache.End(c, scale, accumulator + 2 * Lanes);
+        TCache.End(d, scale, accumulator + 3 * Lanes);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Scores4x4(float* q, int queryStride, byte* tile, nint tileBytes, int headDim, float* scores, nint ahead)
+    private static void Scores4x4(float* q, int queryStride, byte* tile, nint tileBytes, int headDim, float* scales, float* scores, nint ahead)
     {
         float* q1 = q + queryStride, q2 = q1 + queryStride, q3 = q2 + queryStride;
         TLanes s00 = TLanes.Zero, s01 = s00, s02 = s00, s03 = s00;
         TLanes s10 = TLanes.Zero, s11 = s10, s12 = s10, s13 = s10;
         TLanes s20 = TLanes.Zero, s21 = s20, s22 = s20, s23 = s20;
         TLanes s30 = TLanes.Zero, s31 = s30, s32 = s30, s33 = s30;
-        for (var c = 0; c < headDim; c++, tile += Lanes * TCache.Bytes)
+        for (var c = 0; c < headDim / TCache.Together; c++, tile += StepBytes)
         {
             Prefetch(tile + ahead);
             Prefetch(tile + ahead + tileBytes);
             Prefetch(tile + ahead + 2 * tileBytes);
             Prefetch(tile + ahead + 3 * tileBytes);
-            TLanes k0 = TCache.Load<TLanes>(tile), k1 = TCache.Load<TLanes>(tile + tileBytes), k2 = TCache.Load<TLanes>(tile + 2 * tileBytes), k3 = TCache.Load<TLanes>(tile + 3 * tileBytes);
+            TLanes k0 = TCache.Load<TLanes>(tile, Lanes), k1 = TCache.Load<TLanes>(tile + tileBytes, Lanes), k2 = TCache.Load<TLanes>(tile + 2 * tileBytes, Lanes), k3 = TCache.Load<TLanes>(tile + 3 * tileBytes, Lanes);
             var b = TLanes.Broadcast(q[c]);
-            s00 = TLanes.MultiplyAdd(b, k0, s00);
-            s01 = TLanes.MultiplyAdd(b, k1, s01);
-            s02 = TLanes.MultiplyAdd(b, k2, s02);
-            s03 = TLanes.MultiplyAdd(b, k3, s03);
+            s00 = TCache.MultiplyAdd(b, k0, s00);
+            s01 = TCache.MultiplyAdd(b, k1, s01);
+            s02 = TCache.MultiplyAdd(b, k2, s02);
+            s03 = TCache.MultiplyAdd(b, k3, s03);
             b = TLanes.Broadcast(q1[c]);
-            s10 = TLanes.MultiplyAdd(b, k0, s10);
-            s11 = TLanes.MultiplyAdd(b, k1, s11);
-            s12 = TLanes.MultiplyAdd(b, k2, s12);
-            s13 = TLanes.MultiplyAdd(b, k3, s13);
+            s10 = TCache.MultiplyAdd(b, k0, s10);
+            s11 = TCache.MultiplyAdd(b, k1, s11);
+            s12 = TCache.MultiplyAdd(b, k2, s12);
+            s13 = TCache.MultiplyAdd(b, k3, s13);
             b = TLanes.Broadcast(q2[c]);
-            s20 = TLanes.MultiplyAdd(b, k0, s20);
-            s21 = TLanes.MultiplyAdd(b, k1, s21);
-            s22 = TLanes.MultiplyAdd(b, k2, s22);
-            s23 = TLanes.MultiplyAdd(b, k3, s23);
+            s20 = TCache.MultiplyAdd(b, k0, s20);
+            s21 = TCache.MultiplyAdd(b, k1, s21);
+            s22 = TCache.MultiplyAdd(b, k2, s22);
+            s23 = TCache.MultiplyAdd(b, k3, s23);
             b = TLanes.Broadcast(q3[c]);
-            s30 = TLanes.MultiplyAdd(b, k0, s30);
-            s31 = TLanes.MultiplyAdd(b, k1, s31);
-            s32 = TLanes.MultiplyAdd(b, k2, s32);
-            s33 = TLanes.MultiplyAdd(b, k3, s33);
+            s30 = TCache.MultiplyAdd(b, k0, s30);
+            s31 = TCache.MultiplyAdd(b, k1, s31);
+            s32 = TCache.MultiplyAdd(b, k2, s32);
+            s33 = TCache.MultiplyAdd(b, k3, s33);
         }
-        Store(s00, s01, s02, s03, scores);
-        Store(s10, s11, s12, s13, scores + ScoreStride);
-        Store(s20, s21, s22, s23, scores + 2 * ScoreStride);
-        Store(s30, s31, s32, s33, scores + 3 * ScoreStride);
+        Store(s00, s01, s02, s03, scales, scores);
+        Store(s10, s11, s12, s13, scales + 1, scores + ScoreStride);
+        Store(s20, s21, s22, s23, scales + 2, scores + 2 * ScoreStride);
+        Store(s30, s31, s32, s33, scales + 3, scores + 3 * ScoreStride);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Scores4x1(float* q, int queryStride, byte* tile, int headDim, float* scores, nint ahead)
+    private static void Scores4x1(float* q, int queryStride, byte* tile, int headDim, float* scales, float* scores, nint ahead)
     {
         float* q1 = q + queryStride, q2 = q1 + queryStride, q3 = q2 + queryStride;
         TLanes s0 = TLanes.Zero, s1 = s0, s2 = s0, s3 = s0;
-        for (var c = 0; c < headDim; c++, tile += Lanes * TCache.Bytes)
+        for (var c = 0; c < headDim / TCache.Together; c++, tile += StepBytes)
         {
             Prefetch(tile + ahead);
-            var k = TCache.Load<TLanes>(tile);
-            s0 = TLanes.MultiplyAdd(TLanes.Broadcast(q[c]), k, s0);
-            s1 = TLanes.MultiplyAdd(TLanes.Broadcast(q1[c]), k, s1);
-            s2 = TLanes.MultiplyAdd(TLanes.Broadcast(q2[c]), k, s2);
-            s3 = TLanes.MultiplyAdd(TLanes.Broadcast(q3[c]), k, s3);
+            var k = TCache.Load<TLanes>(tile, Lanes);
+            s0 = TCache.MultiplyAdd(TLanes.Broadcast(q[c]), k, s0);
+            s1 = TCache.MultiplyAdd(TLanes.Broadcast(q1[c]), k, s1);
+            s2 = TCache.MultiplyAdd(TLanes.Broadcast(q2[c]), k, s2);
+            s3 = TCache.MultiplyAdd(TLanes.Broadcast(q3[c]), k, s3);
         }
-        TLanes.Store(s0, scores);
-        TLanes.Store(s1, scores + ScoreStride);
-        TLanes.Store(s2, scores + 2 * ScoreStride);
-        TLanes.Store(s3, scores + 3 * ScoreStride);
+        TLanes.Store(TCache.ToSingle(s0, scales), scores);
+        TLanes.Store(TCache.ToSingle(s1, scales + 1), scores + ScoreStride);
+        TLanes.Store(TCache.ToSingle(s2, scales + 2), scores + 2 * ScoreStride);
+        TLanes.Store(TCache.ToSingle(s3, scales + 3), scores + 3 * ScoreStride);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Scores5x4(float* q, int queryStride, byte* tile, nint tileBytes, int headDim, float* scores, nint ahead)
+    private static void Scores5x4(float* q, int queryStride, byte* tile, nint tileBytes, int headDim, float* scales, float* scores, nint ahead)
     {
         float* q1 = q + queryStride, q2 = q1 + queryStride, q3 = q2 + queryStride, q4 = q3 + queryStride;
         TLanes s00 = TLanes.Zero, s01 = s00, s02 = s00, s03 = s00;
@@ -181,279 +202,276 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
         TLanes s20 = TLanes.Zero, s21 = s20, s22 = s20, s23 = s20;
         TLanes s30 = TLanes.Zero, s31 = s30, s32 = s30, s33 = s30;
         TLanes s40 = TLanes.Zero, s41 = s40, s42 = s40, s43 = s40;
-        for (var c = 0; c < headDim; c++, tile += Lanes * TCache.Bytes)
+        for (var c = 0; c < headDim / TCache.Together; c++, tile += StepBytes)
         {
             Prefetch(tile + ahead);
             Prefetch(tile + ahead + tileBytes);
             Prefetch(tile + ahead + 2 * tileBytes);
             Prefetch(tile + ahead + 3 * tileBytes);
-            TLanes k0 = TCache.Load<TLanes>(tile), k1 = TCache.Load<TLanes>(tile + tileBytes), k2 = TCache.Load<TLanes>(tile + 2 * tileBytes), k3 = TCache.Load<TLanes>(tile + 3 * tileBytes);
+            TLanes k0 = TCache.Load<TLanes>(tile, Lanes), k1 = TCache.Load<TLanes>(tile + tileBytes, Lanes), k2 = TCache.Load<TLanes>(tile + 2 * tileBytes, Lanes), k3 = TCache.Load<TLanes>(tile + 3 * tileBytes, Lanes);
             var b = TLanes.Broadcast(q[c]);
-            s00 = TLanes.MultiplyAdd(b, k0, s00);
-            s01 = TLanes.MultiplyAdd(b, k1, s01);
-            s02 = TLanes.MultiplyAdd(b, k2, s02);
-            s03 = TLanes.MultiplyAdd(b, k3, s03);
+            s00 = TCache.MultiplyAdd(b, k0, s00);
+            s01 = TCache.MultiplyAdd(b, k1, s01);
+            s02 = TCache.MultiplyAdd(b, k2, s02);
+            s03 = TCache.MultiplyAdd(b, k3, s03);
             b = TLanes.Broadcast(q1[c]);
-            s10 = TLanes.MultiplyAdd(b, k0, s10);
-            s11 = TLanes.MultiplyAdd(b, k1, s11);
-            s12 = TLanes.MultiplyAdd(b, k2, s12);
-            s13 = TLanes.MultiplyAdd(b, k3, s13);
+            s10 = TCache.MultiplyAdd(b, k0, s10);
+            s11 = TCache.MultiplyAdd(b, k1, s11);
+            s12 = TCache.MultiplyAdd(b, k2, s12);
+            s13 = TCache.MultiplyAdd(b, k3, s13);
             b = TLanes.Broadcast(q2[c]);
-            s20 = TLanes.MultiplyAdd(b, k0, s20);
-            s21 = TLanes.MultiplyAdd(b, k1, s21);
-            s22 = TLanes.MultiplyAdd(b, k2, s22);
-            s23 = TLanes.MultiplyAdd(b, k3, s23);
+            s20 = TCache.MultiplyAdd(b, k0, s20);
+            s21 = TCache.MultiplyAdd(b, k1, s21);
+            s22 = TCache.MultiplyAdd(b, k2, s22);
+            s23 = TCache.MultiplyAdd(b, k3, s23);
             b = TLanes.Broadcast(q3[c]);
-            s30 = TLanes.MultiplyAdd(b, k0, s30);
-            s31 = TLanes.MultiplyAdd(b, k1, s31);
-            s32 = TLanes.MultiplyAdd(b, k2, s32);
-            s33 = TLanes.MultiplyAdd(b, k3, s33);
+            s30 = TCache.MultiplyAdd(b, k0, s30);
+            s31 = TCache.MultiplyAdd(b, k1, s31);
+            s32 = TCache.MultiplyAdd(b, k2, s32);
+            s33 = TCache.MultiplyAdd(b, k3, s33);
             b = TLanes.Broadcast(q4[c]);
-            s40 = TLanes.MultiplyAdd(b, k0, s40);
-            s41 = TLanes.MultiplyAdd(b, k1, s41);
-            s42 = TLanes.MultiplyAdd(b, k2, s42);
-            s43 = TLanes.MultiplyAdd(b, k3, s43);
+            s40 = TCache.MultiplyAdd(b, k0, s40);
+            s41 = TCache.MultiplyAdd(b, k1, s41);
+            s42 = TCache.MultiplyAdd(b, k2, s42);
+            s43 = TCache.MultiplyAdd(b, k3, s43);
         }
-        Store(s00, s01, s02, s03, scores);
-        Store(s10, s11, s12, s13, scores + ScoreStride);
-        Store(s20, s21, s22, s23, scores + 2 * ScoreStride);
-        Store(s30, s31, s32, s33, scores + 3 * ScoreStride);
-        Store(s40, s41, s42, s43, scores + 4 * ScoreStride);
+        Store(s00, s01, s02, s03, scales, scores);
+        Store(s10, s11, s12, s13, scales + 1, scores + ScoreStride);
+        Store(s20, s21, s22, s23, scales + 2, scores + 2 * ScoreStride);
+        Store(s30, s31, s32, s33, scales + 3, scores + 3 * ScoreStride);
+        Store(s40, s41, s42, s43, scales + 4, scores + 4 * ScoreStride);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Scores5x1(float* q, int queryStride, byte* tile, int headDim, float* scores, nint ahead)
+    private static void Scores5x1(float* q, int queryStride, byte* tile, int headDim, float* scales, float* scores, nint ahead)
     {
         float* q1 = q + queryStride, q2 = q1 + queryStride, q3 = q2 + queryStride, q4 = q3 + queryStride;
         TLanes s0 = TLanes.Zero, s1 = s0, s2 = s0, s3 = s0, s4 = s0;
-        for (var c = 0; c < headDim; c++, tile += Lanes * TCache.Bytes)
+        for (var c = 0; c < headDim / TCache.Together; c++, tile += StepBytes)
         {
             Prefetch(tile + ahead);
-            var k = TCache.Load<TLanes>(tile);
-            s0 = TLanes.MultiplyAdd(TLanes.Broadcast(q[c]), k, s0);
-            s1 = TLanes.MultiplyAdd(TLanes.Broadcast(q1[c]), k, s1);
-            s2 = TLanes.MultiplyAdd(TLanes.Broadcast(q2[c]), k, s2);
-            s3 = TLanes.MultiplyAdd(TLanes.Broadcast(q3[c]), k, s3);
-            s4 = TLanes.MultiplyAdd(TLanes.Broadcast(q4[c]), k, s4);
+            var k = TCache.Load<TLanes>(tile, Lanes);
+            s0 = TCache.MultiplyAdd(TLanes.Broadcast(q[c]), k, s0);
+            s1 = TCache.MultiplyAdd(TLanes.Broadcast(q1[c]), k, s1);
+            s2 = TCache.MultiplyAdd(TLanes.Broadcast(q2[c]), k, s2);
+            s3 = TCache.MultiplyAdd(TLanes.Broadcast(q3[c]), k, s3);
+            s4 = TCache.MultiplyAdd(TLanes.Broadcast(q4[c]), k, s4);
         }
-        TLanes.Store(s0, scores);
-        TLanes.Store(s1, scores + ScoreStride);
-        TLanes.Store(s2, scores + 2 * ScoreStride);
-        TLanes.Store(s3, scores + 3 * ScoreStride);
-        TLanes.Store(s4, scores + 4 * ScoreStride);
+        TLanes.Store(TCache.ToSingle(s0, scales), scores);
+        TLanes.Store(TCache.ToSingle(s1, scales + 1), scores + ScoreStride);
+        TLanes.Store(TCache.ToSingle(s2, scales + 2), scores + 2 * ScoreStride);
+        TLanes.Store(TCache.ToSingle(s3, scales + 3), scores + 3 * ScoreStride);
+        TLanes.Store(TCache.ToSingle(s4, scales + 4), scores + 4 * ScoreStride);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Scores1x4(float* q, byte* tile, nint tileBytes, int headDim, float* scores, nint ahead)
+    private static void Scores1x4(float* q, byte* tile, nint tileBytes, int headDim, float* scales, float* scores, nint ahead)
     {
         TLanes s0 = TLanes.Zero, s1 = s0, s2 = s0, s3 = s0;
-        for (var c = 0; c < headDim; c++, tile += Lanes * TCache.Bytes)
+        for (var c = 0; c < headDim / TCache.Together; c++, tile += StepBytes)
         {
             Prefetch(tile + ahead);
             Prefetch(tile + ahead + tileBytes);
             Prefetch(tile + ahead + 2 * tileBytes);
             Prefetch(tile + ahead + 3 * tileBytes);
             var b = TLanes.Broadcast(q[c]);
-            s0 = TLanes.MultiplyAdd(b, TCache.Load<TLanes>(tile), s0);
-            s1 = TLanes.MultiplyAdd(b, TCache.Load<TLanes>(tile + tileBytes), s1);
-            s2 = TLanes.MultiplyAdd(b, TCache.Load<TLanes>(tile + 2 * tileBytes), s2);
-            s3 = TLanes.MultiplyAdd(b, TCache.Load<TLanes>(tile + 3 * tileBytes), s3);
+            s0 = TCache.MultiplyAdd(b, TCache.Load<TLanes>(tile, Lanes), s0);
+            s1 = TCache.MultiplyAdd(b, TCache.Load<TLanes>(tile + tileBytes, Lanes), s1);
+            s2 = TCache.MultiplyAdd(b, TCache.Load<TLanes>(tile + 2 * tileBytes, Lanes), s2);
+            s3 = TCache.MultiplyAdd(b, TCache.Load<TLanes>(tile + 3 * tileBytes, Lanes), s3);
         }
-        TLanes.Store(s0, scores);
-        TLanes.Store(s1, scores + Lanes);
-        TLanes.Store(s2, scores + 2 * Lanes);
-        TLanes.Store(s3, scores + 3 * Lanes);
+        Store(s0, s1, s2, s3, scales, scores);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Values4x4(float* w, byte* values, int headDim, int begin, int end, float* acc, int stride, ref byte* next)
+    private static void Values4x4(float* w, float* scales, byte* values, int headDim, int begin, int end, float* acc, int stride, ref byte* next)
     {
         float* w1 = w + ScoreStride, w2 = w1 + ScoreStride, w3 = w2 + ScoreStride;
         float* acc1 = acc + stride, acc2 = acc1 + stride, acc3 = acc2 + stride;
-        TLanes a00 = TLanes.Load(acc), a01 = TLanes.Load(acc + Lanes), a02 = TLanes.Load(acc + 2 * Lanes), a03 = TLanes.Load(acc + 3 * Lanes);
-        TLanes a10 = TLanes.Load(acc1), a11 = TLanes.Load(acc1 + Lanes), a12 = TLanes.Load(acc1 + 2 * Lanes), a13 = TLanes.Load(acc1 + 3 * Lanes);
-        TLanes a20 = TLanes.Load(acc2), a21 = TLanes.Load(acc2 + Lanes), a22 = TLanes.Load(acc2 + 2 * Lanes), a23 = TLanes.Load(acc2 + 3 * Lanes);
-        TLanes a30 = TLanes.Load(acc3), a31 = TLanes.Load(acc3 + Lanes), a32 = TLanes.Load(acc3 + 2 * Lanes), a33 = TLanes.Load(acc3 + 3 * Lanes);
+        TLanes a00 = TCache.Begin<TLanes>(acc), a01 = TCache.Begin<TLanes>(acc + Lanes), a02 = TCache.Begin<TLanes>(acc + 2 * Lanes), a03 = TCache.Begin<TLanes>(acc + 3 * Lanes);
+        TLanes a10 = TCache.Begin<TLanes>(acc1), a11 = TCache.Begin<TLanes>(acc1 + Lanes), a12 = TCache.Begin<TLanes>(acc1 + 2 * Lanes), a13 = TCache.Begin<TLanes>(acc1 + 3 * Lanes);
+        TLanes a20 = TCache.Begin<TLanes>(acc2), a21 = TCache.Begin<TLanes>(acc2 + Lanes), a22 = TCache.Begin<TLanes>(acc2 + 2 * Lanes), a23 = TCache.Begin<TLanes>(acc2 + 3 * Lanes);
+        TLanes a30 = TCache.Begin<TLanes>(acc3), a31 = TCache.Begin<TLanes>(acc3 + Lanes), a32 = TCache.Begin<TLanes>(acc3 + 2 * Lanes), a33 = TCache.Begin<TLanes>(acc3 + 3 * Lanes);
         var ahead = next;
         nint rowBytes = (nint)headDim * TCache.Bytes;
         var row = values + begin * rowBytes;
-        for (var j = begin; j < end; j++, row += rowBytes, ahead += 4 * Lanes * TCache.Bytes)
+        for (var j = begin / TCache.Together; j * TCache.Together < end; j++, row += TCache.Together * rowBytes, ahead += 4 * StepBytes)
         {
             Prefetch(ahead);
-            if (TCache.Bytes > 1) Prefetch(ahead + 2 * Lanes * TCache.Bytes);
-            TLanes v0 = TCache.Load<TLanes>(row), v1 = TCache.Load<TLanes>(row + Lanes * TCache.Bytes);
-            TLanes v2 = TCache.Load<TLanes>(row + 2 * Lanes * TCache.Bytes), v3 = TCache.Load<TLanes>(row + 3 * Lanes * TCache.Bytes);
+            Prefetch(ahead + 2 * StepBytes);
+            TLanes v0 = TCache.Load<TLanes>(row, rowBytes), v1 = TCache.Load<TLanes>(row + Lanes * TCache.Bytes, rowBytes);
+            TLanes v2 = TCache.Load<TLanes>(row + 2 * Lanes * TCache.Bytes, rowBytes), v3 = TCache.Load<TLanes>(row + 3 * Lanes * TCache.Bytes, rowBytes);
             var b = TLanes.Broadcast(w[j]);
-            a00 = TLanes.MultiplyAdd(b, v0, a00);
-            a01 = TLanes.MultiplyAdd(b, v1, a01);
-            a02 = TLanes.MultiplyAdd(b, v2, a02);
-            a03 = TLanes.MultiplyAdd(b, v3, a03);
+            a00 = TCache.MultiplyAdd(b, v0, a00);
+            a01 = TCache.MultiplyAdd(b, v1, a01);
+            a02 = TCache.MultiplyAdd(b, v2, a02);
+            a03 = TCache.MultiplyAdd(b, v3, a03);
             b = TLanes.Broadcast(w1[j]);
-            a10 = TLanes.MultiplyAdd(b, v0, a10);
-            a11 = TLanes.MultiplyAdd(b, v1, a11);
-            a12 = TLanes.MultiplyAdd(b, v2, a12);
-            a13 = TLanes.MultiplyAdd(b, v3, a13);
+            a10 = TCache.MultiplyAdd(b, v0, a10);
+            a11 = TCache.MultiplyAdd(b, v1, a11);
+            a12 = TCache.MultiplyAdd(b, v2, a12);
+            a13 = TCache.MultiplyAdd(b, v3, a13);
             b = TLanes.Broadcast(w2[j]);
-            a20 = TLanes.MultiplyAdd(b, v0, a20);
-            a21 = TLanes.MultiplyAdd(b, v1, a21);
-            a22 = TLanes.MultiplyAdd(b, v2, a22);
-            a23 = TLanes.MultiplyAdd(b, v3, a23);
+            a20 = TCache.MultiplyAdd(b, v0, a20);
+            a21 = TCache.MultiplyAdd(b, v1, a21);
+            a22 = TCache.MultiplyAdd(b, v2, a22);
+            a23 = TCache.MultiplyAdd(b, v3, a23);
             b = TLanes.Broadcast(w3[j]);
-            a30 = TLanes.MultiplyAdd(b, v0, a30);
-            a31 = TLanes.MultiplyAdd(b, v1, a31);
-            a32 = TLanes.MultiplyAdd(b, v2, a32);
-            a33 = TLanes.MultiplyAdd(b, v3, a33);
+            a30 = TCache.MultiplyAdd(b, v0, a30);
+            a31 = TCache.MultiplyAdd(b, v1, a31);
+            a32 = TCache.MultiplyAdd(b, v2, a32);
+            a33 = TCache.MultiplyAdd(b, v3, a33);
         }
         next = ahead;
-        Store(a00, a01, a02, a03, acc);
-        Store(a10, a11, a12, a13, acc1);
-        Store(a20, a21, a22, a23, acc2);
-        Store(a30, a31, a32, a33, acc3);
+        End(a00, a01, a02, a03, scales, acc);
+        End(a10, a11, a12, a13, scales + 1, acc1);
+        End(a20, a21, a22, a23, scales + 2, acc2);
+        End(a30, a31, a32, a33, scales + 3, acc3);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Values4x1(float* w, byte* values, int headDim, int begin, int end, float* acc, int stride, ref byte* next)
+    private static void Values4x1(float* w, float* scales, byte* values, int headDim, int begin, int end, float* acc, int stride, ref byte* next)
     {
         float* w1 = w + ScoreStride, w2 = w1 + ScoreStride, w3 = w2 + ScoreStride;
         float* acc1 = acc + stride, acc2 = acc1 + stride, acc3 = acc2 + stride;
-        TLanes a0 = TLanes.Load(acc), a1 = TLanes.Load(acc1), a2 = TLanes.Load(acc2), a3 = TLanes.Load(acc3);
+        TLanes a0 = TCache.Begin<TLanes>(acc), a1 = TCache.Begin<TLanes>(acc1), a2 = TCache.Begin<TLanes>(acc2), a3 = TCache.Begin<TLanes>(acc3);
         var ahead = next;
         nint rowBytes = (nint)headDim * TCache.Bytes;
         var row = values + begin * rowBytes;
-        for (var j = begin; j < end; j++, row += rowBytes, ahead += Lanes * TCache.Bytes)
+        for (var j = begin / TCache.Together; j * TCache.Together < end; j++, row += TCache.Together * rowBytes, ahead += StepBytes)
         {
             Prefetch(ahead);
-            var v = TCache.Load<TLanes>(row);
-            a0 = TLanes.MultiplyAdd(TLanes.Broadcast(w[j]), v, a0);
-            a1 = TLanes.MultiplyAdd(TLanes.Broadcast(w1[j]), v, a1);
-            a2 = TLanes.MultiplyAdd(TLanes.Broadcast(w2[j]), v, a2);
-            a3 = TLanes.MultiplyAdd(TLanes.Broadcast(w3[j]), v, a3);
+            var v = TCache.Load<TLanes>(row, rowBytes);
+            a0 = TCache.MultiplyAdd(TLanes.Broadcast(w[j]), v, a0);
+            a1 = TCache.MultiplyAdd(TLanes.Broadcast(w1[j]), v, a1);
+            a2 = TCache.MultiplyAdd(TLanes.Broadcast(w2[j]), v, a2);
+            a3 = TCache.MultiplyAdd(TLanes.Broadcast(w3[j]), v, a3);
         }
         next = ahead;
-        TLanes.Store(a0, acc);
-        TLanes.Store(a1, acc1);
-        TLanes.Store(a2, acc2);
-        TLanes.Store(a3, acc3);
+        TCache.End(a0, scales, acc);
+        TCache.End(a1, scales + 1, acc1);
+        TCache.End(a2, scales + 2, acc2);
+        TCache.End(a3, scales + 3, acc3);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Values5x4(float* w, byte* values, int headDim, int begin, int end, float* acc, int stride, ref byte* next)
+    private static void Values5x4(float* w, float* scales, byte* values, int headDim, int begin, int end, float* acc, int stride, ref byte* next)
     {
         float* w1 = w + ScoreStride, w2 = w1 + ScoreStride, w3 = w2 + ScoreStride, w4 = w3 + ScoreStride;
         float* acc1 = acc + stride, acc2 = acc1 + stride, acc3 = acc2 + stride, acc4 = acc3 + stride;
-        TLanes a00 = TLanes.Load(acc), a01 = TLanes.Load(acc + Lanes), a02 = TLanes.Load(acc + 2 * Lanes), a03 = TLanes.Load(acc + 3 * Lanes);
-        TLanes a10 = TLanes.Load(acc1), a11 = TLanes.Load(acc1 + Lanes), a12 = TLanes.Load(acc1 + 2 * Lanes), a13 = TLanes.Load(acc1 + 3 * Lanes);
-        TLanes a20 = TLanes.Load(acc2), a21 = TLanes.Load(acc2 + Lanes), a22 = TLanes.Load(acc2 + 2 * Lanes), a23 = TLanes.Load(acc2 + 3 * Lanes);
-        TLanes a30 = TLanes.Load(acc3), a31 = TLanes.Load(acc3 + Lanes), a32 = TLanes.Load(acc3 + 2 * Lanes), a33 = TLanes.Load(acc3 + 3 * Lanes);
-        TLanes a40 = TLanes.Load(acc4), a41 = TLanes.Load(acc4 + Lanes), a42 = TLanes.Load(acc4 + 2 * Lanes), a43 = TLanes.Load(acc4 + 3 * Lanes);
+        TLanes a00 = TCache.Begin<TLanes>(acc), a01 = TCache.Begin<TLanes>(acc + Lanes), a02 = TCache.Begin<TLanes>(acc + 2 * Lanes), a03 = TCache.Begin<TLanes>(acc + 3 * Lanes);
+        TLanes a10 = TCache.Begin<TLanes>(acc1), a11 = TCache.Begin<TLanes>(acc1 + Lanes), a12 = TCache.Begin<TLanes>(acc1 + 2 * Lanes), a13 = TCache.Begin<TLanes>(acc1 + 3 * Lanes);
+        TLanes a20 = TCache.Begin<TLanes>(acc2), a21 = TCache.Begin<TLanes>(acc2 + Lanes), a22 = TCache.Begin<TLanes>(acc2 + 2 * Lanes), a23 = TCache.Begin<TLanes>(acc2 + 3 * Lanes);
+        TLanes a30 = TCache.Begin<TLanes>(acc3), a31 = TCache.Begin<TLanes>(acc3 + Lanes), a32 = TCache.Begin<TLanes>(acc3 + 2 * Lanes), a33 = TCache.Begin<TLanes>(acc3 + 3 * Lanes);
+        TLanes a40 = TCache.Begin<TLanes>(acc4), a41 = TCache.Begin<TLanes>(acc4 + Lanes), a42 = TCache.Begin<TLanes>(acc4 + 2 * Lanes), a43 = TCache.Begin<TLanes>(acc4 + 3 * Lanes);
         var ahead = next;
         nint rowBytes = (nint)headDim * TCache.Bytes;
         var row = values + begin * rowBytes;
-        for (var j = begin; j < end; j++, row += rowBytes, ahead += 4 * Lanes * TCache.Bytes)
+        for (var j = begin / TCache.Together; j * TCache.Together < end; j++, row += TCache.Together * rowBytes, ahead += 4 * StepBytes)
         {
             Prefetch(ahead);
-            if (TCache.Bytes > 1) Prefetch(ahead + 2 * Lanes * TCache.Bytes);
-            TLanes v0 = TCache.Load<TLanes>(row), v1 = TCache.Load<TLanes>(row + Lanes * TCache.Bytes);
-            TLanes v2 = TCache.Load<TLanes>(row + 2 * Lanes * TCache.Bytes), v3 = TCache.Load<TLanes>(row + 3 * Lanes * TCache.Bytes);
+            Prefetch(ahead + 2 * StepBytes);
+            TLanes v0 = TCache.Load<TLanes>(row, rowBytes), v1 = TCache.Load<TLanes>(row + Lanes * TCache.Bytes, rowBytes);
+            TLanes v2 = TCache.Load<TLanes>(row + 2 * Lanes * TCache.Bytes, rowBytes), v3 = TCache.Load<TLanes>(row + 3 * Lanes * TCache.Bytes, rowBytes);
             var b = TLanes.Broadcast(w[j]);
-            a00 = TLanes.MultiplyAdd(b, v0, a00);
-            a01 = TLanes.MultiplyAdd(b, v1, a01);
-            a02 = TLanes.MultiplyAdd(b, v2, a02);
-            a03 = TLanes.MultiplyAdd(b, v3, a03);
+            a00 = TCache.MultiplyAdd(b, v0, a00);
+            a01 = TCache.MultiplyAdd(b, v1, a01);
+            a02 = TCache.MultiplyAdd(b, v2, a02);
+            a03 = TCache.MultiplyAdd(b, v3, a03);
             b = TLanes.Broadcast(w1[j]);
-            a10 = TLanes.MultiplyAdd(b, v0, a10);
-            a11 = TLanes.MultiplyAdd(b, v1, a11);
-            a12 = TLanes.MultiplyAdd(b, v2, a12);
-            a13 = TLanes.MultiplyAdd(b, v3, a13);
+            a10 = TCache.MultiplyAdd(b, v0, a10);
+            a11 = TCache.MultiplyAdd(b, v1, a11);
+            a12 = TCache.MultiplyAdd(b, v2, a12);
+            a13 = TCache.MultiplyAdd(b, v3, a13);
             b = TLanes.Broadcast(w2[j]);
-            a20 = TLanes.MultiplyAdd(b, v0, a20);
-            a21 = TLanes.MultiplyAdd(b, v1, a21);
-            a22 = TLanes.MultiplyAdd(b, v2, a22);
-            a23 = TLanes.MultiplyAdd(b, v3, a23);
+            a20 = TCache.MultiplyAdd(b, v0, a20);
+            a21 = TCache.MultiplyAdd(b, v1, a21);
+            a22 = TCache.MultiplyAdd(b, v2, a22);
+            a23 = TCache.MultiplyAdd(b, v3, a23);
             b = TLanes.Broadcast(w3[j]);
-            a30 = TLanes.MultiplyAdd(b, v0, a30);
-            a31 = TLanes.MultiplyAdd(b, v1, a31);
-            a32 = TLanes.MultiplyAdd(b, v2, a32);
-            a33 = TLanes.MultiplyAdd(b, v3, a33);
+            a30 = TCache.MultiplyAdd(b, v0, a30);
+            a31 = TCache.MultiplyAdd(b, v1, a31);
+            a32 = TCache.MultiplyAdd(b, v2, a32);
+            a33 = TCache.MultiplyAdd(b, v3, a33);
             b = TLanes.Broadcast(w4[j]);
-            a40 = TLanes.MultiplyAdd(b, v0, a40);
-            a41 = TLanes.MultiplyAdd(b, v1, a41);
-            a42 = TLanes.MultiplyAdd(b, v2, a42);
-            a43 = TLanes.MultiplyAdd(b, v3, a43);
+            a40 = TCache.MultiplyAdd(b, v0, a40);
+            a41 = TCache.MultiplyAdd(b, v1, a41);
+            a42 = TCache.MultiplyAdd(b, v2, a42);
+            a43 = TCache.MultiplyAdd(b, v3, a43);
         }
         next = ahead;
-        Store(a00, a01, a02, a03, acc);
-        Store(a10, a11, a12, a13, acc1);
-        Store(a20, a21, a22, a23, acc2);
-        Store(a30, a31, a32, a33, acc3);
-        Store(a40, a41, a42, a43, acc4);
+        End(a00, a01, a02, a03, scales, acc);
+        End(a10, a11, a12, a13, scales + 1, acc1);
+        End(a20, a21, a22, a23, scales + 2, acc2);
+        End(a30, a31, a32, a33, scales + 3, acc3);
+        End(a40, a41, a42, a43, scales + 4, acc4);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Values5x1(float* w, byte* values, int headDim, int begin, int end, float* acc, int stride, ref byte* next)
+    private static void Values5x1(float* w, float* scales, byte* values, int headDim, int begin, int end, float* acc, int stride, ref byte* next)
     {
         float* w1 = w + ScoreStride, w2 = w1 + ScoreStride, w3 = w2 + ScoreStride, w4 = w3 + ScoreStride;
         float* acc1 = acc + stride, acc2 = acc1 + stride, acc3 = acc2 + stride, acc4 = acc3 + stride;
-        TLanes a0 = TLanes.Load(acc), a1 = TLanes.Load(acc1), a2 = TLanes.Load(acc2);
-        TLanes a3 = TLanes.Load(acc3), a4 = TLanes.Load(acc4);
+        TLanes a0 = TCache.Begin<TLanes>(acc), a1 = TCache.Begin<TLanes>(acc1), a2 = TCache.Begin<TLanes>(acc2);
+        TLanes a3 = TCache.Begin<TLanes>(acc3), a4 = TCache.Begin<TLanes>(acc4);
         var ahead = next;
         nint rowBytes = (nint)headDim * TCache.Bytes;
         var row = values + begin * rowBytes;
-        for (var j = begin; j < end; j++, row += rowBytes, ahead += Lanes * TCache.Bytes)
+        for (var j = begin / TCache.Together; j * TCache.Together < end; j++, row += TCache.Together * rowBytes, ahead += StepBytes)
         {
             Prefetch(ahead);
-            var v = TCache.Load<TLanes>(row);
-            a0 = TLanes.MultiplyAdd(TLanes.Broadcast(w[j]), v, a0);
-            a1 = TLanes.MultiplyAdd(TLanes.Broadcast(w1[j]), v, a1);
-            a2 = TLanes.MultiplyAdd(TLanes.Broadcast(w2[j]), v, a2);
-            a3 = TLanes.MultiplyAdd(TLanes.Broadcast(w3[j]), v, a3);
-            a4 = TLanes.MultiplyAdd(TLanes.Broadcast(w4[j]), v, a4);
+            var v = TCache.Load<TLanes>(row, rowBytes);
+            a0 = TCache.MultiplyAdd(TLanes.Broadcast(w[j]), v, a0);
+            a1 = TCache.MultiplyAdd(TLanes.Broadcast(w1[j]), v, a1);
+            a2 = TCache.MultiplyAdd(TLanes.Broadcast(w2[j]), v, a2);
+            a3 = TCache.MultiplyAdd(TLanes.Broadcast(w3[j]), v, a3);
+            a4 = TCache.MultiplyAdd(TLanes.Broadcast(w4[j]), v, a4);
         }
         next = ahead;
-        TLanes.Store(a0, acc);
-        TLanes.Store(a1, acc1);
-        TLanes.Store(a2, acc2);
-        TLanes.Store(a3, acc3);
-        TLanes.Store(a4, acc4);
+        TCache.End(a0, scales, acc);
+        TCache.End(a1, scales + 1, acc1);
+        TCache.End(a2, scales + 2, acc2);
+        TCache.End(a3, scales + 3, acc3);
+        TCache.End(a4, scales + 4, acc4);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Values1x4(float* w, byte* values, int headDim, int begin, int end, float* acc, ref byte* next)
+    private static void Values1x4(float* w, float* scales, byte* values, int headDim, int begin, int end, float* acc, ref byte* next)
     {
-        TLanes a0 = TLanes.Load(acc), a1 = TLanes.Load(acc + Lanes), a2 = TLanes.Load(acc + 2 * Lanes), a3 = TLanes.Load(acc + 3 * Lanes);
+        TLanes a0 = TCache.Begin<TLanes>(acc), a1 = TCache.Begin<TLanes>(acc + Lanes), a2 = TCache.Begin<TLanes>(acc + 2 * Lanes), a3 = TCache.Begin<TLanes>(acc + 3 * Lanes);
         var ahead = next;
         nint rowBytes = (nint)headDim * TCache.Bytes;
         var row = values + begin * rowBytes;
-        for (var j = begin; j < end; j++, row += rowBytes, ahead += 4 * Lanes * TCache.Bytes)
+        for (var j = begin / TCache.Together; j * TCache.Together < end; j++, row += TCache.Together * rowBytes, ahead += 4 * StepBytes)
         {
             Prefetch(ahead);
-            Prefetch(ahead + 2 * Lanes * TCache.Bytes);
+            Prefetch(ahead + 2 * StepBytes);
             var b = TLanes.Broadcast(w[j]);
-            a0 = TLanes.MultiplyAdd(b, TCache.Load<TLanes>(row), a0);
-            a1 = TLanes.MultiplyAdd(b, TCache.Load<TLanes>(row + Lanes * TCache.Bytes), a1);
-            a2 = TLanes.MultiplyAdd(b, TCache.Load<TLanes>(row + 2 * Lanes * TCache.Bytes), a2);
-            a3 = TLanes.MultiplyAdd(b, TCache.Load<TLanes>(row + 3 * Lanes * TCache.Bytes), a3);
+            a0 = TCache.MultiplyAdd(b, TCache.Load<TLanes>(row, rowBytes), a0);
+            a1 = TCache.MultiplyAdd(b, TCache.Load<TLanes>(row + Lanes * TCache.Bytes, rowBytes), a1);
+            a2 = TCache.MultiplyAdd(b, TCache.Load<TLanes>(row + 2 * Lanes * TCache.Bytes, rowBytes), a2);
+            a3 = TCache.MultiplyAdd(b, TCache.Load<TLanes>(row + 3 * Lanes * TCache.Bytes, rowBytes), a3);
         }
         next = ahead;
-        TLanes.Store(a0, acc);
-        TLanes.Store(a1, acc + Lanes);
-        TLanes.Store(a2, acc + 2 * Lanes);
-        TLanes.Store(a3, acc + 3 * Lanes);
+        TCache.End(a0, scales, acc);
+        TCache.End(a1, scales, acc + Lanes);
+        TCache.End(a2, scales, acc + 2 * Lanes);
+        TCache.End(a3, scales, acc + 3 * Lanes);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Values1x1(float* w, byte* values, int headDim, int begin, int end, float* acc, ref byte* next)
+    private static void Values1x1(float* w, float* scales, byte* values, int headDim, int begin, int end, float* acc, ref byte* next)
     {
-        var a = TLanes.Load(acc);
+        var a = TCache.Begin<TLanes>(acc);
         var ahead = next;
         nint rowBytes = (nint)headDim * TCache.Bytes;
         var row = values + begin * rowBytes;
-        for (var j = begin; j < end; j++, row += rowBytes, ahead += Lanes * TCache.Bytes)
+        for (var j = begin / TCache.Together; j * TCache.Together < end; j++, row += TCache.Together * rowBytes, ahead += StepBytes)
         {
             Prefetch(ahead);
-            a = TLanes.MultiplyAdd(TLanes.Broadcast(w[j]), TCache.Load<TLanes>(row), a);
+            a = TCache.MultiplyAdd(TLanes.Broadcast(w[j]), TCache.Load<TLanes>(row, rowBytes), a);
         }
         next = ahead;
-        TLanes.Store(a, acc);
+        TCache.End(a, scales, acc);
     }
 }

@@ -57,6 +57,12 @@ internal unsafe interface ILanes<TSelf> where TSelf : unmanaged, ILanes<TSelf>
     /// <summary>Neighbouring 16-bit sums, added to sixteen of 32 bits.</summary>
     static abstract TSelf PairSums(TSelf a);
     static abstract TSelf AddInt32(TSelf a, TSelf b);
+    /// <summary>Sixteen signed bytes of each as 16-bit integers, in turn: lane i has first[i] and second[i].</summary>
+    static abstract TSelf Pairs(sbyte* first, sbyte* second);
+    /// <summary>Products of 16-bit integers, neighbours added to sixteen sums of 32 bits.</summary>
+    static abstract TSelf MultiplyPairs(TSelf a, TSelf b);
+    /// <summary>Sixteen whole numbers as 16-bit integers.</summary>
+    static abstract void StoreInt16(TSelf value, short* target);
     /// <summary>Sixteen 32-bit integers times 16.</summary>
     static abstract TSelf Times16(TSelf a);
     /// <summary>Sixteen 32-bit integers as float, rounded to nearest.</summary>

@@ -134,6 +134,40 @@ internal readonly unsafe struct Lanes128(Vector128<float> a, Vector128<float> b,
     public static Lanes128 AddInt32(Lanes128 a, Lanes128 b) => new((a._a.AsInt32() + b._a.AsInt32()).AsSingle(), (a._b.AsInt32() + b._b.AsInt32()).AsSingle(), (a._c.AsInt32() + b._c.AsInt32()).AsSingle(), (a._d.AsInt32() + b._d.AsInt32()).AsSingle());
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 Pairs(sbyte* first, sbyte* second)
+    {
+        // An even byte of a widened pair is the low half of its lane.
+        var ((a, b), (c, d)) = (Vector128.Widen(Vector128.Load(first)), Vector128.Widen(Vector128.Load(second)));
+        return new(LowPairs(a, c), HighPairs(a, c), LowPairs(b, d), HighPairs(b, d));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<float> LowPairs(Vector128<short> a, Vector128<short> b) =>
+        ((Vector128.WidenLower(a) & Vector128.Create(0xFFFF)) | (Vector128.WidenLower(b) << 16)).AsSingle();
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<float> HighPairs(Vector128<short> a, Vector128<short> b) =>
+        ((Vector128.WidenUpper(a) & Vector128.Create(0xFFFF)) | (Vector128.WidenUpper(b) << 16)).AsSingle();
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes128 MultiplyPairs(Lanes128 a, Lanes128 b) => new(MultiplyPairs(a._a, b._a), MultiplyPairs(a._b, b._b), MultiplyPairs(a._c, b._c), MultiplyPairs(a._d, b._d));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector128<float> MultiplyPairs(Vector128<float> a, Vector128<float> b)
+    {
+        if (Sse2.IsSupported) return Sse2.MultiplyAddAdjacent(a.AsInt16(), b.AsInt16()).AsSingle();
+        Vector128<int> x = a.AsInt32(), y = b.AsInt32();
+        return ((((x << 16) >> 16) * ((y << 16) >> 16)) + ((x >> 16) * (y >> 16))).AsSingle();
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void StoreInt16(Lanes128 value, short* target)
+    {
+        Vector128.Narrow(Vector128.ConvertToInt32(value._a), Vector128.ConvertToInt32(value._b)).Store(target);
+        Vector128.Narrow(Vector128.ConvertToInt32(value._c), Vector128.ConvertToInt32(value._d)).Store(target + 8);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes128 Times16(Lanes128 a) => new((a._a.AsInt32() << 4).AsSingle(), (a._b.AsInt32() << 4).AsSingle(), (a._c.AsInt32() << 4).AsSingle(), (a._d.AsInt32() << 4).AsSingle());
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

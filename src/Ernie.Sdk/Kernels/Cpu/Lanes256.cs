@@ -126,6 +126,20 @@ internal readonly unsafe struct Lanes256(Vector256<float> low, Vector256<float> 
     public static Lanes256 AddInt32(Lanes256 a, Lanes256 b) => new((a._low.AsInt32() + b._low.AsInt32()).AsSingle(), (a._high.AsInt32() + b._high.AsInt32()).AsSingle());
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes256 Pairs(sbyte* first, sbyte* second)
+    {
+        Vector128<sbyte> a = Vector128.Load(first), b = Vector128.Load(second);
+        return new(Avx2.ConvertToVector256Int16(Sse2.UnpackLow(a, b)).AsSingle(), Avx2.ConvertToVector256Int16(Sse2.UnpackHigh(a, b)).AsSingle());
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes256 MultiplyPairs(Lanes256 a, Lanes256 b) =>
+        new(Avx2.MultiplyAddAdjacent(a._low.AsInt16(), b._low.AsInt16()).AsSingle(), Avx2.MultiplyAddAdjacent(a._high.AsInt16(), b._high.AsInt16()).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void StoreInt16(Lanes256 value, short* target) => Vector256.Narrow(Vector256.ConvertToInt32(value._low), Vector256.ConvertToInt32(value._high)).Store(target);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes256 Times16(Lanes256 a) => new((a._low.AsInt32() << 4).AsSingle(), (a._high.AsInt32() << 4).AsSingle());
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

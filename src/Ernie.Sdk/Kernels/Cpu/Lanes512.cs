@@ -95,6 +95,20 @@ internal readonly unsafe struct Lanes512(Vector512<float> value) : ILanes<Lanes5
     public static Lanes512 AddInt32(Lanes512 a, Lanes512 b) => new((a._value.AsInt32() + b._value.AsInt32()).AsSingle());
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 Pairs(sbyte* first, sbyte* second)
+    {
+        var wide = Avx512BW.ConvertToVector512Int16(Vector256.Create(Vector128.Load(first), Vector128.Load(second)));
+        var inTurn = Vector512.Create(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, (short)31);
+        return new(Avx512BW.PermuteVar32x16(wide, inTurn).AsSingle());
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Lanes512 MultiplyPairs(Lanes512 a, Lanes512 b) => new(Avx512BW.MultiplyAddAdjacent(a._value.AsInt16(), b._value.AsInt16()).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void StoreInt16(Lanes512 value, short* target) => Avx512F.ConvertToVector256Int16(Vector512.ConvertToInt32(value._value)).Store(target);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Lanes512 Times16(Lanes512 a) => new((a._value.AsInt32() << 4).AsSingle());
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

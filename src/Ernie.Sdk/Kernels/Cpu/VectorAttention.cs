@@ -7,7 +7,7 @@ namespace Ernie.Sdk.Kernels;
 //  Math       rotation and append, then softmax(q·kᵀ / √headDim) · v over positions 0 .. p of kept blocks. Per (token, head): the kept blocks are cut into splits of eight; inside a
 //             split they are added in order to a running (maximum, sum, accumulator), splits are merged in order. Nothing depends on other tokens, tiles or threads, and where every
 //             block is kept nothing differs from dense attention.
-//  Source     online softmax (Milakov & Gimelshein 2018), split over the cache as in flash decoding; AttentionTiles has the inner loops
+//  Source     online softmax (Milakov & Gimelshein 2018), split over the cache as in flash decoding; AttentionTiles has the inner loops, ICacheElement their arithmetic
 //  Reference  Kernels/Reference/ReferenceAttention.cs
 //  Tolerance  2e-5 + 2e-5 · |y| with a float cache; 2e-3 with bfloat16, 2e-2 with int8, where a key may round to its other neighbour; equal bits for any tokens, threads, instruction set
 internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, ILanes<TLanes>
@@ -99,10 +99,11 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
         var partial = stackalloc float[size];
         var total = stackalloc float[size];
         var queries = stackalloc float[queryCount * a.HeadDim];
-        Queries(a, tile, queries);
+        var queryScales = stackalloc float[queryCount];
+        Queries<TCache>(a, tile, queries, queryScales);
         for (var split = 0; split < tile.SplitCount; split++)
         {
-            AttendSplit<TCache>(a, plan, tile, split, queries, split == 0 ? total : partial);
+            AttendSplit<TCache>(a, plan, tile, split, queries, queryScales, split == 0 ? total : partial);
             if (split > 0) Merge(a, plan, tile, split, partial, total);
         }
         Output(a, plan, tile, total);
@@ -122,12 +123,13 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
     {
         if (AttentionSteps.IsDead(a, tile.Sequence)) return;
         var queries = stackalloc float[tile.QueryCount * a.HeadDim];
-        Queries(a, tile, queries);
-        AttendSplit<TCache>(a, plan, tile, split, queries, result);
+        var queryScales = stackalloc float[tile.QueryCount];
+        Queries<TCache>(a, tile, queries, queryScales);
+        AttendSplit<TCache>(a, plan, tile, split, queries, queryScales, result);
     }
 
     /// <summary>One split from nothing: accumulators, maxima and sums of all queries of the tile into <paramref name="result"/>.</summary>
-    private static void AttendSplit<TCache>(in AttentionArguments a, in AttentionPlan plan, in AttentionTile tile, int split, float* queries, float* result)
+    private static void AttendSplit<TCache>(in AttentionArguments a, in AttentionPlan plan, in AttentionTile tile, int split, float* queries, float* queryScales, float* result)
         where TCache : unmanaged, ICacheElement
     {
         var queryCount = tile.QueryCount;
@@ -139,6 +141,8 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
 
         // [queries, 128] scores, then weights
         var scores = stackalloc float[queryCount * BlockSize];
+        var weightScales = stackalloc float[queryCount];
+        var largest = stackalloc float[queryCount];
         var end = Math.Min(tile.BlockCount, (split + 1) * AttentionPlan.SplitBlocks);
         for (var i = split * AttentionPlan.SplitBlocks; i < end; i++)
         {
@@ -151,24 +155,37 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
             // Kept blocks lie anywhere: what the processor does not foresee it is told.
             var next = i + 1 < end ? Block(a, tile.Sequence, tile.Block(i + 1)) + a.Layout.KeyTile(tile.KvHead, 0) : null;
             AttentionTiles<TLanes, TCache>.Scores(
-                queries + skipped * a.HeadDim, a.HeadDim, queryCount - skipped, block + a.Layout.KeyTile(tile.KvHead, 0), a.HeadDim, present, scores + skipped * BlockSize, values);
-            for (var q = skipped; q < queryCount; q++)
+                queries + skipped * a.HeadDim, a.HeadDim, queryCount - skipped, block + a.Layout.KeyTile(tile.KvHead, 0), a.HeadDim, present, queryScales + skipped,
+                scores + skipped * BlockSize, values);
+            // Two passes over all queries, not one over both: within a query the second waits for the first, the queries wait for nothing.
+            float* keyScales = (float*)(block + a.Layout.KeyScale(tile.KvHead, 0)), valueScales = (float*)(block + a.Layout.ValueScale(tile.KvHead, 0));
+            var largestScale = 0f;
+            for (int q = skipped, seen = 0; q < queryCount; q++)
             {
-                var s = scores + q * BlockSize;
                 var valid = Valid(a, tile, q / tile.HeadCount, j);
-                Soften<TCache>(s, valid, (float*)(block + a.Layout.KeyScale(tile.KvHead, 0)), (float*)(block + a.Layout.ValueScale(tile.KvHead, 0)), result + q * stride, stride, ref maxima[q], ref sums[q]);
+                if (TCache.IsScaled && seen != valid) largestScale = Largest(valueScales, seen = valid);
+                largest[q] = Scale<TCache>(scores + q * BlockSize, valid, keyScales);
+                weightScales[q] = largestScale;
             }
+            for (var q = skipped; q < queryCount; q++)
+                Soften<TCache>(scores + q * BlockSize, Valid(a, tile, q / tile.HeadCount, j), largest[q], valueScales, result + q * stride, stride, ref maxima[q], ref sums[q], ref weightScales[q]);
 
             for (int q = skipped, count; q < queryCount; q += count)
             {
                 count = AttentionTiles<TLanes, TCache>.QueriesTogether(queryCount - q);
+                if (TCache.Together > 1)
+                {
+                    // Whole numbers times zero are zero: all see what the last one sees, and what lies after their own positions adds nothing, whatever it is.
+                    AttentionTiles<TLanes, TCache>.Values(scores + q * BlockSize, weightScales + q, count, values, a.HeadDim, 0, Valid(a, tile, (q + count - 1) / tile.HeadCount, j), result + q * stride, stride, q == skipped ? next : null);
+                    continue;
+                }
                 // What all of them see is added together; the rest of each by itself, so that no query touches a value after its own position.
                 var common = count > 1 ? Valid(a, tile, q / tile.HeadCount, j) : 0;
-                if (common > 0) AttentionTiles<TLanes, TCache>.Values(scores + q * BlockSize, count, values, a.HeadDim, 0, common, result + q * stride, stride, q == skipped ? next : null);
+                if (common > 0) AttentionTiles<TLanes, TCache>.Values(scores + q * BlockSize, weightScales, count, values, a.HeadDim, 0, common, result + q * stride, stride, q == skipped ? next : null);
                 for (var each = q; each < q + count; each++)
                 {
                     var valid = Valid(a, tile, each / tile.HeadCount, j);
-                    if (valid > common) AttentionTiles<TLanes, TCache>.Values(scores + each * BlockSize, 1, values, a.HeadDim, common, valid, result + each * stride, stride);
+                    if (valid > common) AttentionTiles<TLanes, TCache>.Values(scores + each * BlockSize, weightScales, 1, values, a.HeadDim, common, valid, result + each * stride, stride);
                 }
             }
         }
@@ -178,13 +195,22 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
     private static int Valid(in AttentionArguments a, in AttentionTile tile, int token, int block) =>
         Math.Clamp(a.Positions[tile.FirstToken + token] + 1 - block * BlockSize, 0, BlockSize);
 
-    /// <summary>
-    /// Online softmax: turns the first <paramref name="valid"/> scores into weights e^(s - m), m the new maximum, and rescales what was added under the old one. Scores after them are neither read
-    /// as numbers nor used. Scales of keys are multiplied into the scores, scales of values into the weights that are left.
-    /// </summary>
-    private static void Soften<TCache>(float* scores, int valid, float* keyScales, float* valueScales, float* accumulator, int stride, ref float maximum, ref float sum) where TCache : unmanaged, ICacheElement
+    /// <summary>Largest of the first <paramref name="count"/> scales, at least one.</summary>
+    private static float Largest(float* scales, int count)
     {
-        var largest = TLanes.Broadcast(maximum);
+        var largest = TLanes.Zero;
+        for (var i = 0; i < count; i += Lanes)
+        {
+            var scale = count - i >= Lanes ? TLanes.Load(scales + i) : LaneMath<TLanes>.LoadFirst(scales + i, count - i);
+            largest = TLanes.SelectLess(largest, scale, scale, largest);
+        }
+        return LaneMath<TLanes>.Max(largest);
+    }
+
+    /// <summary>Multiplies the scales of keys into the first <paramref name="valid"/> scores, and returns the largest one. Scores after them, to a whole number of lanes, become -∞.</summary>
+    private static float Scale<TCache>(float* scores, int valid, float* keyScales) where TCache : unmanaged, ICacheElement
+    {
+        var largest = TLanes.Broadcast(float.NegativeInfinity);
         var tail = valid & ~(Lanes - 1);
         for (var i = 0; i < tail; i += Lanes)
         {
@@ -195,21 +221,44 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
         if (tail < valid)
         {
             if (TCache.IsScaled) TLanes.Store(TLanes.Multiply(TLanes.Load(scores + tail), TLanes.Load(keyScales + tail)), scores + tail);
-            // The lanes past the query's position become -∞ here, and weights of zero below.
             var s = LaneMath<TLanes>.LoadFirst(scores + tail, valid - tail, float.NegativeInfinity);
             TLanes.Store(s, scores + tail);
             largest = TLanes.SelectLess(largest, s, s, largest);
         }
-        var max = LaneMath<TLanes>.Max(largest);
+        return LaneMath<TLanes>.Max(largest);
+    }
 
-        var shift = TLanes.Broadcast(max);
+    /// <summary>
+    /// Online softmax: turns the first <paramref name="valid"/> scores into weights e^(s - m), m the new maximum, and rescales what was added under the old one. Scales of values are multiplied into
+    /// the weights, which are then packed, zeros after them.
+    /// </summary>
+    /// <param name="scores">[128], -∞ after the valid ones to a whole number of lanes.</param>
+    /// <param name="valid">Positions that the query sees.</param>
+    /// <param name="largest">Largest of the scores.</param>
+    /// <param name="valueScales">[128], with an int8 cache.</param>
+    /// <param name="accumulator">[stride].</param>
+    /// <param name="stride">Its length.</param>
+    /// <param name="maximum">m.</param>
+    /// <param name="sum">Sum of the weights.</param>
+    /// <param name="weightScale">In: the largest scale of a value. Out: what packed weights are to be multiplied by.</param>
+    private static void Soften<TCache>(float* scores, int valid, float largest, float* valueScales, float* accumulator, int stride, ref float maximum, ref float sum, ref float weightScale)
+        where TCache : unmanaged, ICacheElement
+    {
+        var max = maximum < largest ? largest : maximum;
+        // No weight exceeds the largest e^(s - m) times the largest scale.
+        if (TCache.IsScaled) weightScale *= LaneMath<TLanes>.Exp(largest - max) / short.MaxValue;
+        TLanes shift = TLanes.Broadcast(max), pack = TLanes.Broadcast(TCache.IsScaled ? Int8Element.Inverse(weightScale) : 1);
         var weights = TLanes.Zero;
         for (var i = 0; i < valid; i += Lanes)
         {
             var e = LaneMath<TLanes>.Exp(TLanes.Subtract(TLanes.Load(scores + i), shift));
             weights = TLanes.Add(weights, e);
-            TLanes.Store(TCache.IsScaled ? TLanes.Multiply(e, TLanes.Load(valueScales + i)) : e, scores + i);
+            // Shorts fill half of what has been read: they never overtake. Zero times a scale that was never written is perhaps not a number, which is stored as zero.
+            if (TCache.IsScaled) TLanes.StoreInt16(TLanes.Round(TLanes.Multiply(e, TLanes.Multiply(TLanes.Load(valueScales + i), pack))), (short*)scores + i);
+            else TLanes.Store(e, scores + i);
         }
+        // Others of its tile may see further.
+        if (TCache.IsScaled && valid < BlockSize) new Span<short>(scores, BlockSize)[valid..].Clear();
         // e^0 is exactly 1: without a new maximum nothing changes.
         if (maximum < max)
         {
@@ -261,11 +310,16 @@ internal static unsafe class VectorAttention<TLanes> where TLanes : unmanaged, I
         for (var d = 0; d < count; d += Lanes) TLanes.Store(TLanes.Multiply(TLanes.Load(accumulator + d), lanes), accumulator + d);
     }
 
-    /// <summary>[tokens · heads, headDim] rotated queries, with the scale of the scores inside.</summary>
-    private static void Queries(in AttentionArguments a, in AttentionTile tile, float* queries)
+    /// <summary>[tokens · heads, headDim] rotated queries, with the scale of the scores inside, packed for the cache, and [tokens · heads] scales of that.</summary>
+    private static void Queries<TCache>(in AttentionArguments a, in AttentionTile tile, float* queries, float* scales) where TCache : unmanaged, ICacheElement
     {
         var scale = (float)(1 / Math.Sqrt(a.HeadDim));
-        for (var q = 0; q < tile.QueryCount; q++) Rotate(a, tile.FirstToken + q / tile.HeadCount, tile.FirstHead + q % tile.HeadCount, scale, queries + (nint)q * a.HeadDim);
+        for (var q = 0; q < tile.QueryCount; q++)
+        {
+            var query = queries + (nint)q * a.HeadDim;
+            Rotate(a, tile.FirstToken + q / tile.HeadCount, tile.FirstHead + q % tile.HeadCount, scale, query);
+            scales[q] = TCache.Pack<TLanes>(query, a.HeadDim);
+        }
     }
 
     public static void Rotate(in AttentionArguments a, int token, int row, float scale, float* y)

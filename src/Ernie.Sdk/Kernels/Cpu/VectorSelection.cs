@@ -86,7 +86,7 @@ internal static unsafe class VectorSelection<TLanes> where TLanes : unmanaged, I
                 for (var g = 0; g < groups; g++)
                 {
                     AttentionTiles<TLanes, Float32Element>.Scores(queries, a.HeadDim, count, (byte*)(summaries + (nint)g * BlockSize * a.HeadDim), a.HeadDim,
-                        Math.Min(BlockSize, candidates - g * BlockSize), scores + g * BlockSize * ScoredTokens);
+                        Math.Min(BlockSize, candidates - g * BlockSize), null, scores + g * BlockSize * ScoredTokens);
                 }
                 for (var t = 0; t < count; t++) Choose(scores + t * BlockSize, BlockSize * ScoredTokens, candidates, limits.EncoderTopKLeft, limits.EncoderTopKRight, chosen);
             }
@@ -105,7 +105,7 @@ internal static unsafe class VectorSelection<TLanes> where TLanes : unmanaged, I
         var queries = stackalloc float[heads * plan.Stride];
         new Span<float>(queries, heads * plan.Stride).Clear();
         for (var h = 0; h < heads; h++) VectorAttention<TLanes>.Rotate(a, pack.FirstToken, a.KvHeadBegin * plan.Group + h, 1, queries + h * plan.Stride);
-        var four = stackalloc float[4];
+        var results = stackalloc float[5];
         var end = Math.Min(pack.Block + 1, first + ScoredBlocks);
         for (var j = first; j < end; j++)
         {
@@ -117,11 +117,13 @@ internal static unsafe class VectorSelection<TLanes> where TLanes : unmanaged, I
             {
                 var sum = sums + (nint)(h / plan.Group) * a.HeadDim;
                 var query = queries + h * plan.Stride;
-                if (plan.Group - h % plan.Group >= 4)
+                var left = plan.Group - h % plan.Group;
+                if (left >= 4)
                 {
-                    Products(sum, query, plan.Stride, a.HeadDim, four);
-                    for (var i = 0; i < 4; i++) pack.Scratch[(h + i) * row + j] = four[i] / count;
-                    h += 3;
+                    var together = left == 5 ? 5 : 4;
+                    Products(sum, query, plan.Stride, a.HeadDim, together, results);
+                    for (var i = 0; i < together; i++) pack.Scratch[(h + i) * row + j] = results[i] / count;
+                    h += together - 1;
                 }
                 else
                 {
@@ -140,12 +142,12 @@ internal static unsafe class VectorSelection<TLanes> where TLanes : unmanaged, I
         return LaneMath<TLanes>.Sum(products);
     }
 
-    /// <summary>As <see cref="Product"/>, of four queries.</summary>
-    private static void Products(float* sum, float* queries, int stride, int headDim, float* results)
+    /// <summary>As <see cref="Product"/>, of four or five queries.</summary>
+    private static void Products(float* sum, float* queries, int stride, int headDim, int count, float* results)
     {
         var whole = headDim / Lanes * Lanes;
-        float* q1 = queries + stride, q2 = q1 + stride, q3 = q2 + stride;
-        TLanes p0 = TLanes.Zero, p1 = p0, p2 = p0, p3 = p0;
+        float* q1 = queries + stride, q2 = q1 + stride, q3 = q2 + stride, q4 = count == 5 ? q3 + stride : q3;
+        TLanes p0 = TLanes.Zero, p1 = p0, p2 = p0, p3 = p0, p4 = p0;
         for (var c = 0; c < headDim; c += Lanes)
         {
             var s = c < whole ? TLanes.Load(sum + c) : LaneMath<TLanes>.LoadFirst(sum + c, headDim - c);
@@ -153,8 +155,10 @@ internal static unsafe class VectorSelection<TLanes> where TLanes : unmanaged, I
             p1 = TLanes.MultiplyAdd(s, TLanes.Load(q1 + c), p1);
             p2 = TLanes.MultiplyAdd(s, TLanes.Load(q2 + c), p2);
             p3 = TLanes.MultiplyAdd(s, TLanes.Load(q3 + c), p3);
+            p4 = TLanes.MultiplyAdd(s, TLanes.Load(q4 + c), p4);
         }
         LaneMath<TLanes>.Sums(p0, p1, p2, p3).Store(results);
+        if (count == 5) results[4] = LaneMath<TLanes>.Sum(p4);
     }
 
     private static void Prefetch(byte* address, int bytes)
