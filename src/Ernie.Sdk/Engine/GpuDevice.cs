@@ -212,7 +212,7 @@ internal sealed unsafe class GpuDevice : StepDevice
 
     private ErnieDeviceException Refusal(CudaException e, string what) => e.IsOutOfMemory
         ? new ErnieDeviceException(MemoryPiece(what), e)
-        : new ErnieDeviceException(new CudaPiece("GPU", CudaPieceState.Unfit, $"{e.Message}, while making room for the {what}", Cure: "nvidia-smi and the system's log may say why. After an update of the driver, restart the machine."), e);
+        : new ErnieDeviceException(new CudaPiece("GPU", CudaPieceState.Unfit, $"{e.Message}, about the {what}", Cure: "nvidia-smi and the system's log may say why. After an update of the driver, restart the machine."), e);
 
     private CudaPiece MemoryPiece(string what) => new(DeviceChoice.MemoryName, CudaPieceState.Unfit, $"{Describe()} has no room for the {what}",
         Cure: "Export to fewer bits, set a smaller KvCacheBytes or ContextLength, or use another GPU; 'ernie plan' says what fits, nvidia-smi lists who else uses the GPU.");
