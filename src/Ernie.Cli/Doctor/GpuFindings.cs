@@ -1,4 +1,3 @@
-using Ernie.Sdk.Engine;
 using Ernie.Sdk.Native;
 
 namespace Ernie.Cli.Doctor;
@@ -7,10 +6,10 @@ namespace Ernie.Cli.Doctor;
 internal static class GpuFindings
 {
     /// <summary>Stands above the findings, so that nobody takes what is found for what is used.</summary>
-    public const string Note = "This version computes on the CPU, whatever is found here.";
+    public const string Note = "Models run on the CPU unless a GPU is asked for; the CUDA kernels of this version have never run on one.";
 
     /// <summary>What loading a model on <see cref="Ernie.Sdk.ErnieDevice.Cuda"/> checks, but for the memory, which depends on the model.</summary>
-    public static IEnumerable<Finding> All(CudaInstallation? installation = null) => (installation ?? CudaInstallation.Default).Pieces().Append(DeviceChoice.Operators).Select(Of);
+    public static IEnumerable<Finding> All(CudaInstallation? installation = null) => (installation ?? CudaInstallation.Default).Pieces().Select(Of);
 
     private static Finding Of(CudaPiece piece) => new(
         piece.Name,
