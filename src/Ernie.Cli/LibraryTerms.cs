@@ -1,4 +1,3 @@
-using Ernie.Cli.Doctor;
 using Ernie.Sdk;
 
 namespace Ernie.Cli;
@@ -9,6 +8,8 @@ internal static class LibraryTerms
     // Longer ones before those that they contain.
     private static readonly (string Library, string Own)[] s_command =
     [
+        // Whoever runs the tool has no project to reference a package in.
+        ("Reference Microsoft.ML.OnnxRuntime.Gpu instead of Microsoft.ML.OnnxRuntime in the application; never both.", "This tool was built for the CPU: leave --device out, or pack it anew with -p:OnnxRuntimePackage=Microsoft.ML.OnnxRuntime.Gpu."),
         ("Set a smaller ErnieModelOptions.KvCacheBytes.", "Set a smaller --context, or --kv int8."),
         ("set a shorter ContextLength or a smaller KvCacheType", "set a shorter --context or a smaller --kv"),
         ("ErnieModelOptions.CacheDirectory is empty. Name a folder, or leave it null.", "--cache is empty. Name a folder, or leave it out."),
@@ -31,10 +32,11 @@ internal static class LibraryTerms
     public static string OfCommand(Exception failure) => failure switch
     {
         ErnieContextOverflowException e => $"{Counts(e)} Begin anew with /new, shorten what was said, or start with a longer --context; --kv int8 lets more fit into the same memory.",
-        // The library names what is missing first, which helps nobody while nothing could use it.
-        ErnieDeviceException when !GpuFindings.Computes => "This version does not compute on a GPU yet: leave --device out, or say --device cpu. 'ernie doctor' lists what a GPU will need.",
-        _ => Replace(failure.Message, s_command),
+        _ => OfCommand(failure.Message),
     };
+
+    /// <summary>A sentence of the library, likewise.</summary>
+    public static string OfCommand(string message) => Replace(message, s_command);
 
     /// <summary>A failure of the library in words of OpenAI's API.</summary>
     /// <param name="failure">What was thrown.</param>

@@ -12,7 +12,7 @@ internal sealed class ModelOptions
 {
     private readonly Argument<string> _model = new("MODEL") { Description = "An exported model, or a checkpoint, which is exported into the cache first, as int4." };
     private readonly Option<int> _threads = new Option<int>("--threads") { Description = "Threads that compute. Results do not depend on it.", DefaultValueFactory = static _ => Environment.ProcessorCount, HelpName = "N" }.InRange(1, 1024);
-    private readonly Option<string> _device = new Option<string>("--device") { Description = "What computes. cuda fails, and says why, where a GPU cannot be used; auto then takes the CPU and says so in the log. This version has no CUDA operators.", DefaultValueFactory = static _ => "cpu" }.AcceptOnlyFromAmong("cpu", "cuda", "auto");
+    private readonly Option<string> _device = new Option<string>("--device") { Description = "What computes. cuda fails, and says why, where a GPU cannot be used; auto then takes the CPU and says so in the log. The CUDA kernels of this version have never run on a GPU.", DefaultValueFactory = static _ => "cpu" }.AcceptOnlyFromAmong("cpu", "cuda", "auto");
     private readonly Option<string> _kv;
     private readonly Option<string>? _attention;
     private readonly Option<string?> _kernels = new Option<string?>("--kernels") { Description = $"Kernel family, instead of the best that this machine runs (or of the variable {KernelRegistry.EnvironmentVariable})." }
@@ -44,6 +44,8 @@ internal sealed class ModelOptions
 
     public int Threads(ParseResult result) => result.GetValue(_threads);
 
+    private ErnieSparseAttention Attention(ParseResult result) => (_attention is null ? null : AttentionOption.Parse(result.GetValue(_attention)!)) ?? new ErnieSparseAttention();
+
     /// <summary>What to measure at depth. The model is loaded once, which exports a checkpoint and checks an exported model.</summary>
     public async Task<DepthBenchmarkPlan> AtDepthAsync(ParseResult result, CommandStreams streams, IReadOnlyList<int> depths, int runs, int steps, CancellationToken cancellationToken)
     {
@@ -54,7 +56,7 @@ internal sealed class ModelOptions
         if (depths.Max() > longest) throw new InvalidDataException($"--depth: {model.ModelId} has a context of {longest} tokens, {depths.Max()} are too many.");
         return new DepthBenchmarkPlan
         {
-            Model = model.Path, Depths = depths, Limits = new ErnieSparseAttention().Limits(), Threads = Threads(result), Runs = runs, Steps = steps, Kernels = kernels!,
+            Model = model.Path, Depths = depths, Limits = Attention(result).Limits(), Threads = Threads(result), Runs = runs, Steps = steps, Kernels = kernels!,
             KvType = CommonOptions.KvCacheTypeOf(result.GetValue(_kv)!) switch { ErnieKvCacheType.BFloat16 => KvElementType.BFloat16, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.Float32 },
         };
     }
@@ -80,7 +82,7 @@ internal sealed class ModelOptions
             LoggerFactory = logger,
             ExpertPrefetch = result.GetValue(_prefetch) switch { "on" => ErnieExpertPrefetch.On, "off" => ErnieExpertPrefetch.Off, _ => ErnieExpertPrefetch.Auto },
             MeasureExperts = measureExperts,
-            SparseAttention = attention ?? (_attention is null ? null : AttentionOption.Parse(result.GetValue(_attention)!)) ?? new ErnieSparseAttention(),
+            SparseAttention = attention ?? Attention(result),
             MaxConcurrentRequests = maxConcurrentRequests,
             ExportNotice = text => streams.Error.WriteLine($"ernie: {text}"),
             Export = new ErnieExportOptions { Logger = logger.CreateLogger("export") },

@@ -29,7 +29,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     private readonly ServerMetrics _serverMetrics;
     private int _disposed;
 
-    private ErnieModel(string path, ModelManifest manifest, ErnieModelOptions options)
+    private ErnieModel(string path, ModelManifest manifest, ErnieModelOptions options, GpuChoice? gpu, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
     {
         Path = path;
         _manifest = manifest;
@@ -41,23 +41,26 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         _limits = options.SparseAttention.Limits();
         var threads = options.Threads ?? Environment.ProcessorCount;
         var kvType = KvTypeOf(options.KvCacheType);
-        var blocks = CacheBudget.BlockCount(manifest, kvType, options);
+        var blocks = CacheBudget.BlockCount(manifest, kvType, options, gpu?.CacheBytes);
         ContextLength = (int)Math.Min(options.ContextLength ?? manifest.Config.ContextLength, Math.Min(manifest.Config.ContextLength, (long)blocks * KvBlockLayout.BlockSize));
         var kernels = options.Kernels ?? KernelRegistry.Choose();
         Tokenizer = ErnieTokenizer.Exists(path) ? ErnieTokenizer.Load(path) : null;
         StopTokenIds = new HashSet<int>([.. _defaults.EosTokenIds, .. manifest.Config.EosTokenIds, .. Tokenizer is null ? [] : ChatTemplate.StopTokenIds(Tokenizer)]);
         if (Tokenizer is not null) _chat = new ErnieChatClient(this, Tokenizer, TemplateOf(options.ChatTemplate, path, Tokenizer), new ContextWindow(ContextLength, options.ContextOverflow, options.ContextOverflowHandler), options.Clock);
-        _runner = new ModelRunner(path, manifest, kvType, blocks, threads, kernels, ExpertReading.For(manifest, options), CacheBudget.IdleLimit(manifest, kvType, options, blocks));
+        var idleBlocks = CacheBudget.IdleLimit(manifest, kvType, options, blocks);
+        _runner = gpu is null
+            ? new ModelRunner(path, manifest, kvType, blocks, threads, kernels, ExpertReading.For(manifest, options), idleBlocks)
+            : new ModelRunner(path, manifest, kvType, blocks, threads, model => new GpuDevice(gpu, model, progress, cancellationToken), idleBlocks);
         _metrics = ExpertMetrics.Observe(ModelId, _runner.Load);
         try
         {
-            _engine = new InferenceEngine(_runner, VocabularySize, UndefinedRows(Tokenizer, VocabularySize), options.MaxConcurrentRequests, options.MaxQueuedRequests, options.PrefillChunkTokens, threads, logger);
+            _engine = new InferenceEngine(_runner, UndefinedRows(Tokenizer, VocabularySize), options.MaxConcurrentRequests, options.MaxQueuedRequests, options.PrefillChunkTokens, threads, logger);
             _serverMetrics = ServerMetrics.Observe(ModelId, () => (_engine.State, _runner.Cache.BlockCount));
             if (logger is null) return;
             var plan = MemoryPlan.For(manifest.Config, manifest.Formats, kvType, (long)blocks * KvBlockLayout.BlockSize, chunk: options.PrefillChunkTokens);
             logger.LogInformation(
                 "Loaded {Model}: {Weights:N0} bytes of weights ({Formats}), up to {Cache:N0} bytes of {KvType} KV cache for {Tokens} tokens, {Threads} threads, kernels {Kernels}, ONNX Runtime {Version}.",
-                ModelId, plan.WeightBytes, manifest.Formats.Describe(manifest.Config), plan.CacheBytes, kvType, plan.CacheBlocks * KvBlockLayout.BlockSize, threads, kernels.Name, OrtRuntime.Version);
+                ModelId, plan.WeightBytes, manifest.Formats.Describe(manifest.Config), plan.CacheBytes, kvType, plan.CacheBlocks * KvBlockLayout.BlockSize, threads, gpu is null ? kernels.Name : "cuda", OrtRuntime.Version);
         }
         catch
         {
@@ -106,13 +109,24 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         return Task.Run(async () =>
         {
             OrtRuntime.Start(options.LoggerFactory?.CreateLogger("Microsoft.ML.OnnxRuntime"), options.AllowOnnxRuntimeTelemetry);
-            // Before an export, which may take hours. Until there are CUDA operators, what comes back is the CPU.
-            _ = DeviceChoice.Resolve(path, options, options.Installation ?? CudaInstallation.Default, options.LoggerFactory?.CreateLogger<ErnieModel>());
+            // Before an export, which may take hours.
+            var logger = options.LoggerFactory?.CreateLogger<ErnieModel>();
+            var gpu = DeviceChoice.Resolve(path, options, options.Installation ?? CudaInstallation.Default, logger);
             var (folder, name) = await ExportCache.ResolveAsync(path, options, progress, cancellationToken).ConfigureAwait(false);
             cancellationToken.ThrowIfCancellationRequested();
             var manifest = ModelManifest.Read(folder);
             ModelVerifier.Check(folder, manifest);
-            var model = new ErnieModel(folder, name is null ? manifest : manifest with { Name = name }, options);
+            if (name is not null) manifest = manifest with { Name = name };
+            ErnieModel model;
+            try
+            {
+                model = new ErnieModel(folder, manifest, options, gpu, progress, cancellationToken);
+            }
+            catch (ErnieDeviceException e) when (options.Device == ErnieDevice.Auto)
+            {
+                DeviceChoice.LogCpu(logger, e.Message);
+                model = new ErnieModel(folder, manifest, options, null, progress, cancellationToken);
+            }
             try
             {
                 progress?.Report(new ErnieProgress("loaded", manifest.WeightBytes, manifest.WeightBytes, TimeSpan.Zero));

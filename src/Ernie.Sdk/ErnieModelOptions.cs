@@ -9,7 +9,7 @@ namespace Ernie.Sdk;
 public sealed class ErnieModelOptions
 {
     /// <summary>Gets or sets what the model computes on.</summary>
-    /// <value>The default is <see cref="ErnieDevice.Cpu"/>. This version has no CUDA operators: <see cref="ErnieDevice.Cuda"/> throws, and <see cref="ErnieDevice.Auto"/> is the CPU.</value>
+    /// <value>The default is <see cref="ErnieDevice.Cpu"/>. A model that was exported once runs on either.</value>
     public ErnieDevice Device { get; set; }
 
     /// <summary>Gets or sets how many threads compute, the engine's own included.</summary>
@@ -24,7 +24,7 @@ public sealed class ErnieModelOptions
     /// Gets or sets the largest size of the KV cache in bytes. Memory is taken as conversations grow. A request is admitted when its prompt fits beside what runs; when
     /// answers outgrow the cache, the youngest request waits and goes on later with the same result.
     /// </summary>
-    /// <value>The default, <see langword="null"/>, is four full contexts, but at most half of the machine's memory.</value>
+    /// <value>The default, <see langword="null"/>, is four full contexts, but at most half of the machine's memory. On a GPU all of it is taken when the model is loaded, and the default is at most what weights leave free.</value>
     public long? KvCacheBytes { get; set; }
 
     /// <summary>
@@ -58,7 +58,7 @@ public sealed class ErnieModelOptions
     /// Gets or sets whether weights of experts are read ahead of their use: those that a layer's router has chosen, and those that the next layer's is predicted to choose. It pays where the weight file
     /// does not fit into memory, and costs a few percent where it does. Results do not depend on it.
     /// </summary>
-    /// <value>The default is <see cref="ErnieExpertPrefetch.Auto"/>.</value>
+    /// <value>The default is <see cref="ErnieExpertPrefetch.Auto"/>. A GPU holds all weights: there <see cref="ErnieExpertPrefetch.On"/> is refused.</value>
     public ErnieExpertPrefetch ExpertPrefetch { get; set; }
 
     /// <summary>Whether predictions of experts are counted, and pages looked at, even where nothing is read ahead.</summary>

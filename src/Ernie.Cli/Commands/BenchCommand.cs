@@ -23,8 +23,8 @@ internal static class BenchCommand
         var command = new DocumentedCommand("bench",
             "Measures a model: load, memory, decode, prefill.",
             "Rates stand beside what the machine reads from memory and computes from registers, measured in the same run. Bytes are counted from the tensors that each step was given; of the experts only\nthose that its tokens chose. Prompts are random ids, other ones in every run. Load time is of files in the page cache: of all loads but the first.\nWith --depth the cache is not prefilled but filled, with keys whose neighbours resemble one another as a text's do; attention gets queries of the same kind in place of the model's. Shown beside the\nblocks that sparse attention keeps: 'kept' of a KV head in decode, 's' as a share in prefill of the last 1,024 tokens of one layer.",
-            "ernie bench model", "ernie bench model --depth 4096,131072 --kv int8", "ernie bench model --sequences 1,8 --prefill 512 --runs 5 --json bench.json --plot bench.svg");
-        var model = ModelOptions.AddTo(command, null, defaultKv: "bf16", first: [runs, tokens, sequences, prefill, depth, json, plot]);
+            "ernie bench model", "ernie bench model --depth 4096,131072 --kv int8", "ernie bench model --depth 131072 --attention 50/60/64/75", "ernie bench model --sequences 1,8 --prefill 512 --runs 5 --json bench.json --plot bench.svg");
+        var model = ModelOptions.AddTo(command, null, defaultKv: "bf16", defaultAttention: "plas", first: [runs, tokens, sequences, prefill, depth, json, plot]);
         command.Validators.Add(result =>
         {
             if (result.GetValue(depth) is { Length: > 0 } && result.GetValue(plot) is not null) result.AddError("--plot draws no measurements of --depth.");

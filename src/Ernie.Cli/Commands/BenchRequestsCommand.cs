@@ -52,7 +52,7 @@ internal static class BenchRequestsCommand
         Line($"the same beside a prompt of {r.PromptTokens} tokens", r.Beside);
         Line("from a cancel to the freed memory", r.Cancels);
         text.WriteLine();
-        text.WriteLine($"{100 * r.OutsideKernels:F1} % of the answers' time was spent outside the kernels; {r.Preemptions} requests gave their memory to others");
+        text.WriteLine($"{100 * r.OutsideKernels:F1} % of a decode step was spent outside the kernels; {r.Preemptions} requests gave their memory to others");
         return text.ToString();
 
         void Line(string what, Distribution d) => text.WriteLine($"{what,-44} {d.P50,9:F1} {d.P99,9:F1} {d.Longest,9:F1} {d.Count,8}");

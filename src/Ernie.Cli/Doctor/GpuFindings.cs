@@ -1,4 +1,3 @@
-using Ernie.Sdk.Engine;
 using Ernie.Sdk.Native;
 
 namespace Ernie.Cli.Doctor;
@@ -7,17 +6,14 @@ namespace Ernie.Cli.Doctor;
 internal static class GpuFindings
 {
     /// <summary>Stands above the findings, so that nobody takes what is found for what is used.</summary>
-    public const string Note = "This version computes on the CPU, whatever is found here.";
+    public const string Note = "Models run on the CPU unless a GPU is asked for; the CUDA kernels of this version have never run on one.";
 
     /// <summary>What loading a model on <see cref="Ernie.Sdk.ErnieDevice.Cuda"/> checks, but for the memory, which depends on the model.</summary>
-    public static IEnumerable<Finding> All(CudaInstallation? installation = null) => (installation ?? CudaInstallation.Default).Pieces().Append(DeviceChoice.Operators).Select(Of);
-
-    /// <summary>Whether what is there of CUDA would be used.</summary>
-    public static bool Computes => All().All(static finding => finding.Name != "CUDA operators" || finding.State == FindingState.Fine);
+    public static IEnumerable<Finding> All(CudaInstallation? installation = null) => (installation ?? CudaInstallation.Default).Pieces().Select(Of);
 
     private static Finding Of(CudaPiece piece) => new(
         piece.Name,
         piece.State switch { CudaPieceState.Present => FindingState.Fine, CudaPieceState.Missing => FindingState.Absent, _ => FindingState.Poor },
         piece.LookedIn is null ? piece.Found : $"{piece.Found}; looked for in {piece.LookedIn}",
-        piece.Cure);
+        piece.Cure is null ? null : LibraryTerms.OfCommand(piece.Cure));
 }

@@ -42,10 +42,15 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, IDis
             var elapsed = Stopwatch.GetElapsedTime(started).TotalSeconds;
             // The graph is fixed: the first product of a step is always with the same weight.
             if (_firstWeight == null) _firstWeight = arguments.Weight.Data;
-            if (arguments.Weight.Data == _firstWeight) EndStep();
+            if (arguments.Weight.Data == _firstWeight)
+            {
+                EndStep();
+                _step.Started = started;
+            }
             _step.KernelSeconds += elapsed;
             _step.WeightBytes += arguments.Weight.ByteCount();
             _step.Operations += 2.0 * arguments.TokenCount * arguments.Weight.Rows * arguments.Weight.Columns;
+            _step.MeterSeconds += Stopwatch.GetElapsedTime(started).TotalSeconds - elapsed;
         }
     }
 
@@ -84,6 +89,7 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, IDis
                 var dense = kept.Length == 0 ? end : kept.Min(static selection => selection.FirstToken);
                 for (var t = first; t < dense; t++) _step.Operations += 4.0 * arguments.HeadCount * arguments.HeadDim * (arguments.Positions[t] + 1);
             }
+            _step.MeterSeconds += Stopwatch.GetElapsedTime(started).TotalSeconds - elapsed;
         }
     }
 
@@ -94,9 +100,10 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, IDis
         if (metered.Selected == null) metered.Selected = (int*)_selected.Rent((nint)count * sizeof(int));
         var started = Stopwatch.GetTimestamp();
         inner.Experts(metered, context);
+        var elapsed = Stopwatch.GetElapsedTime(started).TotalSeconds;
         lock (_gate)
         {
-            _step.KernelSeconds += Stopwatch.GetElapsedTime(started).TotalSeconds;
+            _step.KernelSeconds += elapsed;
             if (!_touched.TryGetValue((nint)arguments.Router, out var touched)) _touched.Add((nint)arguments.Router, touched = new bool[arguments.ExpertCount]);
             if (_inCall.Length != arguments.ExpertCount) _inCall = new bool[arguments.ExpertCount];
             else Array.Clear(_inCall);
@@ -113,6 +120,7 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, IDis
             _step.DistinctExperts += distinct;
             _step.WeightBytes += distinct * ((arguments.GateUp.ByteCount() + arguments.Down.ByteCount()) / (arguments.ExpertEnd - arguments.ExpertBegin)) + sizeof(float) * (long)arguments.ExpertCount * (hidden + 1);
             _step.Operations += 2.0 * arguments.TokenCount * (3.0 * arguments.ExpertsPerToken * hidden * width + (double)arguments.ExpertCount * hidden);
+            _step.MeterSeconds += Stopwatch.GetElapsedTime(started).TotalSeconds - elapsed;
         }
     }
 
@@ -138,6 +146,10 @@ internal sealed class StepTraffic
     public long CacheBytes { get; set; }
     /// <summary>Time inside the kernels.</summary>
     public double KernelSeconds { get; set; }
+    /// <summary>Time that the counting itself took.</summary>
+    public double MeterSeconds { get; set; }
+    /// <summary>Timestamp of the first kernel's beginning.</summary>
+    public long Started { get; set; }
     /// <summary>Multiplications and additions.</summary>
     public double Operations { get; set; }
     public int MoeLayers { get; set; }

@@ -28,15 +28,27 @@ internal sealed class RequestBenchmark(RequestBenchmarkPlan plan, ErnieModel mod
         await Task.Delay(200, cancellationToken).ConfigureAwait(false);
         say($"{plan.Streams} answers");
         meter.Take();
-        var started = Stopwatch.GetTimestamp();
         var alone = await StreamsAsync(plan.Streams, plan.Tokens, 0, cancellationToken).ConfigureAwait(false);
-        var wall = Stopwatch.GetElapsedTime(started).TotalSeconds;
-        var kernels = meter.Take().Steps.Sum(static step => step.KernelSeconds);
+        var outside = OutsideKernels(meter.Take().Steps);
         say($"{plan.Streams} answers beside a prompt of {plan.PromptTokens} tokens");
         var beside = await StreamsAsync(plan.Streams, plan.Tokens, plan.PromptTokens, cancellationToken).ConfigureAwait(false);
         say($"{plan.Cancels} cancelled requests");
         var cancels = await CancelsAsync(cancellationToken).ConfigureAwait(false);
-        return new RequestBenchmarkResult(model.ModelId, MachineDescription.Current, meter.Name, plan.Streams, alone, 1 - kernels / wall, beside, plan.PromptTokens, cancels, model.Preemptions);
+        return new RequestBenchmarkResult(model.ModelId, MachineDescription.Current, meter.Name, plan.Streams, alone, outside, beside, plan.PromptTokens, cancels, model.Preemptions);
+    }
+
+    /// <summary>Share of the time from one decode step's first kernel to the next one's in which no kernel computes, of steps that decode for all answers. The time of counting is left out.</summary>
+    private double OutsideKernels(IReadOnlyList<StepTraffic> steps)
+    {
+        double outside = 0, all = 0;
+        foreach (var (step, next) in steps.Zip(steps.Skip(1)))
+        {
+            if (!step.IsDecode || !next.IsDecode || step.Sequences != plan.Streams || next.Sequences != plan.Streams) continue;
+            var seconds = Stopwatch.GetElapsedTime(step.Started, next.Started).TotalSeconds - step.MeterSeconds;
+            all += seconds;
+            outside += seconds - step.KernelSeconds;
+        }
+        return outside / all;
     }
 
     /// <summary>Milliseconds between two tokens of an answer: of all answers, after each one's first token, and while the prompt is computed if there is one.</summary>
@@ -136,7 +148,7 @@ internal sealed record Distribution(int Count, double P50, double P99, double Lo
 /// <param name="Kernels">Kernel family.</param>
 /// <param name="Streams">Answers at once.</param>
 /// <param name="Alone">Gaps between tokens of an answer.</param>
-/// <param name="OutsideKernels">Share of the time that no kernel of ours computed: ONNX Runtime's own operators, scheduler, sampler, delivery.</param>
+/// <param name="OutsideKernels">Share of a decode step in which no kernel of ours computed: ONNX Runtime's own operators, scheduler, sampler, delivery.</param>
 /// <param name="Beside">Gaps while a prompt is computed.</param>
 /// <param name="PromptTokens">Its length.</param>
 /// <param name="Cancels">From a cancel to the freed blocks.</param>

@@ -55,13 +55,18 @@ internal static unsafe class ConversationFile
                 Put(json);
                 Put(MemoryMarshal.AsBytes(CollectionsMarshal.AsSpan(context.Tokens)));
                 var rows = new byte[Bytes(layout, KvBlockLayout.BlockSize)];
+                var block = new byte[layout.BlockBytes];
                 for (var first = 0; first < context.Computed; first += KvBlockLayout.BlockSize)
                 {
                     cancellationToken.ThrowIfCancellationRequested();
                     var count = Math.Min(KvBlockLayout.BlockSize, context.Computed - first);
                     for (var layer = 0; layer < cache.LayerCount; layer++)
                     {
-                        fixed (byte* target = rows) Move(layout, cache.Block(layer, context.BlockTable[first / KvBlockLayout.BlockSize]), count, target, toBlock: false);
+                        fixed (byte* target = rows, source = block)
+                        {
+                            cache.Read(layer, context.BlockTable[first / KvBlockLayout.BlockSize], source);
+                            Move(layout, source, count, target, toBlock: false);
+                        }
                         Put(rows.AsSpan(0, Bytes(layout, count)));
                     }
                 }
@@ -129,6 +134,7 @@ internal static unsafe class ConversationFile
         var (header, offset) = ReadHeader(file, path);
         file.Position = offset + (long)header.TokenCount * sizeof(int);
         var rows = new byte[Bytes(cache.Layout, KvBlockLayout.BlockSize)];
+        var block = new byte[cache.Layout.BlockBytes];
         for (var b = 0; b < blocks.Count; b++)
         {
             cancellationToken.ThrowIfCancellationRequested();
@@ -136,7 +142,13 @@ internal static unsafe class ConversationFile
             for (var layer = 0; layer < cache.LayerCount; layer++)
             {
                 file.ReadExactly(rows.AsSpan(0, Bytes(cache.Layout, count)));
-                fixed (byte* source = rows) Move(cache.Layout, cache.Block(layer, blocks[b]), count, source, toBlock: true);
+                fixed (byte* source = rows, target = block)
+                {
+                    // Behind a block's last position is nothing.
+                    Array.Clear(block);
+                    Move(cache.Layout, target, count, source, toBlock: true);
+                    cache.Write(layer, blocks[b], target);
+                }
             }
         }
     }

@@ -17,7 +17,6 @@ internal sealed class InferenceEngine : IDisposable
     private readonly Queue<Sequence> _incoming = new();
     private readonly Queue<Action<bool>> _calls = new();
     private readonly ChunkBudget _budget;
-    private readonly int _vocabSize;
     private readonly int _maxQueuedRequests;
     private volatile EngineState _state = new(0, 0, 0, 0, 0);
     private int _waitingCount;
@@ -25,12 +24,11 @@ internal sealed class InferenceEngine : IDisposable
     private StepTermination? _termination;
     private bool _stopping;
 
-    public InferenceEngine(ModelRunner runner, int vocabSize, IReadOnlyList<Range> undefinedRows, int maxConcurrentRequests, int maxQueuedRequests, int prefillChunkTokens, int threadCount, ILogger? logger)
+    public InferenceEngine(ModelRunner runner, IReadOnlyList<Range> undefinedRows, int maxConcurrentRequests, int maxQueuedRequests, int prefillChunkTokens, int threadCount, ILogger? logger)
     {
         _runner = runner;
-        _vocabSize = vocabSize;
         _maxQueuedRequests = maxQueuedRequests;
-        _sampler = new StepSampler(vocabSize, undefinedRows, threadCount);
+        _sampler = runner.Sampler(undefinedRows, threadCount);
         _budget = new ChunkBudget(prefillChunkTokens);
         _scheduler = new Scheduler(runner.Cache, maxConcurrentRequests, _budget);
         _logger = logger;
@@ -174,10 +172,9 @@ internal sealed class InferenceEngine : IDisposable
     {
         var termination = Enter();
         var started = Stopwatch.GetTimestamp();
-        ReadOnlySpan<float> logits; // [rows, vocabulary]
         try
         {
-            logits = _runner.Run(batch, termination);
+            _runner.Run(batch, termination, []);
         }
         catch (OperationCanceledException)
         {
@@ -203,7 +200,7 @@ internal sealed class InferenceEngine : IDisposable
             drawn[i] = sequence.OnLogits is null && isLast && !sequence.IsCancelled ? firstRows[i] : -1;
         }
         var choices = new TokenChoice[step.Count];
-        _sampler.Choose(logits, sequences, drawn, choices);
+        if (Array.Exists(drawn, static row => row >= 0)) _sampler.Choose(sequences, drawn, choices);
 
         for (var i = 0; i < sequences.Length; i++)
         {
@@ -213,7 +210,7 @@ internal sealed class InferenceEngine : IDisposable
             var (wasPrefill, tokenCount) = (sequence.IsPrefill, step[i].TokenCount);
             _scheduler.Advance(sequence, tokenCount);
             if (wasPrefill) Report(sequence);
-            if (sequence.OnLogits is { } onLogits) Deliver(sequence, onLogits, logits.Slice(firstRows[i] * _vocabSize, tokenCount * _vocabSize), tokenCount);
+            if (sequence.OnLogits is { } onLogits) Deliver(sequence, onLogits, _runner.Logits(firstRows[i], tokenCount), tokenCount);
             else if (drawn[i] >= 0) Extend(sequence, choices[i]);
         }
     }

@@ -1,11 +1,10 @@
 using Ernie.Sdk.Kernels;
-using Ernie.Sdk.Native;
 
 namespace Ernie.Sdk.Engine;
 
 /// <summary>
 /// The keys and values of all sequences: one reserved range of addresses, per layer a pool of blocks of 128 positions. A block has the same number in every layer.
-/// Pages are taken when a block is allocated and given back when it is freed. Used by the engine's thread only.
+/// On the CPU, pages are taken when a block is allocated and given back when it is freed. Used by the engine's thread only.
 /// </summary>
 /// <remarks>
 /// Contexts share blocks: each holder counts. A full block can be published under the key of its contents (<see cref="TokenContext.TryKey"/>); when its last holder lets go it stays, for a later
@@ -15,7 +14,7 @@ internal sealed unsafe class KvCache : IDisposable
 {
     /// <summary>Of each layer, the first blocks that stay in small pages.</summary>
     private const int SmallPageBytes = 2 << 20;
-    private readonly VirtualMemory _memory;
+    private readonly KvMemory _memory;
     private readonly nint _layerBytes;
     private readonly int _layerCount;
     private readonly Stack<int> _free = new();
@@ -26,7 +25,18 @@ internal sealed unsafe class KvCache : IDisposable
     private readonly LinkedList<int> _idle = new();
     private readonly LinkedListNode<int>?[] _idleNodes;
 
-    public KvCache(KvBlockLayout layout, int layerCount, int blockCount)
+    public KvCache(KvBlockLayout layout, int layerCount, int blockCount) : this(layout, layerCount, blockCount, static bytes => new HostKvMemory(bytes))
+    {
+        // Short contexts should not pay for the rest of a large page in every layer; a context that outgrows as much may.
+        var small = SmallPageBytes / layout.BlockBytes * layout.BlockBytes;
+        for (var layer = 0; layer < layerCount && small < _layerBytes; layer++) ((HostKvMemory)_memory).AdviseLargePages(layer * _layerBytes + small, _layerBytes - small);
+    }
+
+    /// <param name="layout">Of a block.</param>
+    /// <param name="layerCount">Layers of the model.</param>
+    /// <param name="blockCount">Blocks of each.</param>
+    /// <param name="reserve">Makes memory of a size in bytes, which the cache then owns.</param>
+    public KvCache(KvBlockLayout layout, int layerCount, int blockCount, Func<long, KvMemory> reserve)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(layerCount);
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(blockCount);
@@ -35,10 +45,7 @@ internal sealed unsafe class KvCache : IDisposable
         IdleLimit = blockCount;
         _layerCount = layerCount;
         _layerBytes = checked(layout.BlockBytes * blockCount);
-        _memory = new VirtualMemory(checked((long)_layerBytes * layerCount));
-        // Short contexts should not pay for the rest of a large page in every layer; a context that outgrows as much may.
-        var small = SmallPageBytes / layout.BlockBytes * layout.BlockBytes;
-        for (var layer = 0; layer < layerCount && small < _layerBytes; layer++) _memory.AdviseLargePages(layer * _layerBytes + small, _layerBytes - small);
+        _memory = reserve(checked((long)_layerBytes * layerCount));
         _holders = new int[blockCount];
         _keys = new UInt128?[blockCount];
         _idleNodes = new LinkedListNode<int>?[blockCount];
@@ -58,11 +65,14 @@ internal sealed unsafe class KvCache : IDisposable
     /// <summary>Blocks that hold <paramref name="tokens"/> positions.</summary>
     public static int BlocksFor(int tokens) => (tokens + KvBlockLayout.BlockSize - 1) / KvBlockLayout.BlockSize;
 
-    /// <summary>A layer's pool: [blocks, <see cref="KvBlockLayout.BlockBytes"/>].</summary>
+    /// <summary>A layer's pool: [blocks, <see cref="KvBlockLayout.BlockBytes"/>], on the device that computes.</summary>
     public byte* Layer(int layer) => _memory.Address + layer * _layerBytes;
 
-    /// <summary>One block of one layer.</summary>
-    public byte* Block(int layer, int block) => Layer(layer) + block * Layout.BlockBytes;
+    /// <summary>Copies one block of one layer to the CPU's memory. Any thread may, while nobody writes to the block.</summary>
+    public void Read(int layer, int block, byte* target) => _memory.Read(Offset(layer, block), target, Layout.BlockBytes);
+
+    /// <summary>Copies one block of one layer from the CPU's memory. Any thread may, while nobody else uses the block.</summary>
+    public void Write(int layer, int block, byte* source) => _memory.Write(Offset(layer, block), source, Layout.BlockBytes);
 
     /// <summary>A block with one holder. The longest unused idle block goes where none is empty; at least one of them must be there.</summary>
     /// <exception cref="InsufficientMemoryException">The system has no pages left; the block stays free.</exception>
@@ -74,7 +84,7 @@ internal sealed unsafe class KvCache : IDisposable
         {
             try
             {
-                for (var layer = 0; layer < _layerCount; layer++) _memory.Commit(layer * _layerBytes + block * Layout.BlockBytes, Layout.BlockBytes);
+                for (var layer = 0; layer < _layerCount; layer++) _memory.Commit(Offset(layer, block), Layout.BlockBytes);
                 break;
             }
             catch (InsufficientMemoryException) when (_idle.Count > 0)
@@ -132,7 +142,7 @@ internal sealed unsafe class KvCache : IDisposable
 
     public void Copy(int source, int target)
     {
-        for (var layer = 0; layer < _layerCount; layer++) Buffer.MemoryCopy(Block(layer, source), Block(layer, target), Layout.BlockBytes, Layout.BlockBytes);
+        for (var layer = 0; layer < _layerCount; layer++) _memory.Copy(Offset(layer, source), Offset(layer, target), Layout.BlockBytes);
     }
 
     /// <summary>Gives idle blocks back to the system.</summary>
@@ -142,6 +152,8 @@ internal sealed unsafe class KvCache : IDisposable
     }
 
     public void Dispose() => _memory.Dispose();
+
+    private nint Offset(int layer, int block) => layer * _layerBytes + block * Layout.BlockBytes;
 
     private void Evict()
     {
@@ -161,7 +173,7 @@ internal sealed unsafe class KvCache : IDisposable
 
     private void Free(int block)
     {
-        for (var layer = 0; layer < _layerCount; layer++) _memory.Decommit(layer * _layerBytes + block * Layout.BlockBytes, Layout.BlockBytes);
+        for (var layer = 0; layer < _layerCount; layer++) _memory.Decommit(Offset(layer, block), Layout.BlockBytes);
         _free.Push(block);
     }
 }

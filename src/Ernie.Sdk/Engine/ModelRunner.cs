@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
@@ -14,30 +13,41 @@ internal sealed unsafe class ModelRunner : IDisposable
 {
     private static readonly Lock s_firstSession = new();
     private static volatile bool s_domainIsKnown;
-    private readonly OperatorEnvironment _environment;
-    private readonly ExpertPrefetch? _prefetch;
+    private readonly StepDevice _device;
     private readonly CustomOperatorDomain _domain;
     private readonly InferenceSession _session;
-    private readonly OrtIoBinding _binding;
+    private OrtIoBinding? _binding;
     private readonly List<OrtValue> _pools = [];
-    private readonly ScratchBuffer _logits = new();
     private readonly ScratchBuffer _flags = new();
     private readonly ScratchBuffer _starts = new();
     private readonly int _vocabSize;
     private int _logitRows;
 
+    /// <summary>On the CPU.</summary>
     public ModelRunner(string folder, ModelManifest manifest, KvElementType kvType, int kvBlockCount, int threadCount, CpuKernels kernels, ExpertReading reading = default, int? idleBlocks = null)
+        : this(folder, manifest, kvType, kvBlockCount, threadCount, model => new CpuDevice(model, kernels, threadCount, reading), idleBlocks)
+    {
+    }
+
+    /// <param name="folder">Of the export.</param>
+    /// <param name="manifest">Of the export.</param>
+    /// <param name="kvType">Element type of the cache.</param>
+    /// <param name="kvBlockCount">Blocks of the cache.</param>
+    /// <param name="threadCount">Of ONNX Runtime's pool, the calling one included.</param>
+    /// <param name="device">Makes the device, which the runner then owns.</param>
+    /// <param name="idleBlocks">Blocks that may be kept for prompts to come; null: all.</param>
+    public ModelRunner(string folder, ModelManifest manifest, KvElementType kvType, int kvBlockCount, int threadCount, Func<RunnerModel, StepDevice> device, int? idleBlocks = null)
     {
         var config = manifest.Config;
         _vocabSize = config.VocabSize;
         var layout = new KvBlockLayout(kvType, config.KvHeadCount, config.HeadDim);
-        Cache = new KvCache(layout, config.LayerCount, kvBlockCount) { IdleLimit = idleBlocks ?? kvBlockCount };
         Load = new ExpertLoad(Enumerable.Range(0, config.LayerCount).Where(config.IsMoeLayer).Select(static layer => (layer, ErnieGraph.ExpertsNode(layer))), config.ExpertCount, config.ExpertsPerToken);
-        if (reading.IsOn && Load.Layers.Count > 0) _prefetch = new ExpertPrefetch(Load, NormRatios(folder, manifest, Load), reading.Ahead, reading.Measures, reading.MaxBytes);
-        _environment = new OperatorEnvironment(kernels, layout, new RopeTable(config.HeadDim, config.RopeTheta, config.CompressionRatio, config.ContextLength), threadCount, Load, _prefetch);
-        _domain = new CustomOperatorDomain(OperatorSchema.Domain, _environment.Operators());
+        var positions = (int)Math.Min(config.ContextLength, (long)kvBlockCount * KvBlockLayout.BlockSize);
+        _device = device(new RunnerModel(folder, manifest, layout, new RopeTable(config.HeadDim, config.RopeTheta, config.CompressionRatio, positions), Load));
         try
         {
+            Cache = new KvCache(layout, config.LayerCount, kvBlockCount, _device.Reserve) { IdleLimit = idleBlocks ?? kvBlockCount };
+            _domain = new CustomOperatorDomain(OperatorSchema.Domain, _device.Operators);
             using var options = new SessionOptions
             {
                 IntraOpNumThreads = threadCount,
@@ -55,6 +65,7 @@ internal sealed unsafe class ModelRunner : IDisposable
             options.AddSessionConfigEntry("session.force_spinning_stop", "1");
             options.AddSessionConfigEntry("session.inter_op.allow_spinning", "0");
             _domain.AddTo(options);
+            _device.Configure(options);
             var model = Path.Combine(folder, ModelManifest.ModelFile);
             try
             {
@@ -62,15 +73,11 @@ internal sealed unsafe class ModelRunner : IDisposable
             }
             catch (OnnxRuntimeException e)
             {
-                throw new InvalidDataException($"{model} could not be loaded: {e.Message} Check it with 'ernie verify' or export the checkpoint again.", e);
+                throw _device.Explain(e) ?? new InvalidDataException($"{model} could not be loaded: {e.Message} Check it with 'ernie verify' or export the checkpoint again.", e);
             }
-            _binding = _session.CreateIoBinding();
+            _device.SessionIsCreated();
             for (var layer = 0; layer < config.LayerCount; layer++)
-            {
-                var pool = OrtValue.CreateTensorValueWithData(OrtMemoryInfo.DefaultInstance, TensorElementType.UInt8, [kvBlockCount, layout.BlockBytes], (nint)Cache.Layer(layer), (long)layout.BlockBytes * kvBlockCount);
-                _pools.Add(pool);
-                _binding.BindInput(ErnieGraph.KvCache(layer), pool);
-            }
+                _pools.Add(OrtValue.CreateTensorValueWithData(_device.CacheMemory, TensorElementType.UInt8, [kvBlockCount, layout.BlockBytes], (nint)Cache.Layer(layer), (long)layout.BlockBytes * kvBlockCount));
         }
         catch
         {
@@ -85,15 +92,21 @@ internal sealed unsafe class ModelRunner : IDisposable
     public ExpertLoad Load { get; }
 
     /// <summary>Bytes of experts' weights that the system was asked to read ahead.</summary>
-    public long PrefetchedBytes => _prefetch?.AskedBytes ?? 0;
+    public long PrefetchedBytes => _device.PrefetchedBytes;
 
     /// <summary>Runs one step and returns [rows, vocabulary] logits of <see cref="StepBatch.LogitRows"/>, valid until the next call.</summary>
     /// <exception cref="OperationCanceledException"><paramref name="termination"/> was set; the step may be run again.</exception>
     public ReadOnlySpan<float> Run(StepBatch batch, StepTermination? termination = null)
     {
         Run(batch, termination, []);
-        return new ReadOnlySpan<float>(_logits.Rent(0), checked(_logitRows * _vocabSize));
+        return Logits(0, _logitRows);
     }
+
+    /// <summary>Some rows of the logits of the last step, [rows, vocabulary], valid until the next call.</summary>
+    public ReadOnlySpan<float> Logits(int firstRow, int rows) => _device.ReadLogits(firstRow, rows, _vocabSize);
+
+    /// <summary>What chooses tokens from the logits of the last step, where they are. It lives as long as the runner.</summary>
+    public StepSampler Sampler(IReadOnlyList<Range> undefinedRows, int threadCount) => _device.Sampler(_vocabSize, undefinedRows, threadCount);
 
     /// <summary>As <see cref="Run(StepBatch, StepTermination?)"/>, and reads these further outputs of a debug export.</summary>
     public IReadOnlyList<OrtValue> Run(StepBatch batch, StepTermination? termination, IReadOnlyList<string> debugOutputs)
@@ -103,53 +116,68 @@ internal sealed unsafe class ModelRunner : IDisposable
         using var positions = Ints(CollectionsMarshal.AsSpan(batch.Positions), batch.TokenCount);
         using var starts = Shared(_starts, CollectionsMarshal.AsSpan(batch.SequenceStarts));
         using var flags = Shared(_flags, CollectionsMarshal.AsSpan(batch.Flags));
-        _environment.Rows = new LiveRows((int*)_flags.Rent(0), (int*)_starts.Rent(0), batch.SequenceCount);
+        _device.Begin(batch, new LiveRows((int*)_flags.Rent(0), (int*)_starts.Rent(0), batch.SequenceCount));
         using var blocks = Ints(tables, batch.SequenceCount, width);
         using var limits = Ints(MemoryMarshal.Cast<SparseLimits, int>(CollectionsMarshal.AsSpan(batch.Limits)), batch.SequenceCount, SparseLimits.Count);
         using var rows = Ints(CollectionsMarshal.AsSpan(batch.LogitRows), batch.LogitRows.Count);
         _logitRows = batch.LogitRows.Count;
-        var logitBytes = checked((nint)_logitRows * _vocabSize * sizeof(float));
-        using var logits = OrtValue.CreateTensorValueWithData(OrtMemoryInfo.DefaultInstance, TensorElementType.Float, [_logitRows, _vocabSize], (nint)_logits.Rent(logitBytes), logitBytes);
+        using var logits = _device.BindLogits(_logitRows, _vocabSize);
         using var runOptions = new RunOptions();
-        if (termination is not null && !termination.Attach(runOptions, _environment, (int*)_flags.Rent(0))) throw new OperationCanceledException();
+        if (termination is not null && !termination.Attach(runOptions, _device, (int*)_flags.Rent(0))) throw new OperationCanceledException();
+        OrtIoBinding? binding = null;
         try
         {
-            _binding.BindInput(ErnieGraph.InputIds, ids);
-            _binding.BindInput(ErnieGraph.Positions, positions);
-            _binding.BindInput(ErnieGraph.SequenceStarts, starts);
-            _binding.BindInput(ErnieGraph.SequenceFlags, flags);
-            _binding.BindInput(ErnieGraph.BlockTables, blocks);
-            _binding.BindInput(ErnieGraph.SparseLimits, limits);
-            _binding.BindInput(ErnieGraph.LogitRows, rows);
-            _binding.ClearBoundOutputs();
-            _binding.BindOutput(ErnieGraph.Logits, logits);
-            foreach (var output in debugOutputs) _binding.BindOutputToDevice(output, OrtMemoryInfo.DefaultInstance);
-            _session.RunWithBinding(runOptions, _binding);
-            return debugOutputs.Count == 0 ? [] : [.. _binding.GetOutputValues().Skip(1)];
+            // A run that fails may leave a binding without its inputs: it is kept again when it has run.
+            (binding, _binding) = (_binding ?? Bind(), null);
+            binding.BindInput(ErnieGraph.InputIds, ids);
+            binding.BindInput(ErnieGraph.Positions, positions);
+            binding.BindInput(ErnieGraph.SequenceStarts, starts);
+            binding.BindInput(ErnieGraph.SequenceFlags, flags);
+            binding.BindInput(ErnieGraph.BlockTables, blocks);
+            binding.BindInput(ErnieGraph.SparseLimits, limits);
+            binding.BindInput(ErnieGraph.LogitRows, rows);
+            binding.ClearBoundOutputs();
+            binding.BindOutput(ErnieGraph.Logits, logits);
+            foreach (var output in debugOutputs) binding.BindOutputToDevice(output, OrtMemoryInfo.DefaultInstance);
+            _session.RunWithBinding(runOptions, binding);
+            _binding = binding;
+            _device.End();
+            return debugOutputs.Count == 0 ? [] : [.. binding.GetOutputValues().Skip(1)];
         }
         catch (OnnxRuntimeException) when (termination is { IsRequested: true })
         {
             throw new OperationCanceledException();
         }
+        catch (OnnxRuntimeException e) when (_device.Explain(e) is { } reason)
+        {
+            throw reason;
+        }
         finally
         {
+            if (_binding is null) binding?.Dispose();
             termination?.Detach();
         }
     }
 
     public void Dispose()
     {
-        // Its thread names pages that the session unmaps.
-        _prefetch?.Dispose();
+        _device.Stop();
         _binding?.Dispose();
         _session?.Dispose();
-        _domain.Dispose();
+        _domain?.Dispose();
         foreach (var pool in _pools) pool.Dispose();
-        _environment.Dispose();
-        _logits.Dispose();
+        Cache?.Dispose();
+        _device.Dispose();
         _flags.Dispose();
         _starts.Dispose();
-        Cache.Dispose();
+    }
+
+    /// <summary>With the cache, which stays where it is for all steps.</summary>
+    private OrtIoBinding Bind()
+    {
+        var binding = _session.CreateIoBinding();
+        for (var layer = 0; layer < _pools.Count; layer++) binding.BindInput(ErnieGraph.KvCache(layer), _pools[layer]);
+        return binding;
     }
 
     /// <summary>
@@ -165,24 +193,6 @@ internal sealed unsafe class ModelRunner : IDisposable
             s_domainIsKnown = true;
             return session;
         }
-    }
-
-    /// <summary>For each mixture-of-experts layer but the first [hidden]: the weight of the norm before its experts over that of the layer before.</summary>
-    private static float[][] NormRatios(string folder, ModelManifest manifest, ExpertLoad load)
-    {
-        using var file = File.OpenHandle(Path.Combine(folder, ModelManifest.WeightFile));
-        var norms = load.Layers.Select(layer =>
-        {
-            var name = TensorNames.PostAttentionNorm(layer.Layer);
-            var weight = new float[manifest.Config.HiddenSize];
-            var bytes = MemoryMarshal.AsBytes(weight.AsSpan());
-            var tensor = manifest.Tensors.FirstOrDefault(tensor => tensor.Name == name);
-            if (tensor is null || tensor.Bytes != bytes.Length || RandomAccess.Read(file, bytes, tensor.Offset) != bytes.Length)
-                throw new InvalidDataException($"{folder}: tensor {name} is missing or has not {weight.Length} floats. Export the checkpoint again.");
-            return weight;
-        }).ToArray();
-        // Where the earlier norm is zero, what it hid is not known.
-        return [[], .. norms.Zip(norms.Skip(1), static (before, after) => before.Zip(after, static (b, a) => b == 0 ? 0 : a / b).ToArray())];
     }
 
     /// <summary>A tensor over memory of ours, so that others see the same numbers, and may change them, while the step runs.</summary>

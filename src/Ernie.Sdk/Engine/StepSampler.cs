@@ -2,21 +2,30 @@ using System.Collections.Concurrent;
 
 namespace Ernie.Sdk.Engine;
 
+/// <summary>Chooses the next tokens of all sequences of a step from its logits. Used by the engine's thread.</summary>
+internal abstract class StepSampler
+{
+    /// <param name="sequences">The step's.</param>
+    /// <param name="rows">For each sequence, in the order of the step, the row of logits that its next token is drawn from, or -1 where it gets none.</param>
+    /// <param name="choices">As many; those of sequences without a row are left alone.</param>
+    public abstract void Choose(IReadOnlyList<Sequence> sequences, int[] rows, TokenChoice[] choices);
+
+    /// <summary>The mask of tokens that a sequence may have next; empty where all may.</summary>
+    protected static ReadOnlySpan<ulong> Allowed(Sequence sequence) =>
+        sequence.Constraint is { } constraint ? constraint.Allowed(sequence.MaxTokens - sequence.GeneratedCount) : default;
+}
+
 /// <summary>
-/// Chooses the next tokens of all sequences of a step. A vocabulary of 100,000 takes tens of microseconds for each of them, so several threads share the sequences: what one gets does not depend on the others.
+/// On the CPU. A vocabulary of 100,000 takes tens of microseconds for each sequence, so several threads share the sequences: what one gets does not depend on the others.
 /// </summary>
-internal sealed unsafe class StepSampler(int vocabSize, IReadOnlyList<Range> undefinedRows, int threadCount)
+internal sealed unsafe class CpuSampler(StepDevice device, int vocabSize, IReadOnlyList<Range> undefinedRows, int threadCount) : StepSampler
 {
     private readonly ConcurrentBag<Sampler> _samplers = [];
     private readonly ParallelOptions _options = new() { MaxDegreeOfParallelism = threadCount };
 
-    /// <param name="logits">[rows, vocabulary].</param>
-    /// <param name="rows">For each sequence, in the order of the step, the row that its next token is drawn from, or -1 where it gets none.</param>
-    /// <param name="sequences">The step's.</param>
-    /// <param name="choices">As many; those of sequences without a row are left alone.</param>
-    public void Choose(ReadOnlySpan<float> logits, IReadOnlyList<Sequence> sequences, int[] rows, TokenChoice[] choices)
+    public override void Choose(IReadOnlyList<Sequence> sequences, int[] rows, TokenChoice[] choices)
     {
-        fixed (float* first = logits)
+        fixed (float* first = device.ReadLogits(0, rows.Max() + 1, vocabSize)) // [rows, vocabulary]
         {
             var pointer = first;
             // The pool's threads help where they are free; this one does all of it where none is.
@@ -35,9 +44,8 @@ internal sealed unsafe class StepSampler(int vocabSize, IReadOnlyList<Range> und
 #pragma warning disable CA1031 // A constraint that fails ends its own request; the others of the step go on.
         try
         {
-            var constraint = sequence.Constraint;
-            var token = sampler.Sample(logits, sequence.Sampling, sequence.History, sequence.GeneratedCount, constraint is null ? default : constraint.Allowed(sequence.MaxTokens - sequence.GeneratedCount));
-            constraint?.Advance(token);
+            var token = sampler.Sample(logits, sequence.Sampling, sequence.History, sequence.GeneratedCount, Allowed(sequence));
+            sequence.Constraint?.Advance(token);
             return new TokenChoice(token, sequence.TopProbabilities is { } top ? TokenProbabilities.Of(logits, token, top) : null, null);
         }
         catch (Exception e)

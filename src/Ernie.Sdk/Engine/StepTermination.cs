@@ -1,5 +1,4 @@
 using Ernie.Sdk.Kernels;
-using Ernie.Sdk.Operators;
 using Microsoft.ML.OnnxRuntime;
 
 namespace Ernie.Sdk.Engine;
@@ -10,7 +9,7 @@ internal sealed unsafe class StepTermination
     private readonly Lock _gate = new();
     private readonly List<int> _dropped = [];
     private RunOptions? _running;
-    private OperatorEnvironment? _environment;
+    private StepDevice? _device;
     private int* _flags;
 
     public bool IsRequested { get; private set; }
@@ -22,7 +21,7 @@ internal sealed unsafe class StepTermination
             IsRequested = true;
             if (_running is null) return;
             _running.Terminate = true;
-            _environment!.IsBrokenOff = true;
+            _device!.IsBrokenOff = true;
         }
     }
 
@@ -38,15 +37,15 @@ internal sealed unsafe class StepTermination
 
     /// <summary>False when the step need not start.</summary>
     /// <param name="options">Of the run.</param>
-    /// <param name="environment">Of its kernels.</param>
+    /// <param name="device">Of its kernels.</param>
     /// <param name="flags">[sequences] <see cref="SequenceFlags"/> that the kernels read; valid until <see cref="Detach"/>.</param>
-    public bool Attach(RunOptions options, OperatorEnvironment environment, int* flags)
+    public bool Attach(RunOptions options, StepDevice device, int* flags)
     {
         lock (_gate)
         {
             if (IsRequested) return false;
             _running = options;
-            _environment = environment;
+            _device = device;
             _flags = flags;
             foreach (var sequence in _dropped) flags[sequence] |= (int)SequenceFlags.Dead;
             return true;
@@ -58,9 +57,9 @@ internal sealed unsafe class StepTermination
     {
         lock (_gate)
         {
-            if (_environment is not null) _environment.IsBrokenOff = false;
+            if (_device is not null) _device.IsBrokenOff = false;
             _running = null;
-            _environment = null;
+            _device = null;
         }
     }
 }

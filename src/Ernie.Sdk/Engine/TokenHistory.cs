@@ -14,6 +14,16 @@ internal sealed class TokenHistory
         _generated[token] = _generated.GetValueOrDefault(token) + 1;
     }
 
+    /// <summary>Every token once, and how often the answer has it.</summary>
+    public void AppendTo(List<int> ids, List<int> counts)
+    {
+        foreach (var token in _seen)
+        {
+            ids.Add(token);
+            counts.Add(_generated.GetValueOrDefault(token));
+        }
+    }
+
     public void Penalise(Span<float> logits, SamplingSettings settings)
     {
         if (settings.RepetitionPenalty != 1)

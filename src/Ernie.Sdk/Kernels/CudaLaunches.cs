@@ -137,6 +137,9 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher)
         return new CudaSelection((int*)packs, prefillCount, decodeCount, prefillKept, decodeKept, words);
     }
 
+    public void Sample(in SampleArguments a) => launcher.Launch("sampling", "sample", (a.RowCount, 1, 1), 1024, 8720, a.Logits, a.VocabSize, a.Undefined, a.UndefinedCount, a.Rows, a.HistoryIds, a.HistoryCounts,
+        a.BiasIds, a.BiasValues, a.Allowed, a.AllowedWords, Floats((nint)a.RowCount * a.VocabSize), a.Tokens, a.LogProbabilities, a.TopIds, a.TopLogProbabilities, a.MaxTop);
+
     private CudaTiling TilingOf(WeightFormat format, int tokens) =>
         format.Kind == WeightKind.Float32 ? CudaTiling.Eight : Tiling ?? (tokens <= 8 ? CudaTiling.Eight : tokens < 64 ? CudaTiling.ThirtyTwo : CudaTiling.Wide);
 

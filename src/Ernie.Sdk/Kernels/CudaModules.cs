@@ -23,8 +23,14 @@ internal sealed class CudaModules(CudaContext context, Func<string, string, Stre
     public CudaFunction Function(string file, string kernel)
     {
         if (_functions.TryGetValue((file, kernel), out var function)) return function;
-        if (!_modules.TryGetValue(file, out var module)) _modules.Add(file, module = Load(file));
-        return _functions[(file, kernel)] = module.Function(kernel);
+        return _functions[(file, kernel)] = Module(file).Function(kernel);
+    }
+
+    /// <summary>Compiles files now, which takes the driver seconds where it has not kept them from an earlier process.</summary>
+    /// <exception cref="CudaException">The driver cannot compile one of them.</exception>
+    public void Compile(params IEnumerable<string> files)
+    {
+        foreach (var file in files) Module(file);
     }
 
     public void Dispose()
@@ -32,6 +38,12 @@ internal sealed class CudaModules(CudaContext context, Func<string, string, Stre
         foreach (var module in _modules.Values) module.Dispose();
         _modules.Clear();
         _functions.Clear();
+    }
+
+    private CudaModule Module(string file)
+    {
+        if (!_modules.TryGetValue(file, out var module)) _modules.Add(file, module = Load(file));
+        return module;
     }
 
     private CudaModule Load(string file)

@@ -23,6 +23,9 @@ internal sealed partial record CudaInstallation(string Driver, IReadOnlyList<(st
         ? [("CUDA runtime", "cudart64_13.dll"), ("cuBLAS", "cublas64_13.dll"), ("cuBLAS Lt", "cublasLt64_13.dll"), ("cuRAND", "curand64_10.dll")]
         : [("CUDA runtime", "libcudart.so.13"), ("cuBLAS", "libcublas.so.13"), ("cuBLAS Lt", "libcublasLt.so.13"), ("cuRAND", "libcurand.so.10")]);
 
+    /// <summary>Adds ONNX Runtime's CUDA provider, with these settings, to a session to be.</summary>
+    public Action<SessionOptions, Dictionary<string, string>> Append { get; init; } = AppendCuda;
+
     private static string ProviderFile => OperatingSystem.IsWindows() ? "onnxruntime_providers_cuda.dll" : "libonnxruntime_providers_cuda.so";
 
     /// <summary>Everything, in the order in which it is needed. ONNX Runtime should have been started.</summary>
@@ -52,6 +55,13 @@ internal sealed partial record CudaInstallation(string Driver, IReadOnlyList<(st
             return new CudaPiece(name, CudaPieceState.Missing, $"{Path.GetFileName(file)} was not found", Places(file), $"It comes with the CUDA 13 toolkit; the loader must find it ({(OperatingSystem.IsWindows() ? "PATH" : "ldconfig or LD_LIBRARY_PATH")}).");
         NativeLibrary.Free(handle);
         return new CudaPiece(name, CudaPieceState.Present, $"{Path.GetFileName(file)} was found");
+    }
+
+    private static void AppendCuda(SessionOptions options, Dictionary<string, string> settings)
+    {
+        using var provider = new OrtCUDAProviderOptions();
+        provider.UpdateOptions(settings);
+        options.AppendExecutionProvider_CUDA(provider);
     }
 
     private CudaPiece Provider()

@@ -1,11 +1,10 @@
 using System.Runtime.InteropServices;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
-using Microsoft.ML.OnnxRuntime;
 
 namespace Ernie.Sdk.Operators;
 
-/// <summary>What the CUDA operators of one session share: the GPU's context, its kernels, the table of rotary angles and the way of weights to the GPU.</summary>
+/// <summary>What the CUDA operators of one session share: the GPU's context, its kernels, the table of rotary angles, memory for passing numbers on, and the way of weights to the GPU.</summary>
 /// <remarks>
 /// Weights are inputs in the CPU's memory, so ONNX Runtime leaves them in the mapped file; each kernel sends its own to the GPU when it is created and frees them when it is destroyed. Dispose after the session.
 /// </remarks>
@@ -15,24 +14,24 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
 
     private readonly CudaContext _context;
     private readonly CudaMemory _rope;
-    private readonly OrtMemoryInfo _scratch;
+    private readonly CudaWorkspace _workspace;
     private CudaUpload? _upload;
 
     /// <param name="device">The GPU, whose number is the provider's <c>device_id</c>.</param>
     /// <param name="kernels">What is launched.</param>
     /// <param name="layout">Blocks of the cache.</param>
     /// <param name="rope">Rotary angles of every position.</param>
+    /// <param name="choices">Where the routers' choices are kept until they are counted; null: nowhere.</param>
     /// <param name="provider">The provider whose nodes these operators compute.</param>
-    /// <param name="allocator">Name of that provider's device memory.</param>
-    public CudaOperatorEnvironment(CudaDevice device, CudaKernels kernels, KvBlockLayout layout, RopeTable rope, string? provider = CudaProvider, string allocator = OrtMemoryInfoCuda)
+    public CudaOperatorEnvironment(CudaDevice device, CudaKernels kernels, KvBlockLayout layout, RopeTable rope, CudaExpertChoices? choices = null, string? provider = CudaProvider)
     {
-        (Kernels, Layout, Rope, Provider) = (kernels, layout, rope, provider);
+        (Kernels, Layout, Rope, Choices, Provider) = (kernels, layout, rope, choices, provider);
         _context = device.Retain();
+        _workspace = new CudaWorkspace(_context);
         try
         {
             _upload = new CudaUpload(_context);
             _rope = SendRope(_upload, rope);
-            _scratch = new OrtMemoryInfo(allocator, OrtAllocatorType.DeviceAllocator, device.Ordinal, OrtMemType.Default);
         }
         catch
         {
@@ -41,12 +40,20 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
         }
     }
 
-    private const string OrtMemoryInfoCuda = "Cuda";
-
     public CudaKernels Kernels { get; }
     public KvBlockLayout Layout { get; }
     public RopeTable Rope { get; }
+    public CudaExpertChoices? Choices { get; }
     public string? Provider { get; }
+
+    /// <summary>Told of the bytes of each weight that was sent. What it throws ends the creation of the session.</summary>
+    public Action<long>? Sent { get; init; }
+
+    /// <summary>Where the cache lies, if that is known: a copy that ONNX Runtime made of it would be written to in vain.</summary>
+    public (nint Begin, nint End)? Cache { get; set; }
+
+    /// <summary>What a kernel threw, which ONNX Runtime reports as text; the first since it was last cleared.</summary>
+    public Exception? Failure { get; private set; }
 
     /// <summary>The operators of domain <see cref="OperatorSchema.Domain"/> for the GPU, bound to this environment.</summary>
     public IEnumerable<CustomOperator> Operators() => [new CudaLinearOperator(this), new CudaSparseAttentionOperator(this), new CudaMoeExpertsOperator(this)];
@@ -59,20 +66,41 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     }
 
     /// <summary>Memory on the GPU with the contents of an initializer.</summary>
-    public CudaMemory Send(void* source, long bytes) => (_upload ??= new CudaUpload(_context)).Send((byte*)source, bytes);
+    public CudaMemory Send(void* source, long bytes)
+    {
+        var memory = (_upload ??= new CudaUpload(_context)).Send((byte*)source, bytes);
+        try
+        {
+            Sent?.Invoke(bytes);
+            return memory;
+        }
+        catch
+        {
+            memory.Dispose();
+            throw;
+        }
+    }
 
     /// <summary>Makes the GPU's context current and says what one call may use.</summary>
     public CudaKernelContext Enter(OrtComputeContext call)
     {
         _context.Enter();
-        return new CudaKernelContext(call, _scratch, (float*)_rope.Address);
+        return new CudaKernelContext(call.GpuStream, (float*)_rope.Address, _workspace);
     }
+
+    /// <summary>A step begins: what failed before is over.</summary>
+    public void BeginStep() => Failure = null;
+
+    /// <summary>The GPU has done all that the step asked of it.</summary>
+    public void EndStep() => _workspace.Join();
+
+    public void Fail(Exception failure) => Failure ??= failure;
 
     public void Dispose()
     {
         EndUpload();
+        _workspace.Dispose();
         _rope?.Dispose();
-        _scratch?.Dispose();
         _context.Dispose();
     }
 

@@ -41,12 +41,29 @@ internal abstract unsafe class CudaKernel(CudaOperatorEnvironment environment) :
         {
             create();
         }
-        catch
+        catch (Exception e)
         {
+            environment.Fail(e);
             Dispose();
             throw;
         }
     }
+
+    public sealed override void Compute(OrtComputeContext context)
+    {
+        try
+        {
+            Launch(context);
+        }
+        catch (Exception e)
+        {
+            environment.Fail(e);
+            throw;
+        }
+    }
+
+    /// <summary>Asks for the node's numbers on its stream.</summary>
+    protected abstract void Launch(OrtComputeContext context);
 
     public override void Dispose()
     {
@@ -71,7 +88,7 @@ internal sealed class CudaLinearOperator(CudaOperatorEnvironment environment)
             _node.Weight = Send(_node.Weight);
         });
 
-        public override void Compute(OrtComputeContext context)
+        protected override void Launch(OrtComputeContext context)
         {
             var arguments = LinearOperator.Bind(_node, context);
             if (arguments.TokenCount > 0) Environment.Kernels.Linear(arguments, Environment.Enter(context));
@@ -84,13 +101,14 @@ internal sealed class CudaSparseAttentionOperator(CudaOperatorEnvironment enviro
 {
     public override CustomKernel CreateKernel(OrtKernelInfo info) => new Kernel(Environment, info);
 
-    private sealed class Kernel(CudaOperatorEnvironment environment, OrtKernelInfo info) : CudaKernel(environment)
+    private sealed unsafe class Kernel(CudaOperatorEnvironment environment, OrtKernelInfo info) : CudaKernel(environment)
     {
         private readonly AttentionArguments _node = SparseAttentionOperator.Read(info, environment.Layout, environment.Rope);
 
-        public override void Compute(OrtComputeContext context)
+        protected override void Launch(OrtComputeContext context)
         {
             var arguments = SparseAttentionOperator.Bind(_node, context);
+            if (Environment.Cache is { } cache && ((nint)arguments.Pool < cache.Begin || (nint)arguments.Pool >= cache.End)) throw new InvalidOperationException("ONNX Runtime hands on a copy of the KV cache, not the cache.");
             if (arguments.TokenCount > 0) Environment.Kernels.Attention(arguments, Environment.Enter(context));
         }
     }
@@ -104,20 +122,25 @@ internal sealed class CudaMoeExpertsOperator(CudaOperatorEnvironment environment
     private sealed unsafe class Kernel : CudaKernel
     {
         private ExpertsArguments _node;
+        private int _index;
 
         public Kernel(CudaOperatorEnvironment environment, OrtKernelInfo info) : base(environment) => Create(() =>
         {
             _node = MoeExpertsOperator.Read(info);
+            _index = environment.Choices?.IndexOf(info.NodeName, _node) ?? 0;
             _node.Router = (float*)Send(_node.Router, (long)_node.ExpertCount * _node.HiddenSize * sizeof(float));
             _node.CorrectionBias = (float*)Send(_node.CorrectionBias, (long)_node.ExpertCount * sizeof(float));
             _node.GateUp = Send(_node.GateUp);
             _node.Down = Send(_node.Down);
         });
 
-        public override void Compute(OrtComputeContext context)
+        protected override void Launch(OrtComputeContext context)
         {
             var arguments = MoeExpertsOperator.Bind(_node, context);
-            if (arguments.TokenCount > 0) Environment.Kernels.Experts(arguments, Environment.Enter(context));
+            if (arguments.TokenCount == 0) return;
+            // A debug export has them among its outputs, which are not ours to read.
+            if (arguments.Selected == null && Environment.Choices is { } choices) arguments.Selected = choices.Of(_index);
+            Environment.Kernels.Experts(arguments, Environment.Enter(context));
         }
     }
 }

@@ -51,6 +51,15 @@ internal sealed class MoeExpertsOperator(OperatorEnvironment environment) : Cust
         return arguments;
     }
 
+    /// <summary>The place of a node among the model's mixture-of-experts layers: ONNX Runtime creates kernels in an order of its own, but the graph names nodes by layer.</summary>
+    public static int IndexOf(ExpertLoad load, string node, in ExpertsArguments arguments)
+    {
+        var index = load.IndexOf(node);
+        if (index < 0 || load.ExpertCount != arguments.ExpertCount || load.ExpertsPerToken != arguments.ExpertsPerToken)
+            throw new InvalidDataException($"Node {node} with {arguments.ExpertsPerToken} of {arguments.ExpertCount} experts is no mixture of experts of the model that the manifest describes. Export the checkpoint again.");
+        return index;
+    }
+
     private sealed unsafe class Kernel : CustomKernel
     {
         private readonly OperatorEnvironment _environment;
@@ -75,15 +84,6 @@ internal sealed class MoeExpertsOperator(OperatorEnvironment environment) : Cust
             _environment.Prefetch?.Begin(_index, arguments.Input, arguments.TokenCount, _environment.Kernels, kernelContext);
             _environment.Kernels.Experts(arguments, kernelContext);
             _environment.Load.Layers[_index].Add(new ReadOnlySpan<int>(arguments.Selected, choices), arguments.TokenCount);
-        }
-
-        /// <summary>The place of a node among the model's mixture-of-experts layers: ONNX Runtime creates kernels in an order of its own, but the graph names nodes by layer.</summary>
-        private static int IndexOf(ExpertLoad load, string node, in ExpertsArguments arguments)
-        {
-            var index = load.IndexOf(node);
-            if (index < 0 || load.ExpertCount != arguments.ExpertCount || load.ExpertsPerToken != arguments.ExpertsPerToken)
-                throw new InvalidDataException($"Node {node} with {arguments.ExpertsPerToken} of {arguments.ExpertCount} experts is no mixture of experts of the model that the manifest describes. Export the checkpoint again.");
-            return index;
         }
     }
 }

@@ -99,6 +99,9 @@ public sealed class PlasMapCommandTests(ExportedTinyModel tiny) : IClassFixture<
         Assert.InRange(Number(1, "keptShare"), 0.1, 0.999);
         foreach (var name in new[] { "decodeSeconds", "decodeBytes", "denseSeconds", "sparseSeconds", "stepSeconds" }) Assert.True(Number(1, name) > 0, name);
         Assert.Contains("Int8 cache", run.Out, StringComparison.Ordinal);
+        (await CommandRun.Async("bench", tiny.Model, "--depth", "14000", "--attention", "8/10", "--runs", "1", "--tokens", "2", "--kv", "int8", "--json", folder.File("tight.json"))).Succeeded();
+        using var tight = Golden.Open(folder.File("tight.json"));
+        Assert.True(tight.RootElement.GetProperty("depths")[0].GetProperty("keptBlocks").GetDouble() < Number(1, "keptBlocks"));
         Assert.Equal(ExitCode.BadInput, (await CommandRun.Async("bench", tiny.Model, "--depth", "200000")).ExitCode);
     }
 }

@@ -1,48 +1,65 @@
 using Ernie.Cli.Doctor;
 using Ernie.Sdk.Engine;
 using Ernie.Sdk.Native;
+using Ernie.Sdk.Operators;
 using Ernie.Sdk.Tests.Cli;
 using Microsoft.Extensions.Logging;
+using Microsoft.ML.OnnxRuntime;
 
 namespace Ernie.Sdk.Tests.Engine;
 
 /// <summary>What a model computes on, with each piece of CUDA taken away in turn. Libraries are compiled for the test; the driver has no GPU behind it.</summary>
 [Collection(FakeCuda.Collection)]
-public sealed class DeviceTests : IDisposable
+public sealed class DeviceTests : IAsyncLifetime
 {
     private readonly TemporaryFolder _folder = new();
-    private readonly SmallExport _export = new();
+    private string _model = "";
 
-    public void Dispose()
+    public async ValueTask InitializeAsync() => _model = await TinyModel.ExportedAsync();
+
+    public ValueTask DisposeAsync()
     {
-        _export.Dispose();
         _folder.Dispose();
+        return ValueTask.CompletedTask;
     }
 
     [Fact]
     public async Task Cpu_IsTheDefault_AndAsksNothingOfCuda()
     {
         var nowhere = new CudaInstallation("/nowhere/libcuda.so.1", [], "/nowhere");
-        await using var model = await ErnieModel.LoadAsync(_export.Folder, new ErnieModelOptions { KvCacheBytes = 4 << 20, Installation = nowhere }, cancellationToken: TestContext.Current.CancellationToken);
+        await using var model = await ErnieModel.LoadAsync(_model, new ErnieModelOptions { KvCacheBytes = 4 << 20, Installation = nowhere }, cancellationToken: TestContext.Current.CancellationToken);
         Assert.Equal(ErnieDevice.Cpu, new ErnieModelOptions().Device);
         Assert.Throws<ArgumentOutOfRangeException>(static () => new ErnieModelOptions { Device = (ErnieDevice)3 }.Validate());
     }
 
     [Fact]
-    public async Task Cuda_WhereEverythingIsThere_SaysThatItIsNotImplemented()
+    public async Task Cuda_WhereTheProviderDoesNotStart_SaysSo()
     {
-        var e = await Failure(Installation());
-        Assert.Equal("CUDA operators", e.Piece);
-        Assert.Contains("none that have run on a GPU", e.Message, StringComparison.Ordinal);
+        Assert.SkipWhen(OrtEnv.Instance().GetAvailableProviders().Contains(CudaOperatorEnvironment.CudaProvider), "This ONNX Runtime has a CUDA provider.");
+        // All pieces are found, but this ONNX Runtime is built without CUDA.
+        FakeCuda? fake = null;
+        var e = await Failure(Installation(f => fake = f));
+        Assert.Equal("ONNX Runtime package", e.Piece);
+        Assert.Contains("does not start", e.Message, StringComparison.Ordinal);
+        Assert.Contains("ernie doctor", e.Cure, StringComparison.Ordinal);
+        fake!.AssertNothingIsLeft();
     }
 
     [Fact]
     public async Task Auto_TakesTheCpu_AndSaysWhy()
     {
-        foreach (var (installation, reason) in new[] { (Installation(), "CUDA operators"), (Installation() with { Driver = "/nowhere/libcuda.so.1" }, "libcuda.so.1 was not found, looked for in /nowhere") })
+        Assert.SkipWhen(OrtEnv.Instance().GetAvailableProviders().Contains(CudaOperatorEnvironment.CudaProvider), "This ONNX Runtime has a CUDA provider.");
+        foreach (var (create, reason) in new (Func<CudaInstallation>, string)[]
         {
+            (() => Installation(static fake => fake.Describe(bytes: 1 << 20)), "GPU memory"),
+            (() => Installation() with { Driver = "/nowhere/libcuda.so.1" }, "libcuda.so.1 was not found, looked for in /nowhere"),
+            // Everything is found, but this ONNX Runtime is built without CUDA.
+            (() => Installation(), "does not start"),
+        })
+        {
+            var installation = create();
             var log = new Lines();
-            await using var model = await ErnieModel.LoadAsync(_export.Folder, new ErnieModelOptions { Device = ErnieDevice.Auto, KvCacheBytes = 4 << 20, Installation = installation, LoggerFactory = log }, cancellationToken: TestContext.Current.CancellationToken);
+            await using var model = await ErnieModel.LoadAsync(_model, new ErnieModelOptions { Device = ErnieDevice.Auto, KvCacheBytes = 4 << 20, Installation = installation, LoggerFactory = log }, cancellationToken: TestContext.Current.CancellationToken);
             Assert.Contains(log.All, line => line.Contains("the CPU, because", StringComparison.Ordinal) && line.Contains(reason, StringComparison.Ordinal));
         }
     }
@@ -109,13 +126,15 @@ public sealed class DeviceTests : IDisposable
         var e = await Failure(Installation(static fake => fake.Describe(bytes: 1 << 20)));
         Assert.Equal("GPU memory", e.Piece);
         Assert.Contains("1,048,576 bytes free", e.Message, StringComparison.Ordinal);
-        Assert.Contains($"{ErnieModel.EstimateMemory(_export.Folder, 128).WeightBytes:N0} of weights", e.Message, StringComparison.Ordinal);
+        // The tied embedding is on a GPU twice.
+        Assert.Contains($"{ErnieModel.EstimateMemory(_model, 128).WeightBytes + 2048 * 256 * 2:N0} of weights", e.Message, StringComparison.Ordinal);
         e = await Failure(Installation(static fake => fake.Fail("cuDevicePrimaryCtxRetain", CudaResult.OutOfMemory)));
         Assert.Contains("CUDA_ERROR_OUT_OF_MEMORY", e.Message, StringComparison.Ordinal);
         // A longer context is what does not fit.
-        var least = (1L << 30) + ErnieModel.EstimateMemory(_export.Folder, 128).TotalBytes;
+        var estimate = ErnieModel.EstimateMemory(_model, 128);
+        var least = (1L << 30) + estimate.TotalBytes + 2048 * 256 * 2;
         var installation = Installation(fake => fake.Describe(bytes: (least + (64 << 10)) * 50 / 49));
-        Assert.Equal("CUDA operators", (await Failure(installation)).Piece);
+        Assert.NotNull(DeviceChoice.Resolve(_model, new ErnieModelOptions { Device = ErnieDevice.Cuda }, installation, null));
         Assert.Equal("GPU memory", (await Failure(installation, new ErnieModelOptions { ContextLength = 131072, KvCacheType = ErnieKvCacheType.Float32 })).Piece);
     }
 
@@ -124,7 +143,7 @@ public sealed class DeviceTests : IDisposable
     {
         FakeCuda? fake = null;
         var installation = Installation(f => fake = f);
-        for (var i = 0; i < 50; i++) Assert.Throws<ErnieDeviceException>(() => DeviceChoice.Resolve(_export.Folder, new ErnieModelOptions { Device = ErnieDevice.Cuda }, installation, null));
+        for (var i = 0; i < 50; i++) Assert.NotNull(DeviceChoice.Resolve(_model, new ErnieModelOptions { Device = ErnieDevice.Cuda }, installation, null));
         fake!.AssertNothingIsLeft();
     }
 
@@ -132,7 +151,7 @@ public sealed class DeviceTests : IDisposable
     public void Doctor_FindsWhatLoadingFinds()
     {
         var findings = GpuFindings.All(Installation()).ToDictionary(static f => f.Name);
-        Assert.All(findings.Values, static f => Assert.True(f.State == FindingState.Fine || f.Name == "CUDA operators"));
+        Assert.All(findings.Values, static f => Assert.Equal(FindingState.Fine, f.State));
         Assert.Contains("CUDA 13.0", findings["GPU driver"].Text, StringComparison.Ordinal);
         Assert.Equal("Fake GPU 0 (sm_90, 8.0 GiB)", findings["GPU"].Text);
         findings = GpuFindings.All(Installation(static fake => fake.Describe(major: 6))).ToDictionary(static f => f.Name);
@@ -143,11 +162,11 @@ public sealed class DeviceTests : IDisposable
     public async Task CommandLine_FailsOnCuda_AndGoesOnWithAuto()
     {
         Assert.SkipWhen(CudaInstallation.Default.Pieces().All(static piece => piece.State == CudaPieceState.Present), "This machine has all of CUDA.");
-        var run = await CommandRun.Async("""{"ids": [5, 6]}""", ["generate", _export.Folder, "--device", "cuda", "--max-tokens", "2"]);
+        var run = await CommandRun.Async("""{"ids": [5, 6]}""", ["generate", _model, "--device", "cuda", "--max-tokens", "2"]);
         Assert.Equal(Ernie.Cli.ExitCode.BadInput, run.ExitCode);
         Assert.StartsWith("ernie: The model cannot run on a GPU.", run.Error, StringComparison.Ordinal);
         Assert.Empty(run.Out);
-        run = (await CommandRun.Async("""{"ids": [5, 6]}""", ["generate", _export.Folder, "--device", "auto", "--max-tokens", "2", "--log-level", "information"])).Succeeded();
+        run = (await CommandRun.Async("""{"ids": [5, 6]}""", ["generate", _model, "--device", "auto", "--max-tokens", "2", "--log-level", "information"])).Succeeded();
         Assert.Contains("Device: the CPU", run.Error, StringComparison.Ordinal);
     }
 
@@ -157,16 +176,14 @@ public sealed class DeviceTests : IDisposable
         var fake = new FakeCuda();
         fake.Describe(bytes: 8L << 30);
         change?.Invoke(fake);
-        var provider = Directory.CreateDirectory(_folder.File("provider")).FullName;
-        File.WriteAllText(Path.Combine(provider, "libonnxruntime_providers_cuda.so"), "");
-        return new CudaInstallation(fake.File, [.. CudaInstallation.Default.Libraries.Select(static library => (library.Name, CompiledLibrary.Empty(library.File)))], provider);
+        return fake.Installation(_folder);
     }
 
     private async Task<ErnieDeviceException> Failure(CudaInstallation installation, ErnieModelOptions? options = null)
     {
         options ??= new ErnieModelOptions();
         (options.Device, options.Installation) = (ErnieDevice.Cuda, installation);
-        return await Assert.ThrowsAsync<ErnieDeviceException>(() => ErnieModel.LoadAsync(_export.Folder, options, cancellationToken: TestContext.Current.CancellationToken));
+        return await Assert.ThrowsAsync<ErnieDeviceException>(() => ErnieModel.LoadAsync(_model, options, cancellationToken: TestContext.Current.CancellationToken));
     }
 
     private sealed class Lines : ILoggerFactory, ILogger

@@ -199,7 +199,7 @@ public sealed class InferenceEngineTests
 
     private static LoadedRunner Model(int blocks = 16) => new(new SyntheticWeights(SmallModels.Moe, 1), blocks: blocks);
 
-    private static InferenceEngine Engine(ModelRunner runner) => new(runner, SmallModels.Moe.VocabSize, [], 16, 1024, 256, 2, null);
+    private static InferenceEngine Engine(ModelRunner runner) => new(runner, [], 16, 1024, 256, 2, null);
 
     private static Sequence Request(LoadedRunner model, int seed, int prompt, int maxTokens, TokenConstraint? constraint = null) =>
         new(new TokenContext(), SmallModels.Ids(model, seed, prompt), maxTokens, SamplingSettings.Greedy, new HashSet<int>()) { Constraint = constraint };

@@ -1,13 +1,17 @@
-// A libcuda.so.1 without a GPU: device memory is memory of this process, one kernel is known, every call is recorded and any call can be made to fail.
+// A libcuda.so.1 without a GPU: device memory is a range of this process' addresses, every call is recorded and any call can be made to fail. It launches one kernel of its own, and those of libraries that a
+// C++ compiler made of the kernels' text (fake_emulate), if the PTX that was loaded has an entry of the name; their number of parameters and threads is the PTX's.
 // It is as strict as the driver about what it is given: a context must be current on the calling thread, addresses must lie inside live allocations, handles must be live and are destroyed once.
+// Behind a curtain (fake_curtain) device memory can be touched inside a call of the driver only: who takes an address of the device for one of the CPU ends the process.
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, NO_DEVICE = 100, INVALID_CONTEXT = 201, INVALID_PTX = 218, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600 };
-enum { MEMORY, MODULE, STREAM, EVENT, PINNED, KINDS };
+enum { MEMORY, MODULE, STREAM, EVENT, PINNED, PROVIDER, KINDS };
 
 typedef struct { int kind; void *address; size_t bytes; } Live;
 
@@ -20,11 +24,54 @@ static int s_fail_after, s_fail_result;
 static __thread void *s_current;
 static int s_context, s_function;
 
+// Device memory: pieces of a power of two, each used again for one of its size.
+#define ARENA ((size_t)1 << 36)
+static char *s_arena, *s_top, *s_freed[40][4096];
+static int s_freed_count[40], s_curtain;
+
+typedef int (*Emulated)(const int *grid, int threads, int shared, int descending, void **parameters, int count);
+typedef struct Function { struct Function *next; Emulated launch; int parameters, threads; } Function;
+typedef struct { char *text; Function *functions; } Module;
+static void *s_emulations[16];
+static int s_launches;
+
+static int is_memory(int kind) { return kind == MEMORY || kind == PROVIDER; }
+
 static size_t used(void)
 {
     size_t bytes = 0;
-    for (int i = 0; i < 4096; i++) if (s_live[i].address && s_live[i].kind == MEMORY) bytes += s_live[i].bytes;
+    for (int i = 0; i < 4096; i++) if (s_live[i].address && is_memory(s_live[i].kind)) bytes += s_live[i].bytes;
     return bytes;
+}
+
+static int s_open = 1;
+static void curtain(int open)
+{
+    if (!s_arena || open == s_open || (!open && !s_curtain)) return;
+    mprotect(s_arena, ARENA, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+    s_open = open;
+}
+
+static int size_class(size_t bytes) { int c = 12; while (((size_t)1 << c) < bytes) c++; return c; }
+
+static void *take(size_t bytes)
+{
+    if (!s_arena) s_arena = s_top = mmap(0, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    int c = size_class(bytes);
+    char *address = s_freed_count[c] ? s_freed[c][--s_freed_count[c]] : s_top;
+    if (address == s_top) s_top += (size_t)1 << c;
+    curtain(1);
+    // As bf16 and as float these are NaN: what was never written shows.
+    memset(address, 0xFF, bytes);
+    return address;
+}
+
+static void give(char *address, size_t bytes)
+{
+    int c = size_class(bytes);
+    curtain(1);
+    madvise(address, (size_t)1 << c, MADV_DONTNEED);
+    if (s_freed_count[c] < 4096) s_freed[c][s_freed_count[c]++] = address;
 }
 
 static int add(int kind, void *address, size_t bytes)
@@ -43,7 +90,7 @@ static Live *find(int kind, const void *address)
 static int inside(const void *address, size_t bytes)
 {
     for (int i = 0; i < 4096; i++)
-        if (s_live[i].address && s_live[i].kind == MEMORY && (char *)address >= (char *)s_live[i].address && (char *)address + bytes <= (char *)s_live[i].address + s_live[i].bytes) return 1;
+        if (s_live[i].address && is_memory(s_live[i].kind) && (char *)address >= (char *)s_live[i].address && (char *)address + bytes <= (char *)s_live[i].address + s_live[i].bytes) return 1;
     return 0;
 }
 
@@ -58,7 +105,7 @@ static int enter(const char *call, int needs_context)
     return needs_context && (!s_current || !s_retained) ? INVALID_CONTEXT : SUCCESS;
 }
 
-static int leave(int result) { pthread_mutex_unlock(&s_lock); return result; }
+static int leave(int result) { curtain(0); pthread_mutex_unlock(&s_lock); return result; }
 
 #define BEGIN(context) int result = enter(__func__, context); if (result) return leave(result)
 #define FAIL(code) return leave(code)
@@ -67,8 +114,15 @@ static int leave(int result) { pthread_mutex_unlock(&s_lock); return result; }
 void fake_reset(void)
 {
     pthread_mutex_lock(&s_lock);
-    for (int i = 0; i < 4096; i++) { if (s_live[i].address && s_live[i].kind != PINNED) free(s_live[i].address); }
-    memset(s_live, 0, sizeof s_live);
+    curtain(1);
+    s_curtain = s_launches = 0;
+    for (int i = 0; i < 4096; i++)
+    {
+        if (!s_live[i].address || s_live[i].kind == PROVIDER) continue;
+        if (s_live[i].kind == MEMORY) give(s_live[i].address, s_live[i].bytes);
+        else if (s_live[i].kind != PINNED) free(s_live[i].address);
+        s_live[i].address = 0;
+    }
     s_started = s_retained = s_fail_after = s_pending_polls = 0;
     s_devices = 1; s_major = 9; s_minor = 0; s_version = 13000; s_total = (size_t)1 << 30;
     s_log[0] = 0;
@@ -79,6 +133,39 @@ void fake_fail(const char *call, int after, int code) { strncpy(s_fail_call, cal
 void fake_pending(int polls) { s_pending_polls = polls; }
 const char *fake_log(void) { return s_log; }
 int fake_inside(const void *address, size_t bytes) { pthread_mutex_lock(&s_lock); int found = inside(address, bytes); pthread_mutex_unlock(&s_lock); return found; }
+void fake_curtain(int drawn) { pthread_mutex_lock(&s_lock); curtain(1); s_curtain = drawn; curtain(0); pthread_mutex_unlock(&s_lock); }
+int fake_launches(void) { return s_launches; }
+size_t fake_used(void) { pthread_mutex_lock(&s_lock); size_t bytes = used(); pthread_mutex_unlock(&s_lock); return bytes; }
+int fake_emulate(const char *path)
+{
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    for (int i = 0; library && i < 16; i++)
+    {
+        if (s_emulations[i] == library) return 1;
+        if (!s_emulations[i]) { s_emulations[i] = library; return 1; }
+    }
+    return 0;
+}
+
+// What a provider that computes on this GPU uses instead of CUDA's runtime library: memory, and the right to touch it.
+void fake_open(void) { pthread_mutex_lock(&s_lock); curtain(1); }
+void fake_close(void) { curtain(0); pthread_mutex_unlock(&s_lock); }
+void *fake_provider_alloc(size_t bytes)
+{
+    int result = enter("cudaMalloc", 0);
+    void *address = result || used() + bytes > s_total ? 0 : take(bytes);
+    if (address) add(PROVIDER, address, bytes);
+    leave(result);
+    return address;
+}
+void fake_provider_free(void *address)
+{
+    pthread_mutex_lock(&s_lock);
+    Live *live = find(PROVIDER, address);
+    if (live) { give(address, live->bytes); live->address = 0; }
+    leave(0);
+}
+
 int fake_live(int kind) { int n = 0; if (kind == KINDS) return s_retained; for (int i = 0; i < 4096; i++) n += s_live[i].address && s_live[i].kind == kind; return n; }
 
 int cuInit(unsigned flags) { BEGIN(0); if (!s_devices) FAIL(NO_DEVICE); s_started = 1; END; }
@@ -110,36 +197,91 @@ int cuModuleLoadDataEx(void **module, const void *image, unsigned count, int *op
         if (log) snprintf(log, bytes, "ptxas application ptx input, line 3; fatal   : Parsing error near 'error'\n");
         FAIL(INVALID_PTX);
     }
-    *module = malloc(1);
-    add(MODULE, *module, 1);
+    Module *made = malloc(sizeof *made);
+    *made = (Module){ strdup(image), 0 };
+    *module = made;
+    add(MODULE, made, 1);
     END;
 }
-int cuModuleUnload(void *module) { BEGIN(1); Live *live = find(MODULE, module); if (!live) FAIL(INVALID_HANDLE); free(module); live->address = 0; END; }
-int cuModuleGetFunction(void **function, void *module, const char *name) { BEGIN(1); if (!find(MODULE, module)) FAIL(INVALID_HANDLE); if (strcmp(name, "scale")) FAIL(NOT_FOUND); *function = &s_function; END; }
+int cuModuleUnload(void *module)
+{
+    BEGIN(1);
+    Live *live = find(MODULE, module);
+    if (!live) FAIL(INVALID_HANDLE);
+    for (Function *f = ((Module *)module)->functions, *next; f; f = next) { next = f->next; free(f); }
+    free(((Module *)module)->text);
+    free(module);
+    live->address = 0;
+    END;
+}
+int cuModuleGetFunction(void **function, void *module, const char *name)
+{
+    BEGIN(1);
+    char entry[160];
+    Emulated launch = 0;
+    if (!find(MODULE, module)) FAIL(INVALID_HANDLE);
+    snprintf(entry, sizeof entry, "launch_%s", name);
+    for (int i = 0; i < 16 && s_emulations[i] && !launch; i++) launch = (Emulated)dlsym(s_emulations[i], entry);
+    snprintf(entry, sizeof entry, ".entry %s(", name);
+    const char *text = strstr(((Module *)module)->text, entry);
+    if (launch && text)
+    {
+        Function *f = malloc(sizeof *f);
+        *f = (Function){ ((Module *)module)->functions, launch, 0, 1024 };
+        const char *end = strchr(text, ')');
+        for (const char *p = strstr(text, ".param"); p && p < end; p = strstr(p + 1, ".param")) f->parameters++;
+        sscanf(end + 1, " .maxntid %d", &f->threads);
+        *function = ((Module *)module)->functions = f;
+        END;
+    }
+    if (strcmp(name, "scale")) FAIL(NOT_FOUND);
+    *function = &s_function;
+    END;
+}
+static Function *emulated(void *function)
+{
+    for (int i = 0; i < 4096; i++)
+    {
+        if (!s_live[i].address || s_live[i].kind != MODULE) continue;
+        for (Function *f = ((Module *)s_live[i].address)->functions; f; f = f->next) if (f == function) return f;
+    }
+    return 0;
+}
 int cuFuncSetAttribute(void *function, int attribute, int value) { BEGIN(1); if (attribute != 8 || value > 232448) FAIL(INVALID_VALUE); END; }
 
 // scale(const float *x, float *y, float factor, int count): one thread an element.
 int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *stream, void **arguments, void **extra)
 {
     BEGIN(1);
-    if (function != &s_function) FAIL(INVALID_HANDLE);
+    Function *f = emulated(function);
+    if (function != &s_function && !f) FAIL(INVALID_HANDLE);
     if (!gx || !gy || !gz || (size_t)bx * by * bz > 1024 || !bx || !by || !bz || extra) FAIL(INVALID_VALUE);
     if (stream && !find(STREAM, stream)) FAIL(INVALID_HANDLE);
+    if (f)
+    {
+        int grid[3] = { gx, gy, gz };
+        // Grids are limited but for their first size, and shared memory to what needs no attribute.
+        if (gy > 65535 || gz > 65535 || (int)bx > f->threads || by != 1 || bz != 1 || shared > 49152) FAIL(INVALID_VALUE);
+        s_launches++;
+        curtain(1);
+        FAIL(f->launch(grid, bx, shared, 0, arguments, f->parameters) ? 700 : SUCCESS);
+    }
     const float *x = *(float **)arguments[0];
     float *y = *(float **)arguments[1];
     float factor = *(float *)arguments[2];
     int count = *(int *)arguments[3];
+    curtain(1);
     if (!inside(x, count * 4u) || !inside(y, count * 4u) || (size_t)gx * bx < (size_t)count) FAIL(INVALID_VALUE);
     for (int i = 0; i < count; i++) y[i] = factor * x[i];
     END;
 }
 
-int cuMemAlloc_v2(void **address, size_t bytes) { BEGIN(1); if (!bytes) FAIL(INVALID_VALUE); if (used() + bytes > s_total) FAIL(OUT_OF_MEMORY); *address = malloc(bytes); memset(*address, 0xCD, bytes); add(MEMORY, *address, bytes); END; }
-int cuMemFree_v2(void *address) { BEGIN(1); Live *live = find(MEMORY, address); if (!live) FAIL(INVALID_VALUE); free(address); live->address = 0; END; }
-int cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t bytes, void *stream) { BEGIN(1); if (!inside(to, bytes)) FAIL(INVALID_VALUE); memcpy(to, from, bytes); END; }
-int cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t bytes, void *stream) { BEGIN(1); if (!inside(from, bytes)) FAIL(INVALID_VALUE); memcpy(to, from, bytes); END; }
-int cuMemcpyDtoDAsync_v2(void *to, const void *from, size_t bytes, void *stream) { BEGIN(1); if (!inside(to, bytes) || !inside(from, bytes)) FAIL(INVALID_VALUE); memmove(to, from, bytes); END; }
-int cuMemsetD8Async(void *to, unsigned char value, size_t bytes, void *stream) { BEGIN(1); if (!inside(to, bytes)) FAIL(INVALID_VALUE); memset(to, value, bytes); END; }
+int cuMemAlloc_v2(void **address, size_t bytes) { BEGIN(1); if (!bytes) FAIL(INVALID_VALUE); if (used() + bytes > s_total) FAIL(OUT_OF_MEMORY); *address = take(bytes); add(MEMORY, *address, bytes); END; }
+int cuMemFree_v2(void *address) { BEGIN(1); Live *live = find(MEMORY, address); if (!live) FAIL(INVALID_VALUE); give(address, live->bytes); live->address = 0; END; }
+int cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t bytes, void *stream) { BEGIN(1); if (!inside(to, bytes)) FAIL(INVALID_VALUE); curtain(1); memcpy(to, from, bytes); END; }
+int cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t bytes, void *stream) { BEGIN(1); if (!inside(from, bytes)) FAIL(INVALID_VALUE); curtain(1); memcpy(to, from, bytes); END; }
+int cuMemcpyDtoDAsync_v2(void *to, const void *from, size_t bytes, void *stream) { BEGIN(1); if (!inside(to, bytes) || !inside(from, bytes)) FAIL(INVALID_VALUE); curtain(1); memmove(to, from, bytes); END; }
+int cuMemsetD8Async(void *to, unsigned char value, size_t bytes, void *stream) { BEGIN(1); if (!inside(to, bytes)) FAIL(INVALID_VALUE); curtain(1); memset(to, value, bytes); END; }
 int cuMemGetInfo_v2(size_t *free_bytes, size_t *total) { BEGIN(1); *total = s_total; *free_bytes = s_total - used(); END; }
 int cuMemHostRegister_v2(void *address, size_t bytes, unsigned flags) { BEGIN(1); if (find(PINNED, address)) FAIL(INVALID_VALUE); add(PINNED, address, bytes); END; }
 int cuMemHostUnregister(void *address) { BEGIN(1); Live *live = find(PINNED, address); if (!live) FAIL(INVALID_VALUE); live->address = 0; END; }

@@ -68,8 +68,8 @@ public sealed unsafe class CudaOperatorTests : IDisposable
                 Assert.Equal(0, _fake.Live(FakeCuda.Pinned));
                 TensorAssert.SameBits(expected, run.Logits(s_prompt, 130, 1), "logits");
             }
-            // With the session its kernels went, and their weights; the angles are the environment's.
-            Assert.Equal(1, _fake.Live(FakeCuda.Memory));
+            // With the session its kernels went, and their weights; the angles and the workspace are the environment's.
+            Assert.Equal(2, _fake.Live(FakeCuda.Memory));
         }
         _fake.AssertNothingIsLeft();
         Assert.True(launches is { Linears: > 0, Attentions: > 0, ExpertLayers: > 0 });
@@ -158,18 +158,29 @@ public sealed unsafe class CudaOperatorTests : IDisposable
     }
 
     [Fact]
-    public void Scratch_IsGivenBack()
+    public void Workspace_HoldsTheLargestCall_AndIsOnePieceAfterAStep()
     {
-        Assert.SkipUnless(OperatingSystem.IsLinux(), "Reads /proc/self/status.");
-        var launches = new ReferenceLaunches(_fake) { ScratchBytes = 4 << 20 };
-        using var environment = Environment(launches, provider: null);
-        using var run = new OperatorSession(_model, environment.Operators(), provider: null);
-        run.Logits(s_prompt.AsSpan(0, 4));
-        var before = PrivateBytes();
-        var count = launches.Linears;
-        for (var i = 0; i < 10; i++) run.Logits(s_prompt.AsSpan(0, 4));
-        Assert.True((launches.Linears - count) * (long)launches.ScratchBytes > 400 << 20);
-        Assert.InRange(PrivateBytes() - before, long.MinValue, 100 << 20);
+        using (var context = _fake.Device().Retain())
+        using (var workspace = new CudaWorkspace(context))
+        {
+            var first = (nint)workspace.Rent(5);
+            Assert.Equal(256, (nint)workspace.Rent(1) - first);
+            workspace.Reset();
+            Assert.Equal(first, (nint)workspace.Rent(1 << 20));
+            // What was rented before stays while the call lasts.
+            var second = (nint)workspace.Rent(3 << 20);
+            Assert.NotEqual(first, second);
+            Assert.Equal(2, _fake.Live(FakeCuda.Memory));
+            workspace.Join();
+            Assert.Equal((1, 4L << 20), (_fake.Live(FakeCuda.Memory), workspace.Bytes));
+            workspace.Rent(4 << 20);
+            _fake.Fail("cuMemAlloc_v2", CudaResult.OutOfMemory);
+            Assert.Throws<CudaException>(() => (nint)workspace.Rent(1));
+            workspace.Reset();
+            workspace.Rent(4 << 20);
+            Assert.Equal(1, _fake.Live(FakeCuda.Memory));
+        }
+        _fake.AssertNothingIsLeft();
     }
 
     [Fact]
@@ -200,7 +211,7 @@ public sealed unsafe class CudaOperatorTests : IDisposable
     {
         var config = _model.Manifest.Config;
         var rope = new RopeTable(config.HeadDim, config.RopeTheta, config.CompressionRatio, config.ContextLength);
-        return new CudaOperatorEnvironment(_fake.Device(), launches, Layout, rope, provider, provider is null ? "Cpu" : "Cuda");
+        return new CudaOperatorEnvironment(_fake.Device(), launches, Layout, rope, provider: provider);
     }
 
     private OperatorEnvironment CpuEnvironment()
@@ -211,6 +222,4 @@ public sealed unsafe class CudaOperatorTests : IDisposable
     }
 
     private KvBlockLayout Layout => new(KvElementType.Float32, _model.Manifest.Config.KvHeadCount, _model.Manifest.Config.HeadDim);
-
-    private static long PrivateBytes() => long.Parse(File.ReadAllLines("/proc/self/status").First(static line => line.StartsWith("RssAnon", StringComparison.Ordinal)).Split(' ', StringSplitOptions.RemoveEmptyEntries)[1], System.Globalization.CultureInfo.InvariantCulture) * 1024;
 }

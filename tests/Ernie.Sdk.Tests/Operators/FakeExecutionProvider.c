@@ -1,6 +1,9 @@
 // An execution provider in the name of CUDA's, for an ONNX Runtime without CUDA: it takes the nodes that custom operators are registered for under that name, has memory of its own on a "GPU" that the CPU
 // can read, copies between both, and has one stream. It computes nothing itself.
+// Compiled with DRIVER, the path of a driver without a GPU, its memory and its stream are that driver's, and it has kernels for the plain nodes of a graph, as CUDA's has (FakeProviderNodes.c).
+#include <dlfcn.h>
 #include <onnxruntime_c_api.h>
+#include <stdio.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +15,11 @@ static OrtKernelRegistry *s_registry;
 static pthread_mutex_t s_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct { char *address; size_t bytes; } s_live[8192];
 static int s_copies_in, s_copies_out, s_taken, s_stream;
+static void *s_used_stream = &s_stream;
+static void *(*s_driver_alloc)(size_t);
+static void (*s_driver_free)(void *), (*s_driver_open)(void), (*s_driver_close)(void);
+static void device_open(void) { if (s_driver_open) s_driver_open(); }
+static void device_close(void) { if (s_driver_close) s_driver_close(); }
 
 void fake_ep_counts(int *in, int *out, int *taken, int *live)
 {
@@ -31,6 +39,7 @@ int fake_ep_inside(const char *address)
 static void *ORT_API_CALL allocate(struct OrtAllocator *self, size_t bytes)
 {
     if (!bytes) return 0;
+    if (s_driver_alloc) return s_driver_alloc(bytes);
     char *address = aligned_alloc(256, (bytes + 255) / 256 * 256);
     pthread_mutex_lock(&s_lock);
     for (int i = 0; i < 8192; i++) if (!s_live[i].address) { s_live[i].address = address; s_live[i].bytes = bytes; break; }
@@ -39,6 +48,7 @@ static void *ORT_API_CALL allocate(struct OrtAllocator *self, size_t bytes)
 }
 static void ORT_API_CALL release(struct OrtAllocator *self, void *address)
 {
+    if (s_driver_free) { s_driver_free(address); return; }
     pthread_mutex_lock(&s_lock);
     for (int i = 0; i < 8192; i++) if (address && s_live[i].address == address) s_live[i].address = 0;
     pthread_mutex_unlock(&s_lock);
@@ -61,7 +71,11 @@ static OrtStatus *ORT_API_CALL copy(OrtDataTransferImpl *self, const OrtValue **
         if (!status) status = s_api->GetTensorMutableData(targets[i], &to);
         if (!status) status = s_api->GetTensorSizeInBytes(sources[i], &bytes);
         if (status) return status;
+        // What the allocator had no memory for has no address.
+        if (bytes && (!to || !from)) return s_api->CreateStatus(ORT_FAIL, "CUDA failure 2: out of memory");
+        device_open();
         memcpy(to, from, bytes);
+        device_close();
         if (is_gpu(s_ep_api->Value_GetMemoryDevice(targets[i]))) s_copies_in++;
         else s_copies_out++;
     }
@@ -76,7 +90,7 @@ static OrtStatus *ORT_API_CALL notification_host(OrtSyncNotificationImpl *self) 
 static OrtSyncNotificationImpl s_notification = { .ort_version_supported = ORT_API_VERSION, .Release = notification_release, .Activate = notification_activate, .WaitOnDevice = notification_device, .WaitOnHost = notification_host };
 
 static void ORT_API_CALL stream_release(OrtSyncStreamImpl *self) { }
-static void *ORT_API_CALL stream_handle(OrtSyncStreamImpl *self) { return &s_stream; }
+static void *ORT_API_CALL stream_handle(OrtSyncStreamImpl *self) { return s_used_stream; }
 static OrtStatus *ORT_API_CALL stream_notification(OrtSyncStreamImpl *self, OrtSyncNotificationImpl **notification) { *notification = &s_notification; return 0; }
 static OrtStatus *ORT_API_CALL stream_done(OrtSyncStreamImpl *self) { return 0; }
 static OrtSyncStreamImpl s_stream_impl = { .ort_version_supported = ORT_API_VERSION, .Release = stream_release, .GetHandle = stream_handle, .CreateNotification = stream_notification, .Flush = stream_done, .OnSessionRunEnd = stream_done };
@@ -124,6 +138,19 @@ static OrtStatus *add_copy(const char *name, int from_host)
     return status;
 }
 
+#ifdef DRIVER
+#include "FakeProviderNodes.c"
+static OrtStatus *bind_driver(void)
+{
+    void *driver = dlopen(DRIVER, RTLD_NOW);
+    s_driver_alloc = dlsym(driver, "fake_provider_alloc");
+    s_driver_free = dlsym(driver, "fake_provider_free");
+    s_driver_open = dlsym(driver, "fake_open");
+    s_driver_close = dlsym(driver, "fake_close");
+    return add_nodes();
+}
+#endif
+
 static const char *ORT_API_CALL ep_name(const OrtEp *self) { return "CUDAExecutionProvider"; }
 static OrtStatus *ORT_API_CALL capability(OrtEp *self, const OrtGraph *graph, OrtEpGraphSupportInfo *support)
 {
@@ -165,6 +192,12 @@ static OrtStatus *ORT_API_CALL supported(OrtEpFactory *self, const OrtHardwareDe
 }
 static OrtStatus *ORT_API_CALL create_ep(OrtEpFactory *self, const OrtHardwareDevice *const *devices, const OrtKeyValuePairs *const *metadata, size_t count, const OrtSessionOptions *options, const OrtLogger *logger, OrtEp **ep)
 {
+    // The stream that the application wants the provider to use.
+    char stream[32];
+    size_t length = sizeof stream;
+    OrtStatus *status = s_api->GetSessionConfigEntry(options, "ep.cuda.user_compute_stream", stream, &length);
+    if (status) { s_api->ReleaseStatus(status); s_used_stream = &s_stream; }
+    else s_used_stream = (void *)strtoull(stream, 0, 10);
     OrtEp *created = calloc(1, sizeof *created);
     created->ort_version_supported = ORT_API_VERSION;
     created->GetName = ep_name;
@@ -194,6 +227,9 @@ OrtStatus *CreateEpFactories(const char *name, const OrtApiBase *base, const Ort
     if (!status) status = s_ep_api->CreateKernelRegistry(&s_registry);
     if (!status) status = add_copy("MemcpyFromHost", 1);
     if (!status) status = add_copy("MemcpyToHost", 0);
+#ifdef DRIVER
+    if (!status) status = bind_driver();
+#endif
     factories[0] = &s_factory;
     *count = 1;
     return status;

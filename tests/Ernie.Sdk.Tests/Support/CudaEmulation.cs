@@ -18,7 +18,10 @@ internal sealed unsafe partial class CudaEmulation
     private readonly nint _library;
     private readonly Lock _lock = new();
 
-    private CudaEmulation(string name) => _library = NativeLibrary.Load(Build(name));
+    private CudaEmulation(string name) => _library = NativeLibrary.Load(File = Build(name));
+
+    /// <summary>The library.</summary>
+    public string File { get; }
 
     /// <summary>Runs threads in falling order, in launches of the calling thread.</summary>
     [field: ThreadStatic]
@@ -59,20 +62,20 @@ internal sealed unsafe partial class CudaEmulation
     private static string Build(string name)
     {
         var source = Path.Combine(s_kernels, name + ".cu");
-        var names = KernelNames().Matches(File.ReadAllText(source)).Select(static match => match.Groups[1].Value);
+        var names = KernelNames().Matches(System.IO.File.ReadAllText(source)).Select(static match => match.Groups[1].Value);
         var text = $"#include \"{s_header}\"\n#include \"{Path.Combine(s_kernels, "device.cuh")}\"\n#include \"{source}\"\n" + string.Concat(names.Select(static kernel => $"EXPORT({kernel})\n"));
         // No -march=native: the libraries outlive a move to another machine, and FMA is all that they need.
         string[] options = ["-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-w", .. RuntimeInformation.ProcessArchitecture == Architecture.X64 ? ["-mfma", "-msse4.1"] : Array.Empty<string>()];
-        var key = Convert.ToHexString(SHA256.HashData(Encoding.UTF8.GetBytes(Compiler + string.Join(' ', options) + text + File.ReadAllText(s_header) + File.ReadAllText(Path.Combine(s_kernels, "device.cuh")) + File.ReadAllText(source))))[..16];
+        var key = Convert.ToHexString(SHA256.HashData(Encoding.UTF8.GetBytes(Compiler + string.Join(' ', options) + text + System.IO.File.ReadAllText(s_header) + System.IO.File.ReadAllText(Path.Combine(s_kernels, "device.cuh")) + System.IO.File.ReadAllText(source))))[..16];
         var library = Path.Combine(Path.GetTempPath(), "ernie-cuda-emulation", $"{name}.{key}.so");
-        if (File.Exists(library)) return library;
+        if (System.IO.File.Exists(library)) return library;
         Directory.CreateDirectory(Path.GetDirectoryName(library)!);
         var unit = Path.Combine(Path.GetTempPath(), "ernie-cuda-emulation", $"{name}.{key}.{Environment.ProcessId}.cpp");
-        File.WriteAllText(unit, text);
+        System.IO.File.WriteAllText(unit, text);
         var result = ChildProcess.RunAsync(Compiler!, [.. options, unit, "-o", unit + ".so"]).GetAwaiter().GetResult();
         Assert.True(result.ExitCode == 0, result.Error);
-        File.Move(unit + ".so", library, overwrite: true);
-        File.Delete(unit);
+        System.IO.File.Move(unit + ".so", library, overwrite: true);
+        System.IO.File.Delete(unit);
         return library;
     }
 

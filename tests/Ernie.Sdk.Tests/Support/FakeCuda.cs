@@ -8,8 +8,9 @@ namespace Ernie.Sdk.Tests.Support;
 internal sealed unsafe class FakeCuda
 {
     public const string Collection = "Fake CUDA driver";
-    public const int Memory = 0, Modules = 1, Streams = 2, Events = 3, Pinned = 4, Contexts = 5;
+    public const int Memory = 0, Modules = 1, Streams = 2, Events = 3, Pinned = 4, Providers = 5, Contexts = 6;
 
+    private static readonly string[] s_files = ["attention", "experts", "linear", "norm", "sampling"];
     private readonly nint _library;
 
     public FakeCuda()
@@ -48,10 +49,36 @@ internal sealed unsafe class FakeCuda
     /// <summary>Whether a range is device memory that was not freed.</summary>
     public bool IsDeviceMemory(void* address, long bytes) => ((delegate* unmanaged<void*, nuint, int>)Export("fake_inside"))(address, (nuint)bytes) != 0;
 
+    /// <summary>Lets the driver launch the kernels of the product, which a C++ compiler makes of their text, and forbids the CPU to touch device memory: a test that does ends the process.</summary>
+    public void Emulate()
+    {
+        foreach (var file in s_files)
+        {
+            fixed (byte* path = Encoding.UTF8.GetBytes(CudaEmulation.Of(file).File + '\0'))
+                Assert.Equal(1, ((delegate* unmanaged<byte*, int>)Export("fake_emulate"))(path));
+        }
+        ((delegate* unmanaged<int, void>)Export("fake_curtain"))(1);
+    }
+
+    /// <summary>Everything that loading checks, with this driver and libraries that are only there to be found.</summary>
+    /// <param name="folder">For the provider's library.</param>
+    public CudaInstallation Installation(TemporaryFolder folder)
+    {
+        var provider = Directory.CreateDirectory(folder.File("provider")).FullName;
+        System.IO.File.WriteAllText(Path.Combine(provider, "libonnxruntime_providers_cuda.so"), "");
+        return new CudaInstallation(File, [.. CudaInstallation.Default.Libraries.Select(static library => (library.Name, CompiledLibrary.Empty(library.File)))], provider);
+    }
+
+    /// <summary>Kernels that were launched.</summary>
+    public int Launches => ((delegate* unmanaged<int>)Export("fake_launches"))();
+
+    /// <summary>Bytes of device memory, the provider's among them, that are not freed.</summary>
+    public long UsedBytes => (long)((delegate* unmanaged<nuint>)Export("fake_used"))();
+
     public int Live(int kind) => ((delegate* unmanaged<int, int>)Export("fake_live"))(kind);
 
     /// <summary>Whatever was made is destroyed, and the context released.</summary>
-    public void AssertNothingIsLeft() => Assert.Equal([0, 0, 0, 0, 0, 0], Enumerable.Range(0, 6).Select(Live));
+    public void AssertNothingIsLeft() => Assert.Equal([0, 0, 0, 0, 0, 0, 0], Enumerable.Range(0, 7).Select(Live));
 
     private void* Export(string name) => (void*)NativeLibrary.GetExport(_library, name);
 }

@@ -27,11 +27,10 @@ internal sealed unsafe class ReferenceLaunches(FakeCuda fake) : CudaKernels
         AssertIsSent("weight", arguments.Weight);
         AssertIsProviders(("input", (nint)arguments.Input), ("output", (nint)arguments.Output));
         Assert.Equal(Stream, context.Stream);
-        using (var scratch = context.Scratch(ScratchBytes))
-        {
-            AssertIsProviders(("scratch", (nint)scratch.Data));
-            new Span<byte>(scratch.Data, ScratchBytes).Fill(1);
-        }
+        context.Workspace.Reset();
+        var scratch = context.Workspace.Rent(ScratchBytes);
+        Assert.True(fake.IsDeviceMemory(scratch, ScratchBytes));
+        new Span<byte>(scratch, ScratchBytes).Fill(1);
         _kernels.Linear(arguments, _context);
     }
 

@@ -54,7 +54,7 @@ internal sealed unsafe class SimulatedSteps(KvCache cache)
     private ulong Read(TokenContext context, int position) => *Slot(context, position);
 
     /// <summary>In the cache's own memory: what it copies and forgets is copied and forgotten.</summary>
-    private ulong* Slot(TokenContext context, int position) => (ulong*)cache.Block(0, context.BlockTable[position / BlockSize]) + position % BlockSize;
+    private ulong* Slot(TokenContext context, int position) => (ulong*)(cache.Layer(0) + context.BlockTable[position / BlockSize] * cache.Layout.BlockBytes) + position % BlockSize;
 
     private static ulong Mix(ulong a, ulong b)
     {

@@ -109,7 +109,8 @@ internal static unsafe class AttentionTiles<TLanes, TCache>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void Prefetch(byte* address)
     {
-        if (Sse.IsSupported) Sse.Prefetch0(address);
+        // Into the second level: a half of a block fills the first one, which is being read.
+        if (Sse.IsSupported) Sse.Prefetch1(address);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using Ernie.Sdk.Engine;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Tests.Support;
@@ -131,13 +130,13 @@ public sealed unsafe class CudaSamplingTests
         List<int> historyIds = [], historyCounts = [], biasIds = [];
         List<float> biasValues = [];
         List<ulong> allowed = [];
-        var rows = new List<Row>();
+        var rows = new List<SampleRow>();
         var words = (vocabulary + 63) / 64;
         var logitsRow = 0;
         foreach (var request in requests)
         {
             var settings = request.Settings;
-            var row = new Row
+            var row = new SampleRow
             {
                 Seed = settings.Seed, Temperature = settings.Temperature, TopP = settings.TopP, MinP = settings.MinP,
                 Repetition = settings.RepetitionPenalty, Frequency = settings.FrequencyPenalty, Presence = settings.PresencePenalty,
@@ -160,7 +159,7 @@ public sealed unsafe class CudaSamplingTests
         using NativeArray<int> historyIdsArray = NativeArray<int>.From([.. historyIds]), historyCountsArray = NativeArray<int>.From([.. historyCounts]), biasIdsArray = NativeArray<int>.From([.. biasIds]);
         using NativeArray<int> tokens = new(requests.Length), topIds = new(requests.Length * MaxTop);
         using var allowedArray = NativeArray<ulong>.From([.. allowed]);
-        using var rowsArray = NativeArray<Row>.From([.. rows]);
+        using var rowsArray = NativeArray<SampleRow>.From([.. rows]);
         tokens.Span.Fill(-1);
         CudaEmulation.Of("sampling").Launch("sample", (requests.Length, 1, 1), 1024, 8720, logitsArray.Pointer, vocabulary, undefinedArray.Pointer, undefined.Length, rowsArray.Pointer,
             historyIdsArray.Pointer, historyCountsArray.Pointer, biasIdsArray.Pointer, biasValuesArray.Pointer, allowedArray.Pointer, words, scratch.Pointer, tokens.Pointer, log.Pointer, topIds.Pointer, topLog.Pointer, MaxTop);
@@ -178,26 +177,4 @@ public sealed unsafe class CudaSamplingTests
     }
 
     private sealed record Result(int Token, float LogProbability, (int Id, float LogProbability)[] Top);
-
-    [StructLayout(LayoutKind.Sequential)]
-    private readonly record struct Row
-    {
-        public ulong Seed { get; init; }
-        public float Temperature { get; init; }
-        public float TopP { get; init; }
-        public float MinP { get; init; }
-        public float Repetition { get; init; }
-        public float Frequency { get; init; }
-        public float Presence { get; init; }
-        public int TopK { get; init; }
-        public int Greedy { get; init; }
-        public int LogitsRow { get; init; }
-        public int HistoryBegin { get; init; }
-        public int HistoryEnd { get; init; }
-        public int BiasBegin { get; init; }
-        public int BiasEnd { get; init; }
-        public int Allowed { get; init; }
-        public int Draw { get; init; }
-        public int Top { get; init; }
-    }
 }

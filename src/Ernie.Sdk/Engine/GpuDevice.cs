@@ -1,0 +1,221 @@
+using System.Diagnostics;
+using System.Globalization;
+using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Native;
+using Ernie.Sdk.Operators;
+using Microsoft.ML.OnnxRuntime;
+using Microsoft.ML.OnnxRuntime.Tensors;
+
+namespace Ernie.Sdk.Engine;
+
+/// <summary>
+/// Steps on one GPU: ONNX Runtime's CUDA provider computes what is plain ONNX, the operators are ours, and both ask for it on one stream, which is ours. Weights, cache and what passes between operators stay on the
+/// GPU; the numbers of a step go there and tokens come back.
+/// </summary>
+internal sealed unsafe class GpuDevice : StepDevice
+{
+    private readonly GpuChoice _gpu;
+    private readonly CudaContext? _context;
+    private readonly CudaStream? _stream;
+    private readonly CudaModules? _modules;
+    private readonly CudaExpertChoices? _choices;
+    private readonly CudaOperatorEnvironment? _environment;
+    private CudaMemory? _logits;
+    private float[] _read = [];
+    private GpuSampler? _sampler;
+    private bool _isLoaded;
+
+    /// <param name="gpu">The GPU.</param>
+    /// <param name="model">What is computed.</param>
+    /// <param name="progress">Told of weights that were sent; may be null.</param>
+    /// <param name="cancellationToken">Ends sending.</param>
+    /// <exception cref="ErnieDeviceException">The GPU's memory is full, or it does not answer.</exception>
+    public GpuDevice(GpuChoice gpu, RunnerModel model, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
+    {
+        _gpu = gpu;
+        var making = "context";
+        try
+        {
+            _context = gpu.Device.Retain();
+            CacheMemory = new OrtMemoryInfo("Cuda", OrtAllocatorType.DeviceAllocator, gpu.Device.Ordinal, OrtMemType.Default);
+            _stream = _context.CreateStream();
+            making = "kernels";
+            _modules = new CudaModules(_context);
+            _modules.Compile("linear", "attention", "experts", "sampling");
+            making = "table of rotary angles";
+            _choices = new CudaExpertChoices(_context, model.Load);
+            var (started, sent) = (Stopwatch.GetTimestamp(), 0L);
+            _environment = new CudaOperatorEnvironment(gpu.Device, new PtxKernels(_modules), model.Layout, model.Rope, _choices)
+            {
+                Sent = bytes =>
+                {
+                    cancellationToken.ThrowIfCancellationRequested();
+                    sent += bytes;
+                    progress?.Report(new ErnieProgress("sending weights to the GPU", sent, model.Manifest.WeightBytes, Stopwatch.GetElapsedTime(started)));
+                },
+            };
+        }
+        catch (CudaException e)
+        {
+            Dispose();
+            throw Refusal(e, making);
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    public override IEnumerable<CustomOperator> Operators => _environment!.Operators();
+
+    public override OrtMemoryInfo CacheMemory { get; }
+
+    public override KvMemory Reserve(long bytes)
+    {
+        try
+        {
+            var memory = new DeviceKvMemory(_context!, bytes);
+            _environment!.Cache = ((nint)memory.Address, (nint)memory.Address + (nint)bytes);
+            return memory;
+        }
+        catch (CudaException e)
+        {
+            throw Refusal(e, string.Create(CultureInfo.InvariantCulture, $"KV cache of {bytes:N0} bytes"));
+        }
+    }
+
+    /// <summary>[rows, vocabulary] of the last step, device memory.</summary>
+    public nint LogitsAddress => _logits!.Address;
+
+    public override OrtValue BindLogits(int rows, int vocabSize)
+    {
+        var bytes = checked((long)rows * vocabSize * sizeof(float));
+        // A step without logits has an output without elements, which must have an address still.
+        if (_logits is null || _logits.Bytes < bytes)
+        {
+            Try(() =>
+            {
+                _logits?.Dispose();
+                _logits = null;
+                _logits = _context!.Allocate(Math.Max(bytes, (long)vocabSize * sizeof(float)));
+            });
+        }
+        return OrtValue.CreateTensorValueWithData(CacheMemory, TensorElementType.Float, [rows, vocabSize], _logits!.Address, bytes);
+    }
+
+    public override ReadOnlySpan<float> ReadLogits(int firstRow, int rows, int vocabSize)
+    {
+        var count = checked(rows * vocabSize);
+        if (_read.Length < count) _read = new float[count];
+        Try(() =>
+        {
+            fixed (float* target = _read)
+            {
+                if (count > 0) _logits!.CopyTo(target, (long)count * sizeof(float), (long)firstRow * vocabSize * sizeof(float), _stream);
+                _stream!.Synchronize();
+            }
+        });
+        return _read.AsSpan(0, count);
+    }
+
+    public override StepSampler Sampler(int vocabSize, IReadOnlyList<Range> undefinedRows, int threadCount) => _sampler ??= new GpuSampler(this, _context!, _stream!, _modules!, vocabSize, undefinedRows);
+
+    public override void Configure(SessionOptions options)
+    {
+        // What the provider has no kernel for would be computed on the CPU in silence, with copies there and back.
+        options.AddSessionConfigEntry("session.disable_cpu_ep_fallback", "1");
+        try
+        {
+            _gpu.Installation.Append(options, new Dictionary<string, string>
+            {
+                ["device_id"] = _gpu.Device.Ordinal.ToString(CultureInfo.InvariantCulture),
+                // Addresses of one stream: what our operators ask for comes after what the provider's asked for.
+                ["has_user_compute_stream"] = "1",
+                ["user_compute_stream"] = ((nuint)_stream!.Handle).ToString(CultureInfo.InvariantCulture),
+                // The default doubles what it takes each time.
+                ["arena_extend_strategy"] = "kSameAsRequested",
+            });
+        }
+        catch (OnnxRuntimeException e)
+        {
+            throw new ErnieDeviceException(new CudaPiece("ONNX Runtime package", CudaPieceState.Unfit, $"its CUDA provider does not start: {e.Message.TrimEnd('.')}", Cure: "'ernie doctor' checks what it needs."), e);
+        }
+    }
+
+    public override void SessionIsCreated()
+    {
+        _environment!.EndUpload();
+        _isLoaded = true;
+    }
+
+    public override void Begin(StepBatch batch, LiveRows rows)
+    {
+        _environment!.BeginStep();
+        Try(() => _choices!.Begin(batch.TokenCount));
+    }
+
+    public override void End() => Try(() =>
+    {
+        // ONNX Runtime has waited for the stream.
+        _environment!.EndStep();
+        _choices!.End(_stream!);
+    });
+
+    public override Exception? Explain(OnnxRuntimeException reported) => _environment!.Failure switch
+    {
+        CudaException e => _isLoaded ? StepFailure(e.IsOutOfMemory, e) : Refusal(e, "model's weights"),
+        InsufficientMemoryException e => StepFailure(true, e),
+        // As on the CPU, where the text is enough.
+        InvalidDataException or ArgumentException => null,
+        { } other => other,
+        null when IsOutOfMemory(reported.Message) => _isLoaded ? StepFailure(true, reported) : new ErnieDeviceException(MemoryPiece("what ONNX Runtime keeps there"), reported),
+        null when reported.Message.Contains("disable", StringComparison.Ordinal) && reported.Message.Contains("fallback", StringComparison.Ordinal) =>
+            new ErnieDeviceException(new CudaPiece("ONNX Runtime package", CudaPieceState.Unfit, "its CUDA provider has no kernel for a node of the graph", Cure: "Use Microsoft.ML.OnnxRuntime.Gpu 1.31.0, and export the checkpoint again if an earlier version of Ernie.Sdk did."), reported),
+        // What a launch did wrong, ONNX Runtime meets when it next asks the GPU for something.
+        null when _isLoaded && reported.Message.Contains("CUDA", StringComparison.Ordinal) => StepFailure(false, reported),
+        null => null,
+    };
+
+    public override void Dispose()
+    {
+        _environment?.Dispose();
+        _sampler?.Dispose();
+        _logits?.Dispose();
+        _choices?.Dispose();
+        _modules?.Dispose();
+        _stream?.Dispose();
+        CacheMemory?.Dispose();
+        _context?.Dispose();
+    }
+
+    private static bool IsOutOfMemory(string message) =>
+        message.Contains("out of memory", StringComparison.OrdinalIgnoreCase) || message.Contains("allocate memory", StringComparison.OrdinalIgnoreCase) || message.Contains("Available memory of", StringComparison.Ordinal);
+
+    /// <summary>Makes of what the driver reports in a step an exception that says so.</summary>
+    internal void Try(Action call)
+    {
+        try
+        {
+            call();
+        }
+        catch (CudaException e)
+        {
+            throw StepFailure(e.IsOutOfMemory, e);
+        }
+    }
+
+    /// <summary>A step failed; the next one may well not, if it was for memory.</summary>
+    private Exception StepFailure(bool isMemory, Exception inner) => isMemory
+        ? new InsufficientMemoryException($"{Describe()} has no memory left for this step. Set a smaller ErnieModelOptions.PrefillChunkTokens, MaxConcurrentRequests or KvCacheBytes.", inner)
+        : new InvalidOperationException($"{Describe()} failed in a step: {inner.Message.TrimEnd('.')}. Load the model again; if it happens there too, nvidia-smi and the system's log may say why.", inner);
+
+    private ErnieDeviceException Refusal(CudaException e, string what) => e.IsOutOfMemory
+        ? new ErnieDeviceException(MemoryPiece(what), e)
+        : new ErnieDeviceException(new CudaPiece("GPU", CudaPieceState.Unfit, $"{e.Message}, about the {what}", Cure: "nvidia-smi and the system's log may say why. After an update of the driver, restart the machine."), e);
+
+    private CudaPiece MemoryPiece(string what) => new(DeviceChoice.MemoryName, CudaPieceState.Unfit, $"{Describe()} has no room for the {what}",
+        Cure: "Export to fewer bits, set a smaller KvCacheBytes or ContextLength, or use another GPU; 'ernie plan' says what fits, nvidia-smi lists who else uses the GPU.");
+
+    private string Describe() => CudaInstallation.Describe(_gpu.Device);
+}

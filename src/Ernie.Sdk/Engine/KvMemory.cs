@@ -1,0 +1,98 @@
+using Ernie.Sdk.Native;
+
+namespace Ernie.Sdk.Engine;
+
+/// <summary>What the blocks of a cache lie in: one range of addresses, of the CPU's memory or a GPU's.</summary>
+internal abstract unsafe class KvMemory : IDisposable
+{
+    /// <summary>Of the device whose kernels read and write here.</summary>
+    public abstract byte* Address { get; }
+
+    /// <summary>Makes a range usable.</summary>
+    /// <exception cref="InsufficientMemoryException">The system has no pages left.</exception>
+    public abstract void Commit(nint offset, nint bytes);
+
+    /// <summary>Gives a range back to the system, where that is possible.</summary>
+    public abstract void Decommit(nint offset, nint bytes);
+
+    public abstract void Copy(nint source, nint target, nint bytes);
+
+    /// <summary>Copies from here to memory of the CPU. Any thread may, while nobody writes there.</summary>
+    public abstract void Read(nint offset, byte* target, nint bytes);
+
+    /// <summary>Copies from memory of the CPU.</summary>
+    public abstract void Write(nint offset, byte* source, nint bytes);
+
+    public abstract void Dispose();
+}
+
+/// <summary>Pages of this process, taken as they are used.</summary>
+internal sealed unsafe class HostKvMemory(long bytes) : KvMemory
+{
+    private readonly VirtualMemory _memory = new(bytes);
+
+    public override byte* Address => _memory.Address;
+    public void AdviseLargePages(nint offset, nint bytes) => _memory.AdviseLargePages(offset, bytes);
+    public override void Commit(nint offset, nint bytes) => _memory.Commit(offset, bytes);
+    public override void Decommit(nint offset, nint bytes) => _memory.Decommit(offset, bytes);
+    public override void Copy(nint source, nint target, nint bytes) => Buffer.MemoryCopy(Address + source, Address + target, bytes, bytes);
+    public override void Read(nint offset, byte* target, nint bytes) => Buffer.MemoryCopy(Address + offset, target, bytes, bytes);
+    public override void Write(nint offset, byte* source, nint bytes) => Buffer.MemoryCopy(source, Address + offset, bytes, bytes);
+    public override void Dispose() => _memory.Dispose();
+}
+
+/// <summary>A GPU's memory, all of it taken at once: others who use the GPU could take what is left for later.</summary>
+internal sealed unsafe class DeviceKvMemory : KvMemory
+{
+    private readonly CudaMemory _memory;
+    private readonly CudaStream _stream;
+    private readonly Lock _gate = new();
+
+    /// <exception cref="CudaException">Among others <see cref="CudaException.IsOutOfMemory"/>.</exception>
+    public DeviceKvMemory(CudaContext context, long bytes)
+    {
+        _memory = context.Allocate(bytes);
+        try
+        {
+            _stream = context.CreateStream();
+        }
+        catch
+        {
+            _memory.Dispose();
+            throw;
+        }
+    }
+
+    public override byte* Address => (byte*)_memory.Address;
+
+    // What a block held before is never read: kernels look at positions that were written.
+    public override void Commit(nint offset, nint bytes)
+    {
+    }
+
+    public override void Decommit(nint offset, nint bytes)
+    {
+    }
+
+    public override void Copy(nint source, nint target, nint bytes) => Wait(() => _memory.CopyFrom(_memory, bytes, source, target, _stream));
+
+    public override void Read(nint offset, byte* target, nint bytes) => Wait(() => _memory.CopyTo(target, bytes, offset, _stream));
+
+    public override void Write(nint offset, byte* source, nint bytes) => Wait(() => _memory.CopyFrom(source, bytes, offset, _stream));
+
+    public override void Dispose()
+    {
+        _stream.Dispose();
+        _memory.Dispose();
+    }
+
+    /// <summary>Steps wait for their kernels, so what is copied is there, and the next step finds what was copied.</summary>
+    private void Wait(Action copy)
+    {
+        lock (_gate)
+        {
+            copy();
+            _stream.Synchronize();
+        }
+    }
+}

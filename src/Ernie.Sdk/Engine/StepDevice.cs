@@ -1,0 +1,76 @@
+using Ernie.Sdk.Export;
+using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Native;
+using Ernie.Sdk.Operators;
+using Microsoft.ML.OnnxRuntime;
+
+namespace Ernie.Sdk.Engine;
+
+/// <summary>What a device must know of the model that it computes.</summary>
+/// <param name="Folder">Of the export.</param>
+/// <param name="Manifest">Of the export.</param>
+/// <param name="Layout">Blocks of the cache.</param>
+/// <param name="Rope">Rotary angles of every position that the cache can hold.</param>
+/// <param name="Load">Counts the routers' choices.</param>
+internal sealed record RunnerModel(string Folder, ModelManifest Manifest, KvBlockLayout Layout, RopeTable Rope, ExpertLoad Load);
+
+/// <summary>What a runner's steps are computed on: the operators, the memory of the cache, and what stands around a step. Used by the engine's thread only.</summary>
+internal abstract unsafe class StepDevice : IDisposable
+{
+    /// <summary>Those of the graph, one of a name.</summary>
+    public abstract IEnumerable<CustomOperator> Operators { get; }
+
+    /// <summary>Where the operators find the cache.</summary>
+    public abstract OrtMemoryInfo CacheMemory { get; }
+
+    /// <summary>Memory for the cache.</summary>
+    public abstract KvMemory Reserve(long bytes);
+
+    /// <summary>Memory for a step's logits, [rows, vocabulary], of the device; valid until the next call. The caller disposes the tensor.</summary>
+    public abstract OrtValue BindLogits(int rows, int vocabSize);
+
+    /// <summary>Some rows of the logits of the step that was computed, in the CPU's memory; valid until the next call or step.</summary>
+    public abstract ReadOnlySpan<float> ReadLogits(int firstRow, int rows, int vocabSize);
+
+    /// <summary>What chooses tokens from the logits of steps. It lives as long as the device.</summary>
+    public abstract StepSampler Sampler(int vocabSize, IReadOnlyList<Range> undefinedRows, int threadCount);
+
+    public virtual void Configure(SessionOptions options)
+    {
+    }
+
+    /// <summary>All kernels are created: what only that needs may go.</summary>
+    public virtual void SessionIsCreated()
+    {
+    }
+
+    /// <summary>A step begins.</summary>
+    /// <param name="batch">The step.</param>
+    /// <param name="rows">Which of its tokens are wanted, which may change while it runs.</param>
+    public abstract void Begin(StepBatch batch, LiveRows rows);
+
+    /// <summary>A step was computed.</summary>
+    public virtual void End()
+    {
+    }
+
+    /// <summary>Makes the running step end early, with an exception, or lets the next one run. Any thread may set it.</summary>
+    public virtual bool IsBrokenOff
+    {
+        set { }
+    }
+
+    /// <summary>Bytes of experts' weights that the system was asked to read ahead.</summary>
+    public virtual long PrefetchedBytes => 0;
+
+    /// <summary>The device's own reason for what ONNX Runtime reports as a failed session or step; null where it has none.</summary>
+    public virtual Exception? Explain(OnnxRuntimeException reported) => null;
+
+    /// <summary>Ends what runs beside steps and reads the session's memory. Once, before the session is disposed.</summary>
+    public virtual void Stop()
+    {
+    }
+
+    /// <summary>Last, after <see cref="Stop"/>, the session and the cache.</summary>
+    public abstract void Dispose();
+}
