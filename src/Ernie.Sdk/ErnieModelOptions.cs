@@ -46,8 +46,11 @@ public sealed class ErnieModelOptions
     /// <value>The default is 16.</value>
     public int MaxConcurrentRequests { get; set; } = 16;
 
-    /// <summary>Gets or sets how many requests may wait. One more is refused with <see cref="ErnieQueueFullException"/>.</summary>
-    /// <value>The default is 1,024.</value>
+    /// <summary>
+    /// Gets or sets how many requests may wait beside the <see cref="MaxConcurrentRequests"/> that are computed together. One more is refused with <see cref="ErnieQueueFullException"/>. Where the KV cache
+    /// has no room for so many at once, those that wait for memory count as waiting.
+    /// </summary>
+    /// <value>The default is 1,024. 0 lets none wait for a place.</value>
     public int MaxQueuedRequests { get; set; } = 1024;
 
     /// <summary>Gets or sets how many prompt tokens a step computes at most; a multiple of 128. Beside answers that are being written a step takes fewer: see the remarks of <see cref="ErnieModel"/>.</summary>
@@ -116,7 +119,7 @@ public sealed class ErnieModelOptions
         if (KvCacheBytes is < 1) throw new ArgumentOutOfRangeException(nameof(KvCacheBytes), KvCacheBytes, "KvCacheBytes must be positive.");
         if (ContextLength is < 1) throw new ArgumentOutOfRangeException(nameof(ContextLength), ContextLength, "ContextLength must be positive.");
         if (MaxConcurrentRequests is < 1 or > 4096) throw new ArgumentOutOfRangeException(nameof(MaxConcurrentRequests), MaxConcurrentRequests, "MaxConcurrentRequests must lie between 1 and 4096.");
-        if (MaxQueuedRequests < 1) throw new ArgumentOutOfRangeException(nameof(MaxQueuedRequests), MaxQueuedRequests, "MaxQueuedRequests must be positive.");
+        if (MaxQueuedRequests < 0) throw new ArgumentOutOfRangeException(nameof(MaxQueuedRequests), MaxQueuedRequests, "MaxQueuedRequests must not be negative.");
         if (PrefixCacheBytes is < 0) throw new ArgumentOutOfRangeException(nameof(PrefixCacheBytes), PrefixCacheBytes, "PrefixCacheBytes must not be negative.");
         if (PrefillChunkTokens < 128 || PrefillChunkTokens % 128 != 0) throw new ArgumentOutOfRangeException(nameof(PrefillChunkTokens), PrefillChunkTokens, "PrefillChunkTokens must be a positive multiple of 128.");
         if (!Enum.IsDefined(Device)) throw new ArgumentOutOfRangeException(nameof(Device), Device, "Use Cpu, Cuda or Auto.");

@@ -77,7 +77,7 @@ public sealed class HostingTests
     [Theory]
     [InlineData("Ernie:ModelPath", "", "Ernie:ModelPath is missing")]
     [InlineData("Ernie:ModelPath", "/no/such/folder", "/no/such/folder")]
-    [InlineData("Ernie:Model:MaxQueuedRequests", "0", "MaxQueuedRequests must be positive")]
+    [InlineData("Ernie:Model:MaxQueuedRequests", "-1", "MaxQueuedRequests must not be negative")]
     [InlineData("Ernie:Model:Threads", "many", "Ernie:Model:Threads is 'many'; expected an integer")]
     [InlineData("Ernie:Model:KvCacheType", "Int3", "expected BFloat16, Float32, Int8")]
     [InlineData("Ernie:Model:KvCacheType", "1", "expected BFloat16, Float32, Int8")]
