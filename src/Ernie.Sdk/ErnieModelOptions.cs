@@ -35,7 +35,7 @@ public sealed class ErnieModelOptions
     public long? PrefixCacheBytes { get; set; }
 
     /// <summary>Gets or sets the longest conversation in tokens, prompt and answer together.</summary>
-    /// <value>The default, <see langword="null"/>, is what the model was trained for (131,072) or what the KV cache can hold, whichever is less.</value>
+    /// <value>At most what the model was trained for (131,072): more is an <see cref="ArgumentOutOfRangeException"/> when the model is loaded. The default, <see langword="null"/>, is just that. Where the KV cache holds less, the context is what it holds.</value>
     public int? ContextLength { get; set; }
 
     /// <summary>Gets or sets how many blocks of a long context are read. A request may say otherwise.</summary>
@@ -111,6 +111,12 @@ public sealed class ErnieModelOptions
         var copy = (ErnieModelOptions)MemberwiseClone();
         copy.Export = copy.Export?.Snapshot()!;
         return copy;
+    }
+
+    /// <param name="longest">Tokens that the model was trained for.</param>
+    internal void CheckContext(int longest)
+    {
+        if (ContextLength > longest) throw new ArgumentOutOfRangeException(nameof(ContextLength), ContextLength, $"ContextLength may be at most {longest}: the model was trained for no more.");
     }
 
     internal void Validate()

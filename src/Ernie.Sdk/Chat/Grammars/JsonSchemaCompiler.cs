@@ -10,7 +10,7 @@ namespace Ernie.Sdk.Chat.Grammars;
 /// <remarks>
 /// <c>type</c> (one or several; else what the other keywords are about), <c>enum</c>, <c>const</c>, <c>anyOf</c>, <c>oneOf</c> where its branches exclude each other, <c>allOf</c> of one,
 /// <c>$ref</c> within the document, recursive ones too; <c>properties</c>, <c>required</c>, <c>additionalProperties</c>; <c>items</c>, <c>prefixItems</c>, <c>minItems</c>, <c>maxItems</c>;
-/// <c>minLength</c>, <c>maxLength</c>, <c>pattern</c>, <c>not</c> of some strings, of <c>format</c> date-time, date, time and uuid; <c>minimum</c>, <c>maximum</c>, <c>exclusiveMinimum</c>, <c>exclusiveMaximum</c>. Annotations, other formats among
+/// <c>minLength</c>, <c>maxLength</c>, <c>pattern</c>, <c>not</c> of some strings, of <c>format</c> date-time, date, time, uuid and uri, and in base64; <c>minimum</c>, <c>maximum</c>, <c>exclusiveMinimum</c>, <c>exclusiveMaximum</c>. Annotations, other formats among
 /// them, say nothing about documents. Every other keyword is refused.
 /// </remarks>
 internal sealed class JsonSchemaCompiler
@@ -31,10 +31,37 @@ internal sealed class JsonSchemaCompiler
 
     private static readonly Dictionary<string, string> s_formats = new(StringComparer.Ordinal)
     {
-        ["date"] = "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])$",
-        ["time"] = "^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,7})?(Z|[+-](0[0-9]|1[0-3]):[0-5][0-9])$",
+        // Without an offset, which TimeOnly does not read.
+        ["time"] = "^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,7})?$",
+        ["date"] = "^[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])$",
         ["date-time"] = "^[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,7})?(Z|[+-](0[0-9]|1[0-3]):[0-5][0-9])$",
         ["uuid"] = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
+        ["uri"] = $"^(https?|wss?|ftp)://{Host}(:[1-9][0-9]{{0,3}})?(/{UriText}*)?(\\?({UriText}|[/?])*)?(#({UriText}|[/?])*)?$|^mailto:[A-Za-z0-9]{{1,60}}([._+-][A-Za-z0-9]{{1,60}}){{0,3}}@{Host}$|^urn:[a-z0-9]{{2,20}}:{UriText}+$",
+    };
+
+    private const string Host = "[a-z0-9]{1,20}(-[a-z0-9]{1,20}){0,2}(\\.[a-z][a-z0-9]{0,19}(-[a-z0-9]{1,20}){0,2}){0,4}";
+    private const string UriText = "([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2})";
+    private const string Base64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
+
+    /// <summary>Patterns that Microsoft.Extensions.AI writes for types of .NET which do not read all that the patterns match.</summary>
+    private static readonly Dictionary<string, string> s_patterns = new(StringComparer.Ordinal)
+    {
+        // TimeSpan: up to 9,999,999 days; hours, minutes and seconds as a clock has them.
+        ["^-?(\\d+\\.)?\\d{2}:\\d{2}:\\d{2}(\\.\\d{1,7})?$"] = "^-?(\\d{1,7}\\.)?([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,7})?$",
+        // Version, whose numbers are integers of 32 bits.
+        ["^\\d+(\\.\\d+){1,3}$"] = "^\\d{1,9}(\\.\\d{1,9}){1,3}$",
+    };
+
+    private static readonly Dictionary<string, (decimal Least, decimal Most)> s_integers = new(StringComparer.Ordinal)
+    {
+        ["int8"] = (sbyte.MinValue, sbyte.MaxValue),
+        ["uint8"] = (byte.MinValue, byte.MaxValue),
+        ["int16"] = (short.MinValue, short.MaxValue),
+        ["uint16"] = (ushort.MinValue, ushort.MaxValue),
+        ["int32"] = (int.MinValue, int.MaxValue),
+        ["uint32"] = (uint.MinValue, uint.MaxValue),
+        ["int64"] = (long.MinValue, long.MaxValue),
+        ["uint64"] = (ulong.MinValue, ulong.MaxValue),
     };
 
     private readonly JsonElement _root;
@@ -286,6 +313,11 @@ internal sealed class JsonSchemaCompiler
             if (pattern is not null) throw Refused("pattern", path, $"it stands beside the format '{format}'");
             pattern = known;
         }
+        else if (schema.TryGetProperty("contentEncoding", out var encoding) && encoding.ValueKind == JsonValueKind.String && encoding.ValueEquals("base64"))
+        {
+            pattern ??= Base64;
+        }
+        if (pattern is not null && s_patterns.TryGetValue(pattern, out var narrower)) pattern = narrower;
         if (Denied(schema, path) is { } denied)
         {
             if (pattern is not null || least > 0 || most < int.MaxValue) throw Refused("not", path, "it stands beside 'pattern', 'format', 'minLength' or 'maxLength'");
@@ -316,8 +348,8 @@ internal sealed class JsonSchemaCompiler
         var decimals = 0;
         var least = Tightest(Bound("minimum", false), Bound("exclusiveMinimum", true), isLeast: true);
         var most = Tightest(Bound("maximum", false), Bound("exclusiveMaximum", true), isLeast: false);
-        if (least.Value is null && most.Value is null) return isInteger ? _json.Integer : _json.Number;
-        if (isInteger) return NumberRange.OfIntegers(_network, least, most);
+        if (isInteger) return NumberRange.OfIntegers(_network, least, most, schema.TryGetProperty("format", out var format) && format.ValueKind == JsonValueKind.String && s_integers.TryGetValue(format.GetString()!, out var range) ? range : null);
+        if (least.Value is null && most.Value is null) return _json.Number;
         return NumberRange.OfNumbers(_network, least, most, decimals, _json);
 
         NumberRange.Bound Bound(string keyword, bool isExclusive)
