@@ -102,6 +102,7 @@ public sealed class HostingTests
         {
             builder.Services.AddKeyedErnieChatClient("damaged", o => o.ModelPath = damaged.Path);
             builder.Services.AddKeyedErnieChatClient("late", o => (o.ModelPath, o.LoadAtStart) = (path, false));
+            // As the README says: one check for each key.
             builder.Services.AddHealthChecks().AddErnieHealthCheck("damaged", "damaged", HealthStatus.Degraded).AddErnieHealthCheck("late", "late");
         });
         var client = host.Services.GetRequiredKeyedService<IChatClient>("damaged");
