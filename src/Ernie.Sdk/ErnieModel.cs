@@ -112,7 +112,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
             var folder = await ExportCache.ResolveAsync(path, options, progress, cancellationToken).ConfigureAwait(false);
             cancellationToken.ThrowIfCancellationRequested();
             var manifest = ModelManifest.Read(folder);
-            options.CheckContext(manifest.Config.ContextLength);
+            ErnieModelOptions.CheckContext(manifest.Config.ContextLength, options);
             ModelVerifier.Check(folder, manifest);
             var model = new ErnieModel(folder, manifest, options);
             try

@@ -114,9 +114,10 @@ public sealed class ErnieModelOptions
     }
 
     /// <param name="longest">Tokens that the model was trained for.</param>
-    internal void CheckContext(int longest)
+    /// <param name="options">What was asked for.</param>
+    internal static void CheckContext(int longest, ErnieModelOptions options)
     {
-        if (ContextLength > longest) throw new ArgumentOutOfRangeException(nameof(ContextLength), ContextLength, $"ContextLength may be at most {longest}: the model was trained for no more.");
+        if (options.ContextLength > longest) throw new ArgumentOutOfRangeException(nameof(options), options.ContextLength, $"ErnieModelOptions.ContextLength may be at most {longest}: the model was trained for no more.");
     }
 
     internal void Validate()

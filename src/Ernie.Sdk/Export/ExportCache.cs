@@ -24,7 +24,7 @@ internal static class ExportCache
         {
             // Before hours of work.
             using var checkpoint = Checkpoint.Open(folder);
-            options.CheckContext(checkpoint.Config.ContextLength);
+            ErnieModelOptions.CheckContext(checkpoint.Config.ContextLength, options);
         }
         while (!File.Exists(System.IO.Path.Combine(target, ModelManifest.FileName)))
         {
