@@ -29,41 +29,6 @@ internal sealed class JsonSchemaCompiler
     ];
     private static readonly string[] s_types = ["null", "boolean", "object", "array", "number", "integer", "string"];
 
-    private static readonly Dictionary<string, string> s_formats = new(StringComparer.Ordinal)
-    {
-        // Without an offset, which TimeOnly does not read.
-        ["time"] = "^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,7})?$",
-        ["date"] = "^[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])$",
-        ["date-time"] = "^[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,7})?(Z|[+-](0[0-9]|1[0-3]):[0-5][0-9])$",
-        ["uuid"] = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
-        ["uri"] = $"^(https?|wss?|ftp)://{Host}(:[1-9][0-9]{{0,3}})?(/{UriText}*)?(\\?({UriText}|[/?])*)?(#({UriText}|[/?])*)?$|^mailto:[A-Za-z0-9]{{1,60}}([._+-][A-Za-z0-9]{{1,60}}){{0,3}}@{Host}$|^urn:[a-z0-9]{{2,20}}:{UriText}+$",
-    };
-
-    private const string Host = "[a-z0-9]{1,20}(-[a-z0-9]{1,20}){0,2}(\\.[a-z][a-z0-9]{0,19}(-[a-z0-9]{1,20}){0,2}){0,4}";
-    private const string UriText = "([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2})";
-    private const string Base64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$";
-
-    /// <summary>Patterns that Microsoft.Extensions.AI writes for types of .NET which do not read all that the patterns match.</summary>
-    private static readonly Dictionary<string, string> s_patterns = new(StringComparer.Ordinal)
-    {
-        // TimeSpan: up to 9,999,999 days; hours, minutes and seconds as a clock has them.
-        ["^-?(\\d+\\.)?\\d{2}:\\d{2}:\\d{2}(\\.\\d{1,7})?$"] = "^-?(\\d{1,7}\\.)?([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d{1,7})?$",
-        // Version, whose numbers are integers of 32 bits.
-        ["^\\d+(\\.\\d+){1,3}$"] = "^\\d{1,9}(\\.\\d{1,9}){1,3}$",
-    };
-
-    private static readonly Dictionary<string, (decimal Least, decimal Most)> s_integers = new(StringComparer.Ordinal)
-    {
-        ["int8"] = (sbyte.MinValue, sbyte.MaxValue),
-        ["uint8"] = (byte.MinValue, byte.MaxValue),
-        ["int16"] = (short.MinValue, short.MaxValue),
-        ["uint16"] = (ushort.MinValue, ushort.MaxValue),
-        ["int32"] = (int.MinValue, int.MaxValue),
-        ["uint32"] = (uint.MinValue, uint.MaxValue),
-        ["int64"] = (long.MinValue, long.MaxValue),
-        ["uint64"] = (ulong.MinValue, ulong.MaxValue),
-    };
-
     private readonly JsonElement _root;
     private readonly GrammarNetwork _network;
     private readonly JsonRules _json;
@@ -308,16 +273,16 @@ internal sealed class JsonSchemaCompiler
     {
         var (least, most) = (Count(schema, "minLength", path) ?? 0, Count(schema, "maxLength", path) ?? int.MaxValue);
         var pattern = schema.TryGetProperty("pattern", out var given) ? given.ValueKind == JsonValueKind.String ? given.GetString() : throw Invalid(path + "/pattern", "it is no string") : null;
-        if (schema.TryGetProperty("format", out var format) && format.ValueKind == JsonValueKind.String && s_formats.TryGetValue(format.GetString()!, out var known))
+        if (schema.TryGetProperty("format", out var format) && format.ValueKind == JsonValueKind.String && SchemaFormats.Strings.TryGetValue(format.GetString()!, out var known))
         {
             if (pattern is not null) throw Refused("pattern", path, $"it stands beside the format '{format}'");
             pattern = known;
         }
         else if (schema.TryGetProperty("contentEncoding", out var encoding) && encoding.ValueKind == JsonValueKind.String && encoding.ValueEquals("base64"))
         {
-            pattern ??= Base64;
+            pattern ??= SchemaFormats.Base64;
         }
-        if (pattern is not null && s_patterns.TryGetValue(pattern, out var narrower)) pattern = narrower;
+        if (pattern is not null && SchemaFormats.Patterns.TryGetValue(pattern, out var narrower)) pattern = narrower;
         if (Denied(schema, path) is { } denied)
         {
             if (pattern is not null || least > 0 || most < int.MaxValue) throw Refused("not", path, "it stands beside 'pattern', 'format', 'minLength' or 'maxLength'");
@@ -348,7 +313,7 @@ internal sealed class JsonSchemaCompiler
         var decimals = 0;
         var least = Tightest(Bound("minimum", false), Bound("exclusiveMinimum", true), isLeast: true);
         var most = Tightest(Bound("maximum", false), Bound("exclusiveMaximum", true), isLeast: false);
-        if (isInteger) return NumberRange.OfIntegers(_network, least, most, schema.TryGetProperty("format", out var format) && format.ValueKind == JsonValueKind.String && s_integers.TryGetValue(format.GetString()!, out var range) ? range : null);
+        if (isInteger) return NumberRange.OfIntegers(_network, least, most, schema.TryGetProperty("format", out var format) && format.ValueKind == JsonValueKind.String && SchemaFormats.Integers.TryGetValue(format.GetString()!, out var range) ? range : null);
         if (least.Value is null && most.Value is null) return _json.Number;
         return NumberRange.OfNumbers(_network, least, most, decimals, _json);
 

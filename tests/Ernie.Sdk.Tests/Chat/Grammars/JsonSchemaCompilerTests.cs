@@ -19,7 +19,7 @@ public sealed class JsonSchemaCompilerTests
     [InlineData("""{"type": "number"}""", "1", "-0.25", "1e5", "2.5E-07", "6.02e23", "9.999e+27", "12.5e9", "6.6e-34", "!.5", "!1.", "!1e", "!1e123", "!1e28", "!12e10", "!1.5e99")]
     [InlineData("""{"type": ["string", "null"], "minLength": 1, "maxLength": 1}""", "null", "\"é\"", "\"\\u00e9\"", "\"\\n\"", "!\"\"", "!\"ab\"", "!\"🐼\"")]
     [InlineData("""{"type": "string", "format": "time"}""", "\"23:59:59\"", "\"00:00:00.1234567\"", "!\"24:00:00\"", "!\"12:00:00Z\"")]
-    [InlineData("""{"type": "string", "format": "uri"}""", "\"https://example.com/a%20b?c=d#e\"", "\"mailto:a.b@example.org\"", "\"urn:isbn:0451450523\"", "!\"http:\"", "!\"a b\"", "!\"http://-\"")]
+    [InlineData("""{"type": "string", "format": "uri"}""", "\"https://example.com/a%20b/c/?d=e/f#g\"", "\"mailto:a.b@example.org\"", "\"urn:isbn:0451450523\"", "!\"http:\"", "!\"a b\"", "!\"http://-\"")]
     [InlineData("""{"type": "string", "contentEncoding": "base64"}""", "\"\"", "\"AA==\"", "\"AAE=\"", "\"Zm9v\"", "!\"A\"", "!\"AB==\"", "!\"é\"")]
     [InlineData("""{"type": "string", "pattern": "^-?(\\d+\\.)?\\d{2}:\\d{2}:\\d{2}(\\.\\d{1,7})?$"}""", "\"-9999999.23:59:59.1234567\"", "\"00:00:01\"", "!\"24:00:00\"", "!\"99999999.00:00:00\"")]
     [InlineData("""{"type": "string", "pattern": "^\\d+(\\.\\d+){1,3}$"}""", "\"1.0\"", "\"999999999.2.3.4\"", "!\"1\"", "!\"1.1234567890\"")]
