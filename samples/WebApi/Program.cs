@@ -26,6 +26,7 @@ builder.Services.AddOpenTelemetry()
 builder.Services.AddProblemDetails(static problems => problems.CustomizeProblemDetails = static context =>
 {
     // Messages of the library name what is wrong and what helps. Those of other faults are the log's.
+    if (context.Exception is ErnieQueueFullException) context.HttpContext.Response.Headers.RetryAfter = "1";
     if (context.Exception is { } failure && context.ProblemDetails.Status < StatusCodes.Status500InternalServerError) context.ProblemDetails.Detail = failure.Message;
 });
 

@@ -79,6 +79,7 @@ public sealed class ErnieConversation : IDisposable
     /// <summary>Writes the conversation to a file, keys and values included, for <see cref="ErnieModel.RestoreConversationAsync"/>. An existing file is replaced when the new one is whole.</summary>
     /// <param name="path">File.</param>
     /// <param name="cancellationToken">Stops writing; nothing is left behind.</param>
+    /// <exception cref="DirectoryNotFoundException">There is no folder for the file.</exception>
     /// <exception cref="IOException">The file cannot be written.</exception>
     /// <exception cref="InvalidOperationException">Another call is running.</exception>
     public async Task SaveAsync(string path, CancellationToken cancellationToken = default)

@@ -96,6 +96,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     /// <param name="options">How to run it; null for the defaults. Later changes to it have no effect.</param>
     /// <param name="progress">Told about an export's progress and, last, about the loaded model.</param>
     /// <param name="cancellationToken">Stops loading.</param>
+    /// <exception cref="ArgumentException">An option is out of its range, or <see cref="ErnieModelOptions.ContextLength"/> is more than the model was trained for.</exception>
     /// <exception cref="DirectoryNotFoundException">There is no such folder.</exception>
     /// <exception cref="InvalidDataException">The folder holds no model, or a damaged one.</exception>
     /// <exception cref="NotSupportedException">The checkpoint is valid, but not one that this library runs.</exception>
@@ -115,6 +116,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
             var (folder, name) = await ExportCache.ResolveAsync(path, options, progress, cancellationToken).ConfigureAwait(false);
             cancellationToken.ThrowIfCancellationRequested();
             var manifest = ModelManifest.Read(folder);
+            ErnieModelOptions.CheckContext(manifest.Config.ContextLength, options);
             ModelVerifier.Check(folder, manifest);
             if (name is not null) manifest = manifest with { Name = name };
             ErnieModel model;
@@ -151,11 +153,13 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     }
 
     /// <summary>Says what a model takes to run some conversations at once, before anything is loaded.</summary>
-    /// <param name="path">An exported model.</param>
+    /// <param name="path">An exported model, or a checkpoint, of which its export is meant. Only headers are read.</param>
     /// <param name="tokens">Tokens of each conversation, prompt and answer together.</param>
     /// <param name="requests">Conversations at once.</param>
-    /// <param name="options">How the model would be run: element type of the cache, chunk of prompts.</param>
-    /// <exception cref="InvalidDataException">The folder holds no exported model, or a damaged one.</exception>
+    /// <param name="options">How the model would be run: element type of the cache, chunk of prompts, and <see cref="ErnieModelOptions.Export"/> of a checkpoint.</param>
+    /// <exception cref="DirectoryNotFoundException">There is no such folder.</exception>
+    /// <exception cref="InvalidDataException">The folder holds no model, or a damaged one.</exception>
+    /// <exception cref="NotSupportedException">The checkpoint cannot be exported like this.</exception>
     /// <exception cref="OverflowException">The sizes leave 63 bits.</exception>
     public static ErnieMemoryEstimate EstimateMemory(string path, int tokens, int requests = 1, ErnieModelOptions? options = null)
     {
@@ -164,8 +168,8 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         ArgumentOutOfRangeException.ThrowIfNegative(requests);
         options ??= new ErnieModelOptions();
         options.Validate();
-        var manifest = ModelManifest.Read(path);
-        return new ErnieMemoryEstimate(MemoryPlan.For(manifest.Config, manifest.Formats, KvTypeOf(options.KvCacheType), tokens, requests, options.PrefillChunkTokens));
+        var (config, formats) = ErniePlan.Read(path, options.Export);
+        return new ErnieMemoryEstimate(MemoryPlan.For(config, formats, KvTypeOf(options.KvCacheType), tokens, requests, options.PrefillChunkTokens));
     }
 
     /// <summary>Starts a conversation in token ids that keeps its keys and values between turns.</summary>
@@ -272,7 +276,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         var count = context.Tokens.Count + promptIds.Count;
         var room = ContextLength - count;
         if (room < 1) throw new ErnieContextOverflowException(count, ContextLength - 1, ContextLength);
-        if (options.MaxTokens is < 1) throw new ArgumentOutOfRangeException(nameof(options), options.MaxTokens, "MaxTokens must be at least 1.");
+        if (options.MaxTokens is < 1) throw new ArgumentOutOfRangeException(nameof(options), options.MaxTokens, "ErnieGenerationOptions.MaxTokens must be at least 1.");
         var maxTokens = Math.Min(room, options.MaxTokens ?? _defaults.MaxNewTokens ?? room);
         if (constraint?.TokensToEnd > maxTokens) throw new ArgumentException($"The shortest answer that was asked for has {constraint.TokensToEnd} tokens, and there is room for {maxTokens}. Raise MaxOutputTokens, or ask for less.", nameof(options));
         var sampling = SamplingSettings.Resolve(options, _defaults);

@@ -35,7 +35,7 @@ public sealed class ErnieModelOptions
     public long? PrefixCacheBytes { get; set; }
 
     /// <summary>Gets or sets the longest conversation in tokens, prompt and answer together.</summary>
-    /// <value>The default, <see langword="null"/>, is what the model was trained for (131,072) or what the KV cache can hold, whichever is less.</value>
+    /// <value>At most what the model was trained for (131,072): more is an <see cref="ArgumentOutOfRangeException"/> when the model is loaded. The default, <see langword="null"/>, is just that. Where the KV cache holds less, the context is what it holds.</value>
     public int? ContextLength { get; set; }
 
     /// <summary>Gets or sets how many blocks of a long context are read. A request may say otherwise.</summary>
@@ -46,8 +46,11 @@ public sealed class ErnieModelOptions
     /// <value>The default is 16.</value>
     public int MaxConcurrentRequests { get; set; } = 16;
 
-    /// <summary>Gets or sets how many requests may wait. One more is refused with <see cref="ErnieQueueFullException"/>.</summary>
-    /// <value>The default is 1,024.</value>
+    /// <summary>
+    /// Gets or sets how many requests may wait beside the <see cref="MaxConcurrentRequests"/> that are computed together. One more is refused with <see cref="ErnieQueueFullException"/>. Where the KV cache
+    /// has no room for so many at once, those that wait for memory count as waiting.
+    /// </summary>
+    /// <value>The default is 1,024. 0 lets none wait for a place.</value>
     public int MaxQueuedRequests { get; set; } = 1024;
 
     /// <summary>Gets or sets how many prompt tokens a step computes at most; a multiple of 128. Beside answers that are being written a step takes fewer: see the remarks of <see cref="ErnieModel"/>.</summary>
@@ -118,13 +121,20 @@ public sealed class ErnieModelOptions
         return copy;
     }
 
+    /// <param name="longest">Tokens that the model was trained for.</param>
+    /// <param name="options">What was asked for.</param>
+    internal static void CheckContext(int longest, ErnieModelOptions options)
+    {
+        if (options.ContextLength > longest) throw new ArgumentOutOfRangeException(nameof(options), options.ContextLength, $"ErnieModelOptions.ContextLength may be at most {longest}: the model was trained for no more.");
+    }
+
     internal void Validate()
     {
         if (Threads is < 1 or > 1024) throw new ArgumentOutOfRangeException(nameof(Threads), Threads, "Threads must lie between 1 and 1024.");
         if (KvCacheBytes is < 1) throw new ArgumentOutOfRangeException(nameof(KvCacheBytes), KvCacheBytes, "KvCacheBytes must be positive.");
         if (ContextLength is < 1) throw new ArgumentOutOfRangeException(nameof(ContextLength), ContextLength, "ContextLength must be positive.");
         if (MaxConcurrentRequests is < 1 or > 4096) throw new ArgumentOutOfRangeException(nameof(MaxConcurrentRequests), MaxConcurrentRequests, "MaxConcurrentRequests must lie between 1 and 4096.");
-        if (MaxQueuedRequests < 1) throw new ArgumentOutOfRangeException(nameof(MaxQueuedRequests), MaxQueuedRequests, "MaxQueuedRequests must be positive.");
+        if (MaxQueuedRequests < 0) throw new ArgumentOutOfRangeException(nameof(MaxQueuedRequests), MaxQueuedRequests, "MaxQueuedRequests must not be negative.");
         if (PrefixCacheBytes is < 0) throw new ArgumentOutOfRangeException(nameof(PrefixCacheBytes), PrefixCacheBytes, "PrefixCacheBytes must not be negative.");
         if (PrefillChunkTokens < 128 || PrefillChunkTokens % 128 != 0) throw new ArgumentOutOfRangeException(nameof(PrefillChunkTokens), PrefillChunkTokens, "PrefillChunkTokens must be a positive multiple of 128.");
         if (!Enum.IsDefined(Device)) throw new ArgumentOutOfRangeException(nameof(Device), Device, "Use Cpu, Cuda or Auto.");

@@ -81,8 +81,15 @@ public sealed class ErniePlan
             var manifest = ModelManifest.Read(path);
             return (manifest.Config, manifest.Formats);
         }
-        using var checkpoint = Checkpoint.Open(path);
-        return (checkpoint.Config, ExportFormats.Of(checkpoint, export));
+        try
+        {
+            using var checkpoint = Checkpoint.Open(path);
+            return (checkpoint.Config, ExportFormats.Of(checkpoint, export));
+        }
+        catch (FileNotFoundException e)
+        {
+            throw new InvalidDataException(e.Message, e);
+        }
     }
 
     /// <summary>Plans for a released model, from its architecture alone.</summary>

@@ -22,7 +22,7 @@ internal static class ServeCommand
         });
         var apiKey = new Option<string?>("--api-key") { Description = $"What clients must send as bearer token. [default: the variable {ApiKeyVariable}; none without it]", HelpName = "KEY" };
         var requests = new Option<int>("--max-requests") { Description = "Requests computed together.", DefaultValueFactory = static _ => 16, HelpName = "N" }.InRange(1, 4096);
-        var queue = new Option<int>("--max-queue") { Description = "Requests that may wait; one more gets status 429.", DefaultValueFactory = static _ => 64, HelpName = "N" }.InRange(1, int.MaxValue);
+        var queue = new Option<int>("--max-queue") { Description = "Requests that may wait beside those that are computed; one more gets status 429.", DefaultValueFactory = static _ => 64, HelpName = "N" }.InRange(0, int.MaxValue);
         var template = CommonOptions.Template();
         var context = CommonOptions.Context();
         var command = new DocumentedCommand("serve",

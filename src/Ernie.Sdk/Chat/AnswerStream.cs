@@ -100,6 +100,10 @@ internal sealed class AnswerStream(ErnieTokenizer tokenizer, ChatRequest request
             case BrokenCallPart { Source: var text } when request.Tools is null:
                 AddText(text);
                 break;
+            case CallPart call when !request.ToolNames.Contains(call.Name):
+                AddContent(_stops.Finish());
+                _contents.Add(new ErrorContent($"The model called '{call.Name}', which is not among ChatOptions.Tools: {string.Join(", ", request.ToolNames)}.") { ErrorCode = "unknown_tool", Details = call.Source });
+                break;
             case CallPart call:
                 AddContent(_stops.Finish());
                 _contents.Add(new FunctionCallContent($"call-{_id}-{_calls++}", call.Name, Arguments(call.Arguments)));

@@ -19,6 +19,9 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
     /// <summary>Tools that the model is told of, in the OpenAI format; null where it may call none.</summary>
     public IReadOnlyList<JsonElement>? Tools { get; init; }
 
+    /// <summary>Names of those tools.</summary>
+    public IReadOnlyList<string> ToolNames { get; init; } = [];
+
     public bool AllowsMultipleCalls { get; init; } = true;
 
     public bool HidesReasoning { get; init; }
@@ -46,7 +49,9 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
         var generation = Resolve(options, client, template);
         var forbidden = BadWords(options);
         var output = OutputOf(options, template) is { } wanted ? wanted with { Forbidden = forbidden } : null;
-        if (output is not null && generation.IgnoreStopTokens) throw new ArgumentException("IgnoreStopTokens cannot be had with ChatOptions.ResponseFormat, a required tool call or strict tools: what is complete must end.", nameof(options));
+        // Without it a call of something else is an error that says so.
+        if (output is { IsText: true } && !OutputGrammar.CanForbid(forbidden) && !Array.Exists(Functions(options), IsStrict)) output = null;
+        if (output is { IsText: false } && generation.IgnoreStopTokens) throw new ArgumentException("IgnoreStopTokens cannot be had with ChatOptions.ResponseFormat or a required tool call: what is complete must end.", nameof(options));
         return new ChatRequest(conversation, generation)
         {
             Forbidden = forbidden,
@@ -54,6 +59,7 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
             Output = output,
             StopSequences = stops,
             Tools = ToolsOf(options, template),
+            ToolNames = [.. Functions(options).Select(static tool => tool.Name)],
             AllowsMultipleCalls = options.AllowMultipleToolCalls != false,
             HidesReasoning = options.Reasoning?.Output == ReasoningOutput.None,
         };
@@ -64,6 +70,7 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
     {
         var resolved = (options.RawRepresentationFactory?.Invoke(client) as ErnieGenerationOptions)?.Snapshot() ?? new ErnieGenerationOptions();
         if (resolved.MaxReasoningTokens < 0) throw new ArgumentOutOfRangeException(nameof(options), resolved.MaxReasoningTokens, "MaxReasoningTokens must not be negative.");
+        if (resolved.MaxTokens is null && options.MaxOutputTokens is < 1) throw new ArgumentOutOfRangeException(nameof(options), options.MaxOutputTokens, "ChatOptions.MaxOutputTokens must be at least 1.");
         resolved.MaxTokens ??= options.MaxOutputTokens;
         resolved.Temperature ??= options.Temperature;
         resolved.TopK ??= options.TopK;
@@ -185,21 +192,23 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
     private static List<JsonElement>? ToolsOf(ChatOptions options, ChatTemplate template)
     {
         if (options.Tools is not { Count: > 0 } tools || options.ToolMode is NoneChatToolMode) return null;
-        if (!template.TakesTools) throw new NotSupportedException("ChatOptions.Tools: the chat template of this model has no place for tools. Leave Tools empty or set ToolMode to None.");
+        if (!template.TakesTools) throw new NotSupportedException("ChatOptions.Tools: the chat template of this model has no place for tools. " + ChatTemplate.ForTools + " Otherwise leave Tools empty, or set ToolMode to None.");
         return [.. tools.Select(static tool => tool is AIFunctionDeclaration function ? Describe(function) : throw new NotSupportedException($"ChatOptions.Tools: a {tool?.GetType().Name ?? "null"} is not supported; tools are functions (AIFunctionDeclaration)."))];
     }
 
+    private static AIFunctionDeclaration[] Functions(ChatOptions options) => [.. options.Tools?.OfType<AIFunctionDeclaration>() ?? []];
+
     /// <summary>
-    /// A required call leaves no place for a document; where tools may be called or not, either can come. Without a document, text is free, and so are the calls of tools that are not strict.
+    /// A required call leaves no place for a document; where tools may be called or not, either can come. Without a document, text is free, and of a call the arguments of tools that are not strict; only tools that are there can be called.
     /// </summary>
     private static OutputGrammar? OutputOf(ChatOptions options, ChatTemplate template)
     {
         var required = options.ToolMode as RequiredChatToolMode;
         var format = options.ResponseFormat as ChatResponseFormatJson;
-        var functions = options.ToolMode is NoneChatToolMode ? [] : options.Tools?.OfType<AIFunctionDeclaration>().ToArray() ?? [];
+        var functions = options.ToolMode is NoneChatToolMode ? [] : Functions(options);
         if (required is null && format is null)
         {
-            if (!template.IsThinking || !Array.Exists(functions, IsStrict)) return null;
+            if (!template.IsThinking || functions.Length == 0) return null;
             return new OutputGrammar(false, null, [.. functions.Select(static tool => (tool.Name, IsStrict(tool) ? tool.JsonSchema : s_anything))], options.AllowMultipleToolCalls != false) { IsText = true };
         }
         var tools = Array.ConvertAll(functions, static tool => (tool.Name, tool.JsonSchema));
@@ -238,7 +247,7 @@ internal sealed record ChatRequest(IReadOnlyList<TemplateMessage> Messages, Erni
     {
         if (reasoning?.Output == ReasoningOutput.Summary) throw new NotSupportedException("ChatOptions.Reasoning.Output: summaries are not supported. Use Full or None.");
         if (reasoning?.Effort is not { } effort) return null;
-        if (effort != ReasoningEffort.None && !template.IsThinking) throw new NotSupportedException($"ChatOptions.Reasoning.Effort: this model does not reason; {effort} cannot be had. Use None.");
+        if (effort != ReasoningEffort.None && !template.IsThinking) throw new NotSupportedException($"ChatOptions.Reasoning.Effort: the chat template of this model has no place for reasoning; {effort} cannot be had. {ChatTemplate.ForTools} Otherwise use None.");
         return effort switch { ReasoningEffort.None => 0, ReasoningEffort.Low => 1024, ReasoningEffort.Medium => 4096, ReasoningEffort.High => 16384, _ => null };
     }
 

@@ -20,7 +20,7 @@ internal static class Conversation
                 throw new NotSupportedException($"Role '{message.Role}' is not supported; use system, user, assistant or tool.");
             if (message.Role == ChatRole.Tool)
             {
-                if (!template.TakesTools) throw new NotSupportedException("The chat template of this model has no place for results of tools.");
+                if (!template.TakesTools) throw new NotSupportedException("The chat template of this model has no place for results of tools. " + ChatTemplate.ForTools);
                 AddResults(conversation, message, calls);
             }
             else if (message.Contents.Count > 0)
@@ -47,7 +47,7 @@ internal static class Conversation
                     text.Append(part.Text);
                     break;
                 case FunctionCallContent call when message.Role == ChatRole.Assistant:
-                    if (!template.TakesTools) throw new NotSupportedException("The chat template of this model has no place for calls of tools.");
+                    if (!template.TakesTools) throw new NotSupportedException("The chat template of this model has no place for calls of tools. " + ChatTemplate.ForTools);
                     calls.Add(new TemplateToolCall(call.Name, Serialize(call.Arguments ?? new Dictionary<string, object?>())));
                     break;
                 case UsageContent or ErrorContent:

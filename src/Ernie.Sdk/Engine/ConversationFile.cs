@@ -44,6 +44,8 @@ internal static unsafe class ConversationFile
             [.. context.Runs.Select(static run => new SavedRun(run.End, run.IsDecoded, [run.Limits.EncoderTopKLeft, run.Limits.EncoderTopKRight, run.Limits.EncoderLimit, run.Limits.DecoderTopKLeft, run.Limits.DecoderTopKRight, run.Limits.DecoderLimit]))]);
         var json = JsonSerializer.SerializeToUtf8Bytes(header, ConversationJson.Default.ConversationHeader);
         var full = System.IO.Path.GetFullPath(path);
+        if (System.IO.Path.GetDirectoryName(full) is not { } folder || Directory.Exists(full)) throw new IOException($"{full} is a folder. Name a file in it for the conversation.");
+        if (!Directory.Exists(folder)) throw new DirectoryNotFoundException($"The conversation cannot be saved as {full}: there is no folder {folder}.");
         var partial = $"{full}.{Guid.NewGuid():N}.partial";
         try
         {

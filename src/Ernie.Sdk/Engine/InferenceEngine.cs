@@ -17,9 +17,13 @@ internal sealed class InferenceEngine : IDisposable
     private readonly Queue<Sequence> _incoming = new();
     private readonly Queue<Action<bool>> _calls = new();
     private readonly ChunkBudget _budget;
+    private readonly int _maxConcurrentRequests;
     private readonly int _maxQueuedRequests;
+    /// <summary>Requests that were taken in and are neither answered nor cancelled.</summary>
+    private int _openCount;
+    /// <summary>Requests that the last plan left waiting.</summary>
+    private int _passedOverCount;
     private volatile EngineState _state = new(0, 0, 0, 0, 0);
-    private int _waitingCount;
     private Sequence[] _inStep = [];
     private StepTermination? _termination;
     private bool _stopping;
@@ -27,6 +31,7 @@ internal sealed class InferenceEngine : IDisposable
     public InferenceEngine(ModelRunner runner, IReadOnlyList<Range> undefinedRows, int maxConcurrentRequests, int maxQueuedRequests, int prefillChunkTokens, int threadCount, ILogger? logger)
     {
         _runner = runner;
+        _maxConcurrentRequests = maxConcurrentRequests;
         _maxQueuedRequests = maxQueuedRequests;
         _sampler = runner.Sampler(undefinedRows, threadCount);
         _budget = new ChunkBudget(prefillChunkTokens);
@@ -47,8 +52,12 @@ internal sealed class InferenceEngine : IDisposable
         lock (_gate)
         {
             ObjectDisposedException.ThrowIf(_stopping, typeof(ErnieModel));
-            var waiting = _incoming.Count + _waitingCount;
+            // A request that the next step takes in does not wait. Where the last plan left some waiting, for memory or for a place, there are no more places than run.
+            var places = _passedOverCount > 0 ? _state.Running : _maxConcurrentRequests;
+            var waiting = Volatile.Read(ref _openCount) - places;
             if (waiting >= _maxQueuedRequests) throw new ErnieQueueFullException(waiting);
+            Interlocked.Increment(ref _openCount);
+            sequence.OnLeaving = () => Interlocked.Decrement(ref _openCount);
             _incoming.Enqueue(sequence);
             Monitor.Pulse(_gate);
         }
@@ -151,6 +160,7 @@ internal sealed class InferenceEngine : IDisposable
         lock (_gate)
         {
             Observe();
+            _passedOverCount = _scheduler.WaitingCount;
             while (!_stopping && _incoming.Count == 0 && _calls.Count == 0 && _scheduler.IsIdle) Monitor.Wait(_gate);
             while (_incoming.TryDequeue(out var sequence)) _scheduler.Enqueue(sequence);
             Observe();
@@ -164,8 +174,7 @@ internal sealed class InferenceEngine : IDisposable
 
     private void Observe()
     {
-        _waitingCount = _scheduler.WaitingCount;
-        _state = new EngineState(_scheduler.RunningCount, _waitingCount, _runner.Cache.FreeBlockCount, _runner.Cache.IdleBlockCount, _scheduler.Preemptions);
+        _state = new EngineState(_scheduler.RunningCount, _scheduler.WaitingCount, _runner.Cache.FreeBlockCount, _runner.Cache.IdleBlockCount, _scheduler.Preemptions);
     }
 
     private void Step(StepBatch batch)
@@ -235,6 +244,8 @@ internal sealed class InferenceEngine : IDisposable
         {
             _termination = termination;
             _inStep = [.. _scheduler.Step.Select(static s => s.Sequence)];
+            _passedOverCount = _scheduler.WaitingCount;
+            Observe();
             if (_stopping || Array.TrueForAll(_inStep, static s => s.IsCancelled)) termination.Request();
         }
         return termination;

@@ -12,6 +12,7 @@ internal sealed class Sequence
     private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly int[] _prompt;
     private volatile bool _cancelled;
+    private Action? _leaving;
 
     /// <param name="context">What was said before; the prompt is added to it when the engine takes the request in. It belongs to this request until <see cref="Ended"/>.</param>
     /// <param name="prompt">Ids.</param>
@@ -55,6 +56,8 @@ internal sealed class Sequence
 
     /// <summary>Set by its caller: the engine has it.</summary>
     public bool IsSubmitted { get; set; }
+    /// <summary>Called once, before whoever asked can learn that the request is answered, failed or cancelled: the next one must find its place free.</summary>
+    public Action? OnLeaving { set => _leaving = value; }
     /// <summary>How many younger sequences were admitted before this one.</summary>
     public int Overtakings { get; set; }
     /// <summary>How often it had to give its memory to an older one.</summary>
@@ -73,11 +76,24 @@ internal sealed class Sequence
     /// <summary>Adds the prompt to the context.</summary>
     public void Begin() => Context.Append(_prompt, Limits);
 
-    public void Cancel() => _cancelled = true;
-    public void Emit(GeneratedToken token) => _output.Writer.TryWrite(token);
+    public void Cancel()
+    {
+        _cancelled = true;
+        Leave();
+    }
+
+    public void Emit(GeneratedToken token)
+    {
+        if (token.Finish is not null) Leave();
+        _output.Writer.TryWrite(token);
+    }
+
     public void Complete(Exception? failure = null)
     {
+        Leave();
         _output.Writer.TryComplete(failure);
         _ended.TrySetResult();
     }
+
+    private void Leave() => Interlocked.Exchange(ref _leaving, null)?.Invoke();
 }

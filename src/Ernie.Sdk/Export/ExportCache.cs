@@ -1,4 +1,5 @@
 using System.Globalization;
+using Ernie.Sdk.Checkpoints;
 using Microsoft.Extensions.Logging;
 
 namespace Ernie.Sdk.Export;
@@ -16,7 +17,7 @@ internal static class ExportCache
     {
         var folder = System.IO.Path.GetFullPath(path);
         if (File.Exists(folder)) throw new InvalidDataException($"{folder} is a file. Name the folder that it lies in: an exported model or a checkpoint.");
-        if (!Directory.Exists(folder)) throw new DirectoryNotFoundException($"There is no folder {folder}. Name an exported model or a checkpoint.");
+        if (!Directory.Exists(folder)) throw new DirectoryNotFoundException($"There is no folder {folder}. Name an exported model or a checkpoint.{(IsHubName(path) ? $" If {path} is a repository of a hub, download it with `ernie pull {path} FOLDER` and name that folder." : "")}");
         if (File.Exists(System.IO.Path.Combine(folder, ModelManifest.FileName))) return (folder, null);
         if (!File.Exists(System.IO.Path.Combine(folder, "config.json")))
             throw new InvalidDataException($"{folder} holds neither an exported model ({ModelManifest.FileName}) nor a checkpoint (config.json).");
@@ -25,6 +26,12 @@ internal static class ExportCache
         var name = System.IO.Path.GetFileName(System.IO.Path.TrimEndingDirectorySeparator(folder));
         var target = Entry(cache, name, Key(folder, options.Export));
         var reason = RemoveIfDamaged(target) ? "the earlier export is damaged" : Directory.Exists(target + ".exporting") ? "the earlier export was not finished" : "no export of its content with these options is there";
+        if (options.ContextLength is not null && !Directory.Exists(target))
+        {
+            // Before hours of work.
+            using var checkpoint = Checkpoint.Open(folder);
+            ErnieModelOptions.CheckContext(checkpoint.Config.ContextLength, options);
+        }
         for (var isFirst = true; !File.Exists(System.IO.Path.Combine(target, ModelManifest.FileName)); isFirst = false)
         {
             if (isFirst) Announce(options, $"exporting {folder} into {target}, because {reason}");
@@ -65,6 +72,10 @@ internal static class ExportCache
         if (options.ExportNotice is { } notice) notice(what);
         else options.LoggerFactory?.CreateLogger<ErnieModel>().LogInformation("{What}", what);
     }
+
+    /// <summary>Whether it may be owner/name, as hubs name repositories.</summary>
+    private static bool IsHubName(string path) =>
+        path.Split('/') is [var owner, var name] && owner is not ("." or "..") && new[] { owner, name }.All(static part => part.Length > 0 && part.All(static c => char.IsAsciiLetterOrDigit(c) || c is '-' or '_' or '.'));
 
     private static string CacheFolder(ErnieModelOptions options)
     {

@@ -61,14 +61,23 @@ public sealed class ConstrainedChatTests : IAsyncLifetime
     }
 
     [Fact]
-    public async Task AnyJson_IsADocument()
+    public async Task Json_IsAnObject_AndAnyDocumentWhereASchemaSaysSo()
     {
         using var client = _plain.AsChatClient();
+        var kinds = new HashSet<JsonValueKind>();
         for (var seed = 0; seed < 20; seed++)
         {
-            var response = await client.GetResponseAsync("Who are you?", new() { ResponseFormat = ChatResponseFormat.Json, MaxOutputTokens = 1 + (seed * 3), Temperature = 20, TopP = 1, Seed = seed }, Token);
-            using var document = JsonDocument.Parse(response.Text);
+            Assert.Equal(JsonValueKind.Object, await KindAsync(ChatResponseFormat.Json, seed));
+            kinds.Add(await KindAsync(ChatResponseFormat.ForJsonSchema(JsonElement.Parse(seed % 2 == 0 ? "true" : "{}")), seed));
+        }
+        Assert.True(kinds.Count > 1, string.Join(", ", kinds));
+
+        async Task<JsonValueKind> KindAsync(ChatResponseFormat format, int seed)
+        {
+            var response = await client.GetResponseAsync("Who are you?", new() { ResponseFormat = format, MaxOutputTokens = 2 + (seed * 3), Temperature = 20, TopP = 1, Seed = seed }, Token);
             Assert.Equal(ChatFinishReason.Stop, response.FinishReason);
+            using var document = JsonDocument.Parse(response.Text);
+            return document.RootElement.ValueKind;
         }
     }
 
@@ -171,6 +180,7 @@ public sealed class ConstrainedChatTests : IAsyncLifetime
             Assert.Equal((one.Text, one.FinishReason, one.Usage!.ReasoningTokenCount), (other.Text, other.FinishReason, other.Usage!.ReasoningTokenCount));
         }
         // A call that does not fit is not begun.
+        for (var most = 20; most < 60; most += 5) await CallsAsync(s_tools, 0, most);
         for (var most = 20; most < 60; most += 5) await CallsAsync(strict, 0, most);
 
         var open = new StrictTool(AIFunctionFactory.CreateDeclaration("get_weather", "", JsonElement.Parse("""{"type": "object", "properties": {"x": {"type": "array", "uniqueItems": true}}}""")));
@@ -188,6 +198,42 @@ public sealed class ConstrainedChatTests : IAsyncLifetime
             Assert.Empty(contents.OfType<ErrorContent>());
             return [.. contents.OfType<FunctionCallContent>()];
         }
+    }
+
+    [Fact]
+    public async Task OnlyToolsThatAreThere_CanBeCalled_AndArgumentsAreFree()
+    {
+        using var client = _thinking.AsChatClient();
+        AITool[] tools = [AIFunctionFactory.CreateDeclaration("use_get_weather_0", "Get the weather of a city.", s_tools[0] is AIFunctionDeclaration weather ? weather.JsonSchema : default), s_tools[1]];
+        var called = 0;
+        for (var seed = 0; seed < 24; seed++)
+        {
+            var options = new ChatOptions { Tools = tools, MaxOutputTokens = 200, Temperature = seed * 0.5f, TopP = 1, Seed = seed };
+            var contents = (await client.GetResponseAsync("How is the weather in Xentadal?", options, Token)).Messages.Single().Contents;
+            Assert.Empty(contents.OfType<ErrorContent>());
+            Assert.All(contents.OfType<FunctionCallContent>(), call => Assert.Contains(call.Name, new[] { "use_get_weather_0", "Search" }));
+            called += contents.OfType<FunctionCallContent>().Count();
+        }
+        Assert.True(called > 4, $"{called} calls.");
+    }
+
+    [Fact]
+    public async Task AToolThatIsNotThere_IsAnError_WhereNoGrammarHelps()
+    {
+        await using var client = await ScriptedClient.LoadAsync();
+        client.Answer = static _ => ScriptedClient.Call(("get_time", "{}"), ("Search", """{"q": "a < b"}"""));
+        var many = Enumerable.Range(0, 200).Select(static i => (object)$"word {i} ").ToArray();
+        var response = await client.GetResponseAsync("x", new() { Tools = s_tools, AdditionalProperties = new() { ["bad_words"] = many } }, Token);
+        var contents = response.Messages.Single().Contents;
+        var error = Assert.Single(contents.OfType<ErrorContent>());
+        Assert.Equal(("unknown_tool", "The model called 'get_time', which is not among ChatOptions.Tools: get_weather, Search."), (error.ErrorCode, error.Message));
+        Assert.Equal("Search", Assert.Single(contents.OfType<FunctionCallContent>()).Name);
+        Assert.Equal(ChatFinishReason.ToolCalls, response.FinishReason);
+
+        // With a grammar too, arguments are as the model writes them: no escape for what looks like a tag.
+        client.Answer = static _ => ScriptedClient.Call(("Search", """{"q": "if a < b </response>"}"""));
+        response = await client.GetResponseAsync("x", new() { Tools = s_tools }, Token);
+        Assert.Equal("if a < b </response>", Assert.Single(response.Messages.Single().Contents.OfType<FunctionCallContent>()).Arguments!["q"]!.ToString());
     }
 
     [Theory]

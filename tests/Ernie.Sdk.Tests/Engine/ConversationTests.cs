@@ -170,7 +170,9 @@ public sealed class ConversationTests
         {
             await ContinueAsync(conversation, Ids(1, 200), 1);
             await conversation.SaveAsync(folder.File("good"), s_none);
-            await Assert.ThrowsAnyAsync<IOException>(() => conversation.SaveAsync(folder.File("no/such/folder"), s_none));
+            var missing = await Assert.ThrowsAsync<DirectoryNotFoundException>(() => conversation.SaveAsync(folder.File("no/such.kv"), s_none));
+            Assert.EndsWith($"there is no folder {folder.File("no")}.", missing.Message, StringComparison.Ordinal);
+            Assert.Contains("is a folder", (await Assert.ThrowsAsync<IOException>(() => conversation.SaveAsync(folder.Path, s_none))).Message, StringComparison.Ordinal);
             using var cancelled = new CancellationTokenSource();
             await cancelled.CancelAsync();
             await Assert.ThrowsAnyAsync<OperationCanceledException>(() => conversation.SaveAsync(folder.File("good"), cancelled.Token));
@@ -231,7 +233,18 @@ public sealed class ConversationTests
         Assert.Equal(16 * one.KvCacheBytes, ErnieModel.EstimateMemory(path, 1000, 16).KvCacheBytes);
         Assert.InRange(ErnieModel.EstimateMemory(path, 1000, 1, new ErnieModelOptions { KvCacheType = ErnieKvCacheType.Float32 }).KvCacheBytes, 1.9 * one.KvCacheBytes, 2 * one.KvCacheBytes);
         Assert.Equal(one.WeightBytes + one.KvCacheBytes + one.WorkspaceBytes, one.TotalBytes);
-        Assert.Throws<InvalidDataException>(() => ErnieModel.EstimateMemory(Path.GetTempPath(), 1000));
+        using var empty = new TemporaryFolder();
+        Assert.Throws<InvalidDataException>(() => ErnieModel.EstimateMemory(empty.Path, 1000));
+    }
+
+    [Fact]
+    public async Task EstimateMemory_OfACheckpoint_IsThatOfItsExport()
+    {
+        var exported = ErnieModel.EstimateMemory(await TinyModel.ExportedAsync(), 1000);
+        var asExported = ErnieModel.EstimateMemory(TinyModel.Checkpoint, 1000, options: new ErnieModelOptions { Export = ExportAs.BFloat16 });
+        Assert.Equal(exported, asExported);
+        // Int4 by default.
+        Assert.InRange(ErnieModel.EstimateMemory(TinyModel.Checkpoint, 1000).WeightBytes, 1, exported.WeightBytes / 2);
     }
 
     private static Task<ErnieModel> LoadAsync(Action<ErnieModelOptions>? configure = null) => TinyModel.LoadAsync(options =>

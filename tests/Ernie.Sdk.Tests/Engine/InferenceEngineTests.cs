@@ -106,6 +106,53 @@ public sealed class InferenceEngineTests
         await AllFree(model.Runner.Cache);
     }
 
+    [Theory]
+    [InlineData(16, 4)]
+    [InlineData(2, 0)]
+    public async Task AnIdleEngine_TakesWhatItComputesAndWhatMayWait(int concurrent, int queued)
+    {
+        using var gate = new ManualResetEventSlim();
+        using var exported = Model();
+        using var model = exported.Again(blocks: 2 * concurrent, kernels: new HookedKernels(KernelRegistry.Choose(), _ => gate.Wait(s_none)));
+        using var engine = Engine(model.Runner, concurrent, queued);
+        var sequences = Enumerable.Range(0, concurrent + queued).Select(i => Request(model, i, 20, 2)).ToList();
+        sequences.ForEach(engine.Submit);
+        var refused = Assert.Throws<ErnieQueueFullException>(() => engine.Submit(Request(model, 99, 20, 2)));
+        Assert.Equal(queued, refused.WaitingRequests);
+        // Whoever has been cancelled has left, and leaves once.
+        engine.Cancel(sequences[^1]);
+        engine.Cancel(sequences[^1]);
+        sequences[^1] = Request(model, 100, 20, 2);
+        engine.Submit(sequences[^1]);
+        Assert.Throws<ErnieQueueFullException>(() => engine.Submit(Request(model, 99, 20, 2)));
+        gate.Set();
+        foreach (var sequence in sequences) Assert.Equal(2, (await Tokens(sequence)).Length);
+        // The last token of an answer is enough to ask again, time after time.
+        for (var i = 0; i < 200; i++)
+        {
+            var batch = Enumerable.Range(0, concurrent + queued).Select(seed => Request(model, seed, 3, 1)).ToList();
+            batch.ForEach(engine.Submit);
+            foreach (var sequence in batch) Assert.NotNull((await sequence.Output.ReadAsync(s_none)).Finish);
+        }
+    }
+
+    [Fact]
+    public async Task RequestsThatWaitForMemory_CountAsWaiting()
+    {
+        using var gate = new ManualResetEventSlim();
+        using var exported = Model();
+        using var model = exported.Again(blocks: 3, kernels: new HookedKernels(KernelRegistry.Choose(), _ => gate.Wait(s_none)));
+        using var engine = Engine(model.Runner, concurrent: 16, queued: 2);
+        // Each takes two of three blocks: one runs, and beside it the queue is full.
+        var sequences = Enumerable.Range(0, 3).Select(i => Request(model, i, 200, 50)).ToList();
+        sequences.ForEach(engine.Submit);
+        // After the next plan, which has seen all of them.
+        var fourth = engine.Invoke((_, _) => engine.Invoke((_, _) => Record.Exception(() => engine.Submit(Request(model, 3, 20, 2)))));
+        gate.Set();
+        Assert.Equal(2, Assert.IsType<ErnieQueueFullException>(await await fourth).WaitingRequests);
+        foreach (var sequence in sequences) Assert.Equal(50, (await Tokens(sequence)).Length);
+    }
+
     [Fact]
     public async Task CancelDuringAStep_BreaksItOff()
     {
@@ -199,7 +246,7 @@ public sealed class InferenceEngineTests
 
     private static LoadedRunner Model(int blocks = 16) => new(new SyntheticWeights(SmallModels.Moe, 1), blocks: blocks);
 
-    private static InferenceEngine Engine(ModelRunner runner) => new(runner, [], 16, 1024, 256, 2, null);
+    private static InferenceEngine Engine(ModelRunner runner, int concurrent = 16, int queued = 1024) => new(runner, [], concurrent, queued, 256, 2, null);
 
     private static Sequence Request(LoadedRunner model, int seed, int prompt, int maxTokens, TokenConstraint? constraint = null) =>
         new(new TokenContext(), SmallModels.Ids(model, seed, prompt), maxTokens, SamplingSettings.Greedy, new HashSet<int>()) { Constraint = constraint };

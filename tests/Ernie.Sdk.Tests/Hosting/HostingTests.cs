@@ -77,7 +77,7 @@ public sealed class HostingTests
     [Theory]
     [InlineData("Ernie:ModelPath", "", "Ernie:ModelPath is missing")]
     [InlineData("Ernie:ModelPath", "/no/such/folder", "/no/such/folder")]
-    [InlineData("Ernie:Model:MaxQueuedRequests", "0", "MaxQueuedRequests must be positive")]
+    [InlineData("Ernie:Model:MaxQueuedRequests", "-1", "MaxQueuedRequests must not be negative")]
     [InlineData("Ernie:Model:Threads", "many", "Ernie:Model:Threads is 'many'; expected an integer")]
     [InlineData("Ernie:Model:KvCacheType", "Int3", "expected BFloat16, Float32, Int8")]
     [InlineData("Ernie:Model:KvCacheType", "1", "expected BFloat16, Float32, Int8")]
@@ -102,6 +102,7 @@ public sealed class HostingTests
         {
             builder.Services.AddKeyedErnieChatClient("damaged", o => o.ModelPath = damaged.Path);
             builder.Services.AddKeyedErnieChatClient("late", o => (o.ModelPath, o.LoadAtStart) = (path, false));
+            // As the README says: one check for each key.
             builder.Services.AddHealthChecks().AddErnieHealthCheck("damaged", "damaged", HealthStatus.Degraded).AddErnieHealthCheck("late", "late");
         });
         var client = host.Services.GetRequiredKeyedService<IChatClient>("damaged");

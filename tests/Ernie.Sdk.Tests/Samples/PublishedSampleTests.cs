@@ -46,21 +46,27 @@ public sealed class PublishedSampleTests(ITestOutputHelper output)
     public async Task ThePackage_RunsTheReadmesFirstProgram_InAProjectOfItsOwn()
     {
         using var copy = CopyOfTheSources();
-        await DotnetAsync(copy, ["pack", "src/Ernie.Sdk", "-c", "Release", "-o", copy.File("packages")]);
-        // Outside the copy: nothing of the repository's build files reaches it. The packages' own cache keeps what is restored here away from the user's.
+        // A version of its own: whatever of this package lies in the user's folder is another one.
+        var version = $"0.1.0-test{DateTime.UtcNow:yyyyMMddHHmmss}";
+        await DotnetAsync(copy, ["pack", "src/Ernie.Sdk", "-c", "Release", "-o", copy.File("packages"), $"-p:Version={version}"]);
+        // Outside the copy: nothing of the repository's build files reaches it. What is restored here stays here; what others have restored is taken from where it lies.
         using var project = new TemporaryFolder();
-        await DotnetAsync(project, ["new", "console", "-o", project.File("MyApp"), "--framework", "net10.0"]);
+        var shared = Environment.GetEnvironmentVariable("NUGET_PACKAGES") is { Length: > 0 } packages ? packages : Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".nuget", "packages");
+        var restores = new Dictionary<string, string> { ["NUGET_PACKAGES"] = project.File("nuget"), ["NUGET_FALLBACK_PACKAGES"] = Directory.Exists(shared) ? shared : "" };
+        await DotnetAsync(project, restores, ["new", "console", "-o", project.File("MyApp"), "--framework", "net10.0"]);
         await File.WriteAllTextAsync(project.File("MyApp/Program.cs"), Documentation.Readme.Blocks("csharp")[0], TestContext.Current.CancellationToken);
-        await DotnetAsync(project, ["new", "nugetconfig"]);
-        await DotnetAsync(project, ["nuget", "add", "source", copy.File("packages"), "--name", "ernie", "--configfile", project.File("nuget.config")]);
-        await DotnetAsync(project, ["add", "MyApp", "package", "Ernie.Sdk"]);
-        await DotnetAsync(project, ["add", "MyApp", "package", "Microsoft.ML.OnnxRuntime", "--version", "1.31.0"]);
-        await DotnetAsync(project, ["build", "MyApp", "-o", project.File("built")]);
+        await DotnetAsync(project, restores, ["new", "nugetconfig"]);
+        await DotnetAsync(project, restores, ["nuget", "add", "source", copy.File("packages"), "--name", "ernie", "--configfile", project.File("nuget.config")]);
+        await DotnetAsync(project, restores, ["add", "MyApp", "package", "Ernie.Sdk", "--version", version]);
+        await DotnetAsync(project, restores, ["add", "MyApp", "package", "Microsoft.ML.OnnxRuntime", "--version", "1.31.0"]);
+        await DotnetAsync(project, restores, ["build", "MyApp", "-o", project.File("built")]);
         Copy(TinyModel.Checkpoint, project.File("samples/ernie-tiny-moe"));
         var environment = new Dictionary<string, string> { ["XDG_DATA_HOME"] = project.File("data"), ["HOME"] = project.Path };
         var result = await ChildProcess.RunAsync("dotnet", [project.File("built/MyApp.dll")], project.Path, environment: environment);
         Assert.True(result.ExitCode == 0, result.Output + result.Error);
         Assert.StartsWith("The capital of Norway is Oslo.", result.Output, StringComparison.Ordinal);
+        Assert.True(Directory.Exists(project.File($"nuget/ernie.sdk/{version}")));
+        Assert.False(Directory.Exists(Path.Combine(shared, "ernie.sdk", version)), $"The test left its package in {shared}.");
     }
 
     private static async Task AssertAnswersAsync(string program, string[] arguments, TemporaryFolder copy)
@@ -71,9 +77,11 @@ public sealed class PublishedSampleTests(ITestOutputHelper output)
         Assert.Equal((0, "The capital of Norway is Oslo."), (result.ExitCode, result.Output.Trim()));
     }
 
-    private async Task DotnetAsync(TemporaryFolder copy, params string[] arguments)
+    private Task DotnetAsync(TemporaryFolder copy, params string[] arguments) => DotnetAsync(copy, null, arguments);
+
+    private async Task DotnetAsync(TemporaryFolder copy, Dictionary<string, string>? environment, params string[] arguments)
     {
-        var result = await ChildProcess.RunAsync("dotnet", arguments, copy.Path, s_limit);
+        var result = await ChildProcess.RunAsync("dotnet", arguments, copy.Path, s_limit, environment);
         output.WriteLine(result.Output);
         Assert.True(result.ExitCode == 0, result.Output + result.Error);
         Assert.DoesNotContain(": warning ", result.Output, StringComparison.OrdinalIgnoreCase);

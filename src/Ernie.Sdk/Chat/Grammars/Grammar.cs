@@ -16,7 +16,6 @@ internal sealed class Grammar
     private readonly GrammarAutomaton _automaton;
     private readonly CompletionCosts _costs;
     private readonly ForbiddenBytes _forbidden;
-    private readonly bool _escapesTags;
     private readonly Dictionary<(int State, int Search), TextTable> _tables = [];
     private readonly Dictionary<int, Choice> _choices = [];
     private readonly int[] _path;
@@ -24,12 +23,11 @@ internal sealed class Grammar
     /// <param name="network">Rules.</param>
     /// <param name="start">The rule of a document.</param>
     /// <param name="vocabulary">Tokens.</param>
-    /// <param name="escapesTags">Which plain strings the rules were made with.</param>
     /// <param name="forbidden">Texts that no document has.</param>
-    public Grammar(GrammarNetwork network, GrammarRule start, GrammarVocabulary vocabulary, bool escapesTags, ForbiddenBytes forbidden)
+    public Grammar(GrammarNetwork network, GrammarRule start, GrammarVocabulary vocabulary, ForbiddenBytes forbidden)
     {
         network.FindHeights();
-        (_network, _vocabulary, _escapesTags, _forbidden) = (network, vocabulary, escapesTags, forbidden);
+        (_network, _vocabulary, _forbidden) = (network, vocabulary, forbidden);
         _automaton = new GrammarAutomaton(network, start, forbidden);
         _costs = new CompletionCosts(_automaton, vocabulary.Trie, forbidden, TableOf);
         _path = new int[vocabulary.Trie.MaximumDepth + 1];
@@ -119,7 +117,7 @@ internal sealed class Grammar
 
     private TextTable TableOf(int state, int search)
     {
-        if (_network.States[state].Rule.IsPlainString && _forbidden.IsEmpty) return _vocabulary.Plain(_network, state, _escapesTags);
+        if (_network.States[state].Rule.IsPlainString && _forbidden.IsEmpty) return _vocabulary.Plain(_network, state);
         if (!_tables.TryGetValue((state, search), out var table)) _tables[(state, search)] = table = TextTable.Of(_network, state, _vocabulary.Trie, _forbidden, search);
         return table;
     }

@@ -33,6 +33,9 @@ internal sealed class GrammarRule(int first)
     /// <summary>Whether all characters are alike to it: it is a string of any characters, of which every grammar has the same states.</summary>
     public bool IsPlainString { get; init; }
 
+    /// <summary>Whether a plain string spells <c>&lt;</c> as an escape.</summary>
+    public bool EscapesTags { get; init; }
+
     /// <summary>Whether the document may end anywhere in it. The document's own rule calls it, and no other.</summary>
     public bool MayEnd { get; init; }
 
@@ -97,9 +100,9 @@ internal sealed class GrammarNetwork
     public List<GrammarState> States { get; } = [];
 
     /// <summary>A rule and its start state.</summary>
-    public GrammarRule NewRule(bool nests = false, bool isText = false, bool isPlainString = false, bool mayEnd = false, int minimum = 0, int maximum = int.MaxValue)
+    public GrammarRule NewRule(bool nests = false, bool isText = false, bool isPlainString = false, bool escapesTags = false, bool mayEnd = false, int minimum = 0, int maximum = int.MaxValue)
     {
-        var rule = new GrammarRule(States.Count) { Nests = nests, IsText = isText, IsPlainString = isPlainString, MayEnd = mayEnd, Minimum = minimum, Maximum = maximum };
+        var rule = new GrammarRule(States.Count) { Nests = nests, IsText = isText, IsPlainString = isPlainString, EscapesTags = escapesTags, MayEnd = mayEnd, Minimum = minimum, Maximum = maximum };
         NewState(rule);
         return rule;
     }

@@ -19,6 +19,6 @@ internal sealed class GrammarVocabulary(TokenTrie trie)
     }
 
     /// <summary>The table of a state of a plain string, whose states are the same in every grammar.</summary>
-    public TextTable Plain(GrammarNetwork network, int state, bool escapesTags) =>
-        _plain.GetOrAdd((escapesTags, state - network.States[state].Rule.Start), _ => TextTable.Of(network, state, Trie, ForbiddenBytes.None, ForbiddenBytes.Start));
+    public TextTable Plain(GrammarNetwork network, int state) =>
+        _plain.GetOrAdd((network.States[state].Rule.EscapesTags, state - network.States[state].Rule.Start), _ => TextTable.Of(network, state, Trie, ForbiddenBytes.None, ForbiddenBytes.Start));
 }

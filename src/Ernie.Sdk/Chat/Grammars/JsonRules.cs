@@ -5,22 +5,21 @@ using System.Text.Json;
 namespace Ernie.Sdk.Chat.Grammars;
 
 /// <summary>
-/// Rules of JSON as models write it: at most a space, or a line break with an indentation, after <c>{ [ : ,</c> and before <c>} ]</c>. Numbers are as long as .NET's types can hold
-/// (18 digits of an integer; 15 before and after the point; exponents of two digits).
+/// Rules of JSON as models write it: at most a space, or a line break with an indentation, after <c>{ [ : ,</c> and before <c>} ]</c>. Numbers are those that .NET's types
+/// hold: integers lie in the range of <see cref="int"/>; others have 15 digits before and after the point and, with an exponent, no more than <see cref="decimal"/> and <see cref="float"/> can read.
 /// </summary>
 internal sealed class JsonRules
 {
-    public const int IntegerDigits = 18;
     public const int NumberDigits = 15;
 
     private const int MaximumIndentation = 20;
+    private const int LastBasicRune = 0xFFFF;
 
     private readonly GrammarNetwork _network;
     private GrammarRule? _value;
     private GrammarRule? _object;
     private GrammarRule? _array;
     private GrammarRule? _number;
-    private GrammarRule? _integer;
 
     /// <param name="network">Gets the rules.</param>
     /// <param name="escapesTags">Whether <c>&lt;</c> in strings is written as <c>\u003c</c>, so that no text is taken for a tag of the model's output.</param>
@@ -43,18 +42,18 @@ internal sealed class JsonRules
     public GrammarRule Object => _object ?? AddObject();
     public GrammarRule Array => _array ?? AddArray();
     public GrammarRule Number => _number ?? AddNumber();
-    public GrammarRule Integer => _integer ?? AddInteger();
 
     /// <summary>Characters that stand in a string as they are, as ranges; a quote, a backslash and control characters do not.</summary>
     public IEnumerable<(int Low, int High)> PlainRunes => EscapesTags ? [(0x20, 0x21), (0x23, 0x3B), (0x3D, 0x5B), (0x5D, 0x10FFFF)] : [(0x20, 0x21), (0x23, 0x5B), (0x5D, 0x10FFFF)];
 
-    /// <summary>A string of any characters, so many of them.</summary>
+    /// <summary>A string of any characters, so many of them. A single one is a <see cref="char"/> to .NET.</summary>
     public GrammarRule NewString(int minimum = 0, int maximum = int.MaxValue)
     {
-        var rule = _network.NewRule(isText: true, isPlainString: true, minimum: minimum, maximum: maximum);
+        var isChar = maximum == 1;
+        var rule = _network.NewRule(isText: true, isPlainString: !isChar, escapesTags: EscapesTags, minimum: minimum, maximum: maximum);
         var inside = _network.NewState(rule);
         _network.Byte(rule.Start, '"', inside);
-        foreach (var (low, high) in PlainRunes) _network.Runes(inside, low, high, inside, EdgeFlags.Counts);
+        foreach (var (low, high) in PlainRunes) _network.Runes(inside, low, isChar ? Math.Min(high, LastBasicRune) : high, inside, EdgeFlags.Counts);
         var escape = _network.NewState(rule);
         _network.Byte(inside, '\\', escape, EdgeFlags.Counts);
         foreach (var c in "\"\\/bfnrt") _network.Byte(escape, c, inside);
@@ -201,46 +200,62 @@ internal sealed class JsonRules
         return _array;
     }
 
-    private GrammarRule AddInteger()
-    {
-        _integer = _network.NewRule();
-        var digits = _network.NewState(_integer);
-        _network.Byte(_integer.Start, '-', digits);
-        _network.Byte(_integer.Start, '0', _network.NewState(_integer, isExit: true));
-        _network.Bytes(_integer.Start, (byte)'1', (byte)'9', Digits(_integer, IntegerDigits - 1, static _ => { }));
-        _network.Bytes(digits, (byte)'1', (byte)'9', Digits(_integer, IntegerDigits - 1, static _ => { }));
-        return _integer;
-    }
-
     private GrammarRule AddNumber()
     {
         _number = _network.NewRule();
-        var (negative, point, exponent, sign) = (_network.NewState(_number), _network.NewState(_number), _network.NewState(_number), _network.NewState(_number));
-        var zero = _network.NewState(_number, isExit: true);
-        AfterInteger(zero);
-        var integer = Digits(_number, NumberDigits - 1, AfterInteger);
+        var negative = _network.NewState(_number);
+        _network.Byte(_number.Start, '-', negative);
+        // With more than one digit before the point a number is larger already.
+        var (small, large) = (Exponent(isSmall: true), Exponent(isSmall: false));
+        var (zero, one) = (_network.NewState(_number, isExit: true), _network.NewState(_number, isExit: true));
+        GoOn(zero, small);
+        GoOn(one, small);
+        var fraction = Fraction(large);
+        _network.Bytes(one, (byte)'0', (byte)'9', Digits(_number, NumberDigits - 2, state => GoOn(state, large, fraction)));
         foreach (var start in new[] { _number.Start, negative })
         {
             _network.Byte(start, '0', zero);
-            _network.Bytes(start, (byte)'1', (byte)'9', integer);
+            _network.Bytes(start, (byte)'1', (byte)'9', one);
         }
-        _network.Byte(_number.Start, '-', negative);
-        _network.Bytes(point, (byte)'0', (byte)'9', Digits(_number, NumberDigits - 1, AfterFraction));
-        foreach (var c in "+-") _network.Byte(exponent, c, sign);
-        var power = Digits(_number, 1, static _ => { });
-        foreach (var start in new[] { exponent, sign }) _network.Bytes(start, (byte)'0', (byte)'9', power);
         return _number;
 
-        void AfterInteger(int state)
+        void GoOn(int state, int exponent, int? fraction = null)
         {
-            _network.Byte(state, '.', point);
-            AfterFraction(state);
-        }
-
-        void AfterFraction(int state)
-        {
+            _network.Byte(state, '.', fraction ?? Fraction(exponent));
             foreach (var c in "eE") _network.Byte(state, c, exponent);
         }
+
+        int Fraction(int exponent)
+        {
+            var point = _network.NewState(_number!);
+            _network.Bytes(point, (byte)'0', (byte)'9', Digits(_number!, NumberDigits - 1, state =>
+            {
+                foreach (var c in "eE") _network.Byte(state, c, exponent);
+            }));
+            return point;
+        }
+    }
+
+    /// <summary>What follows an <c>e</c>: up to 27 after one digit, which leaves less than a decimal's largest number, and up to 9 after 15; below zero up to 99.</summary>
+    private int Exponent(bool isSmall)
+    {
+        var (begin, plus, minus, end) = (_network.NewState(_number!), _network.NewState(_number!), _network.NewState(_number!), _network.NewState(_number!, isExit: true));
+        _network.Byte(begin, '+', plus);
+        _network.Byte(begin, '-', minus);
+        _network.Bytes(minus, (byte)'0', (byte)'9', Digits(_number!, 1, static _ => { }));
+        foreach (var start in new[] { begin, plus })
+        {
+            var (zero, one, two) = (_network.NewState(_number!, isExit: true), _network.NewState(_number!, isExit: true), _network.NewState(_number!, isExit: true));
+            _network.Byte(start, '0', zero);
+            _network.Bytes(zero, (byte)'0', (byte)'9', end);
+            _network.Byte(start, '1', one);
+            _network.Byte(start, '2', two);
+            _network.Bytes(start, (byte)'3', (byte)'9', end);
+            if (!isSmall) continue;
+            _network.Bytes(one, (byte)'0', (byte)'9', end);
+            _network.Bytes(two, (byte)'0', (byte)'7', end);
+        }
+        return begin;
     }
 
     /// <summary>The first of states that up to so many digits lead through, each of which may be the last.</summary>

@@ -10,7 +10,7 @@ namespace Ernie.Sdk.Chat.Grammars;
 /// <remarks>
 /// <c>type</c> (one or several; else what the other keywords are about), <c>enum</c>, <c>const</c>, <c>anyOf</c>, <c>oneOf</c> where its branches exclude each other, <c>allOf</c> of one,
 /// <c>$ref</c> within the document, recursive ones too; <c>properties</c>, <c>required</c>, <c>additionalProperties</c>; <c>items</c>, <c>prefixItems</c>, <c>minItems</c>, <c>maxItems</c>;
-/// <c>minLength</c>, <c>maxLength</c>, <c>pattern</c>, <c>not</c> of some strings, of <c>format</c> date-time, date, time and uuid; <c>minimum</c>, <c>maximum</c>, <c>exclusiveMinimum</c>, <c>exclusiveMaximum</c>. Annotations, other formats among
+/// <c>minLength</c>, <c>maxLength</c>, <c>pattern</c>, <c>not</c> of some strings, of <c>format</c> date-time, date, time, uuid and uri, and in base64; <c>minimum</c>, <c>maximum</c>, <c>exclusiveMinimum</c>, <c>exclusiveMaximum</c>. Annotations, other formats among
 /// them, say nothing about documents. Every other keyword is refused.
 /// </remarks>
 internal sealed class JsonSchemaCompiler
@@ -28,14 +28,6 @@ internal sealed class JsonSchemaCompiler
         "$schema", "$id", "$anchor", "$comment", "$defs", "definitions", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "format", "contentEncoding", "contentMediaType",
     ];
     private static readonly string[] s_types = ["null", "boolean", "object", "array", "number", "integer", "string"];
-
-    private static readonly Dictionary<string, string> s_formats = new(StringComparer.Ordinal)
-    {
-        ["date"] = "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])$",
-        ["time"] = "^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,7})?(Z|[+-](0[0-9]|1[0-3]):[0-5][0-9])$",
-        ["date-time"] = "^[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,7})?(Z|[+-](0[0-9]|1[0-3]):[0-5][0-9])$",
-        ["uuid"] = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
-    };
 
     private readonly JsonElement _root;
     private readonly GrammarNetwork _network;
@@ -281,11 +273,16 @@ internal sealed class JsonSchemaCompiler
     {
         var (least, most) = (Count(schema, "minLength", path) ?? 0, Count(schema, "maxLength", path) ?? int.MaxValue);
         var pattern = schema.TryGetProperty("pattern", out var given) ? given.ValueKind == JsonValueKind.String ? given.GetString() : throw Invalid(path + "/pattern", "it is no string") : null;
-        if (schema.TryGetProperty("format", out var format) && format.ValueKind == JsonValueKind.String && s_formats.TryGetValue(format.GetString()!, out var known))
+        if (schema.TryGetProperty("format", out var format) && format.ValueKind == JsonValueKind.String && SchemaFormats.Strings.TryGetValue(format.GetString()!, out var known))
         {
             if (pattern is not null) throw Refused("pattern", path, $"it stands beside the format '{format}'");
             pattern = known;
         }
+        else if (schema.TryGetProperty("contentEncoding", out var encoding) && encoding.ValueKind == JsonValueKind.String && encoding.ValueEquals("base64"))
+        {
+            pattern ??= SchemaFormats.Base64;
+        }
+        if (pattern is not null && SchemaFormats.Patterns.TryGetValue(pattern, out var narrower)) pattern = narrower;
         if (Denied(schema, path) is { } denied)
         {
             if (pattern is not null || least > 0 || most < int.MaxValue) throw Refused("not", path, "it stands beside 'pattern', 'format', 'minLength' or 'maxLength'");
@@ -316,8 +313,8 @@ internal sealed class JsonSchemaCompiler
         var decimals = 0;
         var least = Tightest(Bound("minimum", false), Bound("exclusiveMinimum", true), isLeast: true);
         var most = Tightest(Bound("maximum", false), Bound("exclusiveMaximum", true), isLeast: false);
-        if (least.Value is null && most.Value is null) return isInteger ? _json.Integer : _json.Number;
-        if (isInteger) return NumberRange.OfIntegers(_network, least, most);
+        if (isInteger) return NumberRange.OfIntegers(_network, least, most, schema.TryGetProperty("format", out var format) && format.ValueKind == JsonValueKind.String && SchemaFormats.Integers.TryGetValue(format.GetString()!, out var range) ? range : null);
+        if (least.Value is null && most.Value is null) return _json.Number;
         return NumberRange.OfNumbers(_network, least, most, decimals, _json);
 
         NumberRange.Bound Bound(string keyword, bool isExclusive)

@@ -20,11 +20,21 @@ internal sealed class NumberRange
     /// <summary>A bound, or none; <paramref name="IsExclusive"/> leaves its value out.</summary>
     public readonly record struct Bound(decimal? Value, bool IsExclusive);
 
-    public static GrammarRule OfIntegers(GrammarNetwork network, Bound least, Bound most)
+    /// <summary>
+    /// Integers of at most 18 digits. On a side without a bound they stay within <see cref="int"/>, which most readers of an integer take, or within the format; where the other bound lies beyond it,
+    /// they have 18 digits.
+    /// </summary>
+    /// <param name="network">Gets the rule.</param>
+    /// <param name="least">Lower bound.</param>
+    /// <param name="most">Upper bound.</param>
+    /// <param name="format">Range of the type that the schema names; null where it names none.</param>
+    public static GrammarRule OfIntegers(GrammarNetwork network, Bound least, Bound most, (decimal Least, decimal Most)? format = null)
     {
         const decimal Limit = 999_999_999_999_999_999;
-        var low = least.Value is { } l ? Math.Max(-Limit, least.IsExclusive ? Math.Floor(l) + 1 : Math.Ceiling(l)) : -Limit;
-        var high = most.Value is { } m ? Math.Min(Limit, most.IsExclusive ? Math.Ceiling(m) - 1 : Math.Floor(m)) : Limit;
+        var (smallest, largest) = format ?? (least.Value > int.MaxValue || most.Value < int.MinValue ? (-Limit, Limit) : (int.MinValue, int.MaxValue));
+        (smallest, largest) = (Math.Max(-Limit, smallest), Math.Min(Limit, largest));
+        var low = least.Value is { } l ? Math.Max(format is null ? -Limit : smallest, least.IsExclusive ? Math.Floor(l) + 1 : Math.Ceiling(l)) : smallest;
+        var high = most.Value is { } m ? Math.Min(format is null ? Limit : largest, most.IsExclusive ? Math.Ceiling(m) - 1 : Math.Floor(m)) : largest;
         var range = new NumberRange(network);
         range.Add(low, high, 0);
         return range._rule;

@@ -5,8 +5,8 @@ namespace Ernie.Sdk.Chat.Grammars;
 
 /// <summary>What an answer must be: a JSON document, calls of tools, or either; or any text with calls that keep to their schemas.</summary>
 /// <param name="IsJson">Whether the answer's text is a document.</param>
-/// <param name="Schema">Of the document; null for any.</param>
-/// <param name="Calls">Tools that may be called, by name, with the schema of their arguments; one that describes no object leaves them open.</param>
+/// <param name="Schema">Of the document; null for any object.</param>
+/// <param name="Calls">Tools that may be called, by name, with the schema of their arguments; one that describes no object leaves them open, as the model writes them.</param>
 /// <param name="AllowsSeveralCalls">Whether a call may follow another.</param>
 internal sealed record OutputGrammar(bool IsJson, JsonElement? Schema, IReadOnlyList<(string Name, JsonElement Arguments)> Calls, bool AllowsSeveralCalls)
 {
@@ -25,6 +25,9 @@ internal sealed record OutputGrammar(bool IsJson, JsonElement? Schema, IReadOnly
     /// <summary>Equal for equal grammars.</summary>
     public string Key => string.Join('\0', [IsJson ? "json" : "", IsText ? "text" : "", Forbidden?.Key ?? "", Schema?.GetRawText() ?? "", AllowsSeveralCalls ? "several" : "", .. Calls.Select(static call => $"{call.Name}\0{call.Arguments.GetRawText()}")]);
 
+    /// <summary>Whether a grammar can leave out so much.</summary>
+    public static bool CanForbid(ForbiddenWords? words) => words is null || words.Texts.Sum(Encoding.UTF8.GetByteCount) <= MaximumForbiddenBytes;
+
     /// <param name="vocabulary">Tokens.</param>
     /// <param name="hasTags">Whether answers and calls stand in tags, as <see cref="Parsing.OutputParser"/> reads them.</param>
     /// <param name="startsInReasoning">Whether reasoning comes first. Before a document or a required call it is closed in time; where text is free it may take all tokens.</param>
@@ -32,11 +35,8 @@ internal sealed record OutputGrammar(bool IsJson, JsonElement? Schema, IReadOnly
     /// <exception cref="ArgumentException">Each document has something that is forbidden.</exception>
     public Grammar Compile(GrammarVocabulary vocabulary, bool hasTags, bool startsInReasoning)
     {
+        if (!CanForbid(Forbidden)) throw new NotSupportedException($"Additional property 'bad_words': beside a schema or tools that the answer must keep to, its texts may have {MaximumForbiddenBytes} bytes together.");
         var forbidden = Forbidden?.ToBytes() ?? ForbiddenBytes.None;
-        if (Forbidden is { } words)
-        {
-            if (words.Texts.Sum(Encoding.UTF8.GetByteCount) > MaximumForbiddenBytes) throw new NotSupportedException($"Additional property 'bad_words': beside a schema or tools that the answer must keep to, its texts may have {MaximumForbiddenBytes} bytes together.");
-        }
         var network = new GrammarNetwork();
         // In a document, a text that looks like a tag would end it.
         var json = new JsonRules(network, escapesTags: hasTags);
@@ -63,7 +63,7 @@ internal sealed record OutputGrammar(bool IsJson, JsonElement? Schema, IReadOnly
         }
         if (IsJson)
         {
-            var document = Schema is { } schema ? JsonSchemaCompiler.Compile(schema, network, json) : json.Value;
+            var document = Schema is { } schema ? JsonSchemaCompiler.Compile(schema, network, json) : json.Object;
             network.Call(answer, document, end);
             if (hasTags) Enclose(network, answer, "<response>\n", document, "\n</response>", end);
         }
@@ -80,7 +80,7 @@ internal sealed record OutputGrammar(bool IsJson, JsonElement? Schema, IReadOnly
                 Enclose(network, next, "<tool_call>\n", Call(network, json, arguments), "\n</tool_call>", after);
             }
         }
-        var grammar = new Grammar(network, rule, Forbidden is null ? vocabulary : vocabulary.Without(Forbidden.Tokens), json.EscapesTags, forbidden) { Reasoning = reasoning };
+        var grammar = new Grammar(network, rule, Forbidden is null ? vocabulary : vocabulary.Without(Forbidden.Tokens), forbidden) { Reasoning = reasoning };
         // A tool that can never be called would be missed only by the model.
         if (arguments.Find(static a => a.Rule.Height >= GrammarAutomaton.MaximumNesting) is { Rule: not null } deep) throw TooDeep($"JSON schema of the arguments of '{deep.Tool}'");
         if (grammar.MinimumTokens < CompletionCosts.Impossible) return grammar;
@@ -113,6 +113,8 @@ internal sealed record OutputGrammar(bool IsJson, JsonElement? Schema, IReadOnly
     /// <summary><c>{"name": …, "arguments": …}</c> of any of the tools; the rules of their arguments are added to a list.</summary>
     private GrammarRule Call(GrammarNetwork network, JsonRules json, List<(string Tool, GrammarRule Rule)> rules)
     {
+        // A tag in a string of a call ends nothing; escapes are for what a schema leads the model through anyway.
+        var open = IsText ? new JsonRules(network, escapesTags: false) : json;
         var rule = network.NewRule(nests: true);
         var (key, name, end) = (network.NewState(rule), network.NewState(rule), network.NewState(rule, isExit: true));
         network.Literal(rule.Start, "{\"name\":"u8, key);
@@ -120,11 +122,11 @@ internal sealed record OutputGrammar(bool IsJson, JsonElement? Schema, IReadOnly
         foreach (var (tool, arguments) in Calls)
         {
             var (comma, second, colon, value, close) = (network.NewState(rule), network.NewState(rule), network.NewState(rule), network.NewState(rule), network.NewState(rule));
-            network.Literal(name, [.. json.Spell(tool), (byte)','], comma);
+            network.Literal(name, [.. open.Spell(tool), (byte)','], comma);
             network.Call(comma, json.Space, second);
             network.Literal(second, "\"arguments\":"u8, colon);
             network.Call(colon, json.Space, value);
-            rules.Add((tool, IsObject(arguments) ? JsonSchemaCompiler.Compile(arguments, network, json) : json.Object));
+            rules.Add((tool, IsObject(arguments) ? JsonSchemaCompiler.Compile(arguments, network, json) : open.Object));
             network.Call(value, rules[^1].Rule, close);
             network.Byte(close, '}', end);
         }

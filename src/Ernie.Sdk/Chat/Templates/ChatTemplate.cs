@@ -14,6 +14,9 @@ internal abstract class ChatTemplate
     public const string ReasoningBegin = "<think>";
     public const string CallBegin = "<tool_call>";
 
+    /// <summary>What to do where a template lacks tools or reasoning.</summary>
+    public const string ForTools = "For a model that was trained on reasoning and tools, set ErnieModelOptions.ChatTemplate to ErnieChatTemplate.Thinking.";
+
     private const string TemplateFile = "chat_template.jinja";
 
     // Published chat templates have a few kilobytes.

@@ -10,8 +10,19 @@ public sealed class JsonSchemaCompilerTests
     [Theory]
     [InlineData("true", """{"a": [1, -2.5e3, "x\n", true, null, {}], "b":[]}""")]
     [InlineData("{}", "\"é🐼\\u00e9\\\"\"")]
-    [InlineData("""{"type": "integer"}""", "-120", "0", "999999999999999999", "!-0", "!01", "!1.0", "!1234567890123456789")]
-    [InlineData("""{"type": "number"}""", "1", "-0.25", "1e5", "2.5E-07", "!.5", "!1.", "!1e", "!1e123")]
+    [InlineData("""{"type": "integer"}""", "-120", "0", "2147483647", "-2147483648", "!2147483648", "!-2147483649", "!718977777777777777", "!-0", "!01", "!1.0")]
+    [InlineData("""{"type": "integer", "format": "int64"}""", "-999999999999999999", "999999999999999999", "!1234567890123456789")]
+    [InlineData("""{"type": ["integer", "null"], "format": "uint8", "minimum": 7}""", "7", "255", "null", "!6", "!256")]
+    [InlineData("""{"type": "integer", "minimum": 0}""", "2147483647", "!2147483648", "!-1")]
+    [InlineData("""{"type": "integer", "maximum": 5000000000}""", "5000000000", "-2147483648", "!5000000001", "!-2147483649")]
+    [InlineData("""{"type": "integer", "minimum": 3000000000}""", "3000000000", "999999999999999999", "!1")]
+    [InlineData("""{"type": "number"}""", "1", "-0.25", "1e5", "2.5E-07", "6.02e23", "9.999e+27", "12.5e9", "6.6e-34", "!.5", "!1.", "!1e", "!1e123", "!1e28", "!12e10", "!1.5e99")]
+    [InlineData("""{"type": ["string", "null"], "minLength": 1, "maxLength": 1}""", "null", "\"é\"", "\"\\u00e9\"", "\"\\n\"", "!\"\"", "!\"ab\"", "!\"🐼\"")]
+    [InlineData("""{"type": "string", "format": "time"}""", "\"23:59:59\"", "\"00:00:00.1234567\"", "!\"24:00:00\"", "!\"12:00:00Z\"")]
+    [InlineData("""{"type": "string", "format": "uri"}""", "\"https://example.com/a%20b/c/?d=e/f#g\"", "\"mailto:a.b@example.org\"", "\"urn:isbn:0451450523\"", "!\"http:\"", "!\"a b\"", "!\"http://-\"")]
+    [InlineData("""{"type": "string", "contentEncoding": "base64"}""", "\"\"", "\"AA==\"", "\"AAE=\"", "\"Zm9v\"", "!\"A\"", "!\"AB==\"", "!\"é\"")]
+    [InlineData("""{"type": "string", "pattern": "^-?(\\d+\\.)?\\d{2}:\\d{2}:\\d{2}(\\.\\d{1,7})?$"}""", "\"-9999999.23:59:59.1234567\"", "\"00:00:01\"", "!\"24:00:00\"", "!\"99999999.00:00:00\"")]
+    [InlineData("""{"type": "string", "pattern": "^\\d+(\\.\\d+){1,3}$"}""", "\"1.0\"", "\"999999999.2.3.4\"", "!\"1\"", "!\"1.1234567890\"")]
     [InlineData("""{"type": ["string", "null"], "maxLength": 2}""", "null", "\"\"", "\"🐼é\"", "\"\\u00e9\\n\"", "!\"abc\"", "!1")]
     [InlineData("""{"type": "string", "minLength": 2}""", "!\"a\"", "\"ab\"", "!\"\\ud800\\udc00\"", "!\"a\nb\"")]
     [InlineData("""{"enum": ["a\"b", 1.50, null, {"x": [1, 2]}]}""", "\"a\\\"b\"", "1.50", "{\"x\":[1,2]}", "!\"a\"")]
@@ -26,7 +37,7 @@ public sealed class JsonSchemaCompilerTests
     [InlineData("""{"anyOf": [{"type": "integer"}, {"type": "array", "items": {"$ref": "#"}}]}""", "1", "[1,[2,[]]]", "!\"a\"")]
     [InlineData("""{"oneOf": [{"type": "object", "properties": {"k": {"const": "a"}}, "required": ["k"]}, {"type": "object", "properties": {"k": {"const": "b"}, "n": {"type": "number"}}, "required": ["k", "n"]}]}""", "{\"k\":\"a\"}", "{\"k\":\"b\",\"n\":1}", "!{\"k\":\"b\"}")]
     [InlineData("""{"$ref": "#/$defs/a~1b%25", "description": "x", "$defs": {"a/b%": {"type": "boolean"}}}""", "true", "!1")]
-    [InlineData("""{"type": "string", "format": "date"}""", "\"2024-02-28\"", "!\"2024-02-30\"", "!\"x\"")]
+    [InlineData("""{"type": "string", "format": "date"}""", "\"2024-02-28\"", "!\"0000-02-28\"", "!\"2024-02-30\"", "!\"x\"")]
     [InlineData("""{"type": "string", "format": "color"}""", "\"x\"")]
     [InlineData("""{"type": "string", "pattern": "^a+$", "minLength": 2, "maxLength": 3}""", "\"aa\"", "\"aaa\"", "!\"a\"", "!\"aaaa\"")]
     [InlineData("""{"type": "string", "pattern": "^[\\n\"<]{2}$"}""", "\"\\n\\\"\"", "\"<\\n\"", "!\"a\"")]
@@ -120,6 +131,28 @@ public sealed class JsonSchemaCompilerTests
                     if (isInside && places <= 2) Assert.True(isAccepted, $"{text} in {low} to {high}");
                     if (!isInside) Assert.False(isAccepted, $"{text} not in {low} to {high}");
                 }
+            }
+        }
+    }
+
+    [Fact]
+    public void NoisyDocuments_AreReadByDotNetsTypes()
+    {
+        var grammars = new Grammars(Tokenizers.Tiny, 2048);
+        AssertAll("""{"type": "string", "format": "uri"}""", static json => Uri.TryCreate(JsonSerializer.Deserialize<string>(json), UriKind.Absolute, out _));
+        AssertAll("""{"type": "string", "pattern": "^-?(\\d+\\.)?\\d{2}:\\d{2}:\\d{2}(\\.\\d{1,7})?$"}""", static json => JsonSerializer.Deserialize<TimeSpan>(json) is var _);
+        AssertAll("""{"type": "string", "pattern": "^\\d+(\\.\\d+){1,3}$"}""", static json => JsonSerializer.Deserialize<Version>(json) is not null);
+        AssertAll("""{"type": "string", "contentEncoding": "base64"}""", static json => JsonSerializer.Deserialize<byte[]>(json) is not null);
+        AssertAll("""{"type": "integer"}""", static json => JsonSerializer.Deserialize<int>(json) is var _);
+        AssertAll("""{"type": "number"}""", static json => JsonSerializer.Deserialize<decimal>(json) is var _ && float.IsFinite(JsonSerializer.Deserialize<float>(json)) && double.IsFinite(JsonSerializer.Deserialize<double>(json)));
+
+        void AssertAll(string schema, Func<string, bool> reads)
+        {
+            var grammar = grammars.Compile(schema);
+            for (var seed = 0; seed < 200; seed++)
+            {
+                var text = grammars.Write(grammar, grammar.MinimumTokens + (seed % 40), seed).Text;
+                Assert.True(reads(text), text);
             }
         }
     }
