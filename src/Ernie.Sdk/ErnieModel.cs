@@ -27,6 +27,10 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     private readonly ErnieChatClient? _chat;
     private readonly IDisposable _metrics;
     private readonly ServerMetrics _serverMetrics;
+    private readonly object _cacheGate = new();
+    private readonly CancellationTokenSource _disposing = new();
+    /// <summary>Readers and writers of blocks beside the engine's thread.</summary>
+    private int _cacheUsers;
     private int _disposed;
 
     private ErnieModel(string path, ModelManifest manifest, ErnieModelOptions options, GpuChoice? gpu, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
@@ -196,7 +200,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
             var blocks = await _engine.Invoke((scheduler, _) => scheduler.Take(KvCache.BlocksFor(header.Computed))).ConfigureAwait(false);
             try
             {
-                ConversationFile.Fill(path, blocks, _runner.Cache, cancellationToken);
+                OverCache(token => ConversationFile.Fill(path, blocks, _runner.Cache, token), cancellationToken);
             }
             catch
             {
@@ -334,11 +338,39 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         var snapshot = await _engine.Invoke((scheduler, _) => scheduler.Hold(context)).ConfigureAwait(false);
         try
         {
-            await Task.Run(() => ConversationFile.Write(path, snapshot, _runner.Cache, _fingerprint.Value, cancellationToken), cancellationToken).ConfigureAwait(false);
+            await Task.Run(() => OverCache(token => ConversationFile.Write(path, snapshot, _runner.Cache, _fingerprint.Value, token), cancellationToken), cancellationToken).ConfigureAwait(false);
         }
         finally
         {
             Release(snapshot);
+        }
+    }
+
+    /// <summary>Runs something that reads or writes blocks of the cache beside the engine's thread. Disposing the model cancels it and waits for its end: the cache is not unmapped under it.</summary>
+    /// <exception cref="ObjectDisposedException">The model was disposed before it came to an end.</exception>
+    internal void OverCache(Action<CancellationToken> work, CancellationToken cancellationToken)
+    {
+        lock (_cacheGate)
+        {
+            ObjectDisposedException.ThrowIf(_disposed != 0, this);
+            _cacheUsers++;
+        }
+        try
+        {
+            using var stop = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken, _disposing.Token);
+            work(stop.Token);
+        }
+        catch (OperationCanceledException) when (_disposing.IsCancellationRequested && !cancellationToken.IsCancellationRequested)
+        {
+            throw new ObjectDisposedException(nameof(ErnieModel), "The model was disposed while a conversation was written or read.");
+        }
+        finally
+        {
+            lock (_cacheGate)
+            {
+                _cacheUsers--;
+                Monitor.PulseAll(_cacheGate);
+            }
         }
     }
 
@@ -375,6 +407,12 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
     public void Dispose()
     {
         if (Interlocked.Exchange(ref _disposed, 1) != 0) return;
+        _disposing.Cancel();
+        lock (_cacheGate)
+        {
+            while (_cacheUsers > 0) Monitor.Wait(_cacheGate);
+        }
+        _disposing.Dispose();
         _metrics.Dispose();
         _serverMetrics.Dispose();
         _engine.Dispose();

@@ -23,6 +23,11 @@ internal sealed class TokenContext
     /// <summary>Leading blocks that the cache knows under their keys.</summary>
     public int PublishedBlocks { get; set; }
 
+    /// <summary>
+    /// Whether blocks came from a file. A checksum is no signature: what a file says of the tokens' keys and values holds for its own conversation, and no other one is to read it under their name.
+    /// </summary>
+    public bool IsFromFile { get; private set; }
+
     /// <summary>Adds a prompt. Open tokens join it.</summary>
     public void Append(ReadOnlySpan<int> tokens, SparseLimits limits)
     {
@@ -53,6 +58,8 @@ internal sealed class TokenContext
     {
         Computed = position;
         PublishedBlocks = Math.Min(PublishedBlocks, position / BlockSize);
+        // Everything is computed anew.
+        if (position == 0) IsFromFile = false;
     }
 
     /// <summary>
@@ -72,10 +79,12 @@ internal sealed class TokenContext
 
     /// <summary>
     /// The name of a block's contents: its tokens, all tokens before them, and the limits where they matter. False where the block is not full, or holds keys and values that another request
-    /// with the same tokens would not compute: those of decoded tokens and cut blocks under sparse attention.
+    /// with the same tokens would not compute: those of decoded tokens and cut blocks under sparse attention, and all that rest on a file.
     /// </summary>
     public bool TryKey(int block, out UInt128 key)
     {
+        key = default;
+        if (IsFromFile) return false;
         while (_keys.Count <= block && Tokens.Count >= (_keys.Count + 1) * BlockSize && IsShareable(_keys.Count)) _keys.Add(Hash(_keys.Count));
         var known = block < _keys.Count;
         key = known ? _keys[block] : default;
@@ -108,13 +117,14 @@ internal sealed class TokenContext
         copy._runs.AddRange(_runs);
         copy._keys.AddRange(_keys);
         copy.OpenTokens = OpenTokens;
+        copy.IsFromFile = IsFromFile;
         return copy;
     }
 
     /// <summary>A context as it was saved.</summary>
     public static TokenContext Of(ReadOnlySpan<int> tokens, IEnumerable<TokenRun> runs, int openTokens)
     {
-        var context = new TokenContext { OpenTokens = openTokens };
+        var context = new TokenContext { OpenTokens = openTokens, IsFromFile = true };
         context.Tokens.AddRange(tokens);
         context._runs.AddRange(runs);
         return context;

@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.Security.Cryptography;
 using System.Text;
 
 namespace Ernie.Sdk.Tests.Engine;
@@ -209,6 +210,61 @@ public sealed class ConversationTests
             Assert.Contains(file, error.Message);
             Assert.Contains(expected, error.Message);
         }
+    }
+
+    [Fact]
+    public async Task AForgedFile_AnswersNobodyElse()
+    {
+        using var folder = new TemporaryFolder();
+        await using var model = await LoadAsync();
+        var expected = (await AnswerAsync(model, Ids(4, 300), 1)).Tokens;
+        await model.ClearPrefixCacheAsync();
+        int saved;
+        using (var conversation = model.StartConversation())
+        {
+            await ContinueAsync(conversation, Ids(4, 300), 1);
+            saved = conversation.TokenCount;
+            await conversation.SaveAsync(folder.File("forged"), s_none);
+        }
+        await model.ClearPrefixCacheAsync();
+        var bytes = await File.ReadAllBytesAsync(folder.File("forged"), s_none);
+        var payload = 12 + BitConverter.ToInt32(bytes, 8) + saved * sizeof(int);
+        // No numbers at all, under a checksum that is right.
+        bytes.AsSpan(payload, bytes.Length - payload - SHA256.HashSizeInBytes).Fill(0xFF);
+        SHA256.HashData(bytes.AsSpan(0, bytes.Length - SHA256.HashSizeInBytes)).CopyTo(bytes, bytes.Length - SHA256.HashSizeInBytes);
+        await File.WriteAllBytesAsync(folder.File("forged"), bytes, s_none);
+
+        using var restored = await model.RestoreConversationAsync(folder.File("forged"), s_none);
+        using var fork = await restored.ForkAsync();
+        await ContinueAsync(restored, Ids(5, 200), 2);
+        await ContinueAsync(fork, Ids(6, 200), 3);
+        var (tokens, cached) = await AnswerAsync(model, Ids(4, 300), 1);
+        Assert.Equal(expected, tokens);
+        Assert.Equal(0, cached);
+    }
+
+    [Fact]
+    public async Task Disposing_WaitsForWhoeverReadsTheCache()
+    {
+        var model = await LoadAsync();
+        using var entered = new ManualResetEventSlim();
+        using var leave = new ManualResetEventSlim();
+        var reading = Task.Run(() => model.OverCache(
+            token =>
+            {
+                entered.Set();
+                Assert.True(token.WaitHandle.WaitOne(TimeSpan.FromMinutes(1)));
+                leave.Wait(s_none);
+                token.ThrowIfCancellationRequested();
+            }, s_none), s_none);
+        entered.Wait(s_none);
+        var disposing = Task.Run(model.Dispose, s_none);
+        await Task.Delay(100, s_none);
+        Assert.False(disposing.IsCompleted);
+        leave.Set();
+        await disposing;
+        await Assert.ThrowsAsync<ObjectDisposedException>(() => reading);
+        Assert.Throws<ObjectDisposedException>(() => model.OverCache(static _ => { }, s_none));
     }
 
     [Fact]
