@@ -1,0 +1,6 @@
+namespace Ernie.Sdk.GpuTests;
+
+internal static class BenchPieces
+{
+    public static IReadOnlyList<Piece> All { get; } = [];
+}

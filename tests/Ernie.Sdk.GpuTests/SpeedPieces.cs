@@ -1,0 +1,6 @@
+namespace Ernie.Sdk.GpuTests;
+
+internal static class SpeedPieces
+{
+    public static IReadOnlyList<Piece> All { get; } = [];
+}
