@@ -17,7 +17,9 @@ internal sealed class GpuTestProgram(CudaInstallation installation, TextWriter o
     /// <summary>What a piece that was told to end may still take.</summary>
     private static readonly TimeSpan s_grace = TimeSpan.FromSeconds(10);
 
-    public static IReadOnlyList<Piece> Pieces { get; } = [.. KernelPieces.All, .. SpeedPieces.All, .. ModelPieces.All, .. BenchPieces.All];
+    public static IReadOnlyList<Piece> All { get; } = [.. KernelPieces.All, .. SpeedPieces.All, .. ModelPieces.All, .. BenchPieces.All];
+
+    public IReadOnlyList<Piece> Pieces { get; init; } = All;
 
     public async Task<int> RunAsync(IReadOnlyList<string> arguments)
     {
@@ -66,11 +68,11 @@ internal sealed class GpuTestProgram(CudaInstallation installation, TextWriter o
         return report.HasFailed ? Failure : Success;
     }
 
-    private static Piece[] Choose(ProgramOptions options)
+    private Piece[] Choose(ProgramOptions options)
     {
-        if (options.Stages.FirstOrDefault(static stage => Pieces.All(piece => piece.Stage != stage)) is { } unknown)
+        if (options.Stages.FirstOrDefault(stage => Pieces.All(piece => piece.Stage != stage)) is { } unknown)
             throw new FormatException($"There is no stage '{unknown}'; there are {string.Join(", ", Pieces.Select(static piece => piece.Stage).Distinct())}.");
-        if (options.Only.FirstOrDefault(static name => Pieces.All(piece => piece.Name != name)) is { } missing) throw new FormatException($"There is no piece '{missing}'; --list names them.");
+        if (options.Only.FirstOrDefault(name => Pieces.All(piece => piece.Name != name)) is { } missing) throw new FormatException($"There is no piece '{missing}'; --list names them.");
         return [.. Pieces.Where(piece => (options.Stages.Count == 0 || options.Stages.Contains(piece.Stage)) && (options.Only.Count == 0 || options.Only.Contains(piece.Name)))];
     }
 

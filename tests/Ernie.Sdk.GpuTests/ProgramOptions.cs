@@ -13,6 +13,7 @@ internal sealed record ProgramOptions
           --tiny               Small sizes, as an emulated GPU can compute them.
           --limit SECONDS      Time for each piece. [default: 460]
           --work FOLDER        Where models are exported to and kept. [default: gpu-tests-work]
+          --shared FOLDER      model: where golden data is. [default: shared/data beside the repository, if it is found]
           --layers N           bench: layers of the 21B shape. [default: all 28]
           --in-process         Runs the pieces in this process: for a debugger.
 
@@ -27,6 +28,7 @@ internal sealed record ProgramOptions
     public int LimitSeconds { get; init; } = Piece.LimitSeconds;
     public string Work { get; init; } = "gpu-tests-work";
     public int? Layers { get; init; }
+    public string? Shared { get; init; }
     public bool InProcess { get; init; }
 
     /// <exception cref="FormatException">What is wrong with them.</exception>
@@ -47,6 +49,7 @@ internal sealed record ProgramOptions
                 "--tiny" => options with { Tiny = true },
                 "--limit" => options with { LimitSeconds = Number() },
                 "--work" => options with { Work = Value() },
+                "--shared" => options with { Shared = Value() },
                 "--layers" => options with { Layers = Number() },
                 "--in-process" => options with { InProcess = true },
                 _ => throw new FormatException($"There is no option {name}."),
@@ -59,7 +62,10 @@ internal sealed record ProgramOptions
     public IEnumerable<string> ForChild(string piece, string json)
     {
         string[] arguments = ["--in-process", "--only", piece, "--json", json, "--work", Work, "--limit", $"{LimitSeconds}"];
-        IEnumerable<string> optional = [.. Tiny ? ["--tiny"] : Array.Empty<string>(), .. Layers is { } layers ? ["--layers", $"{layers}"] : Array.Empty<string>()];
-        return arguments.Concat(optional);
+        var all = new List<string>(arguments);
+        if (Tiny) all.Add("--tiny");
+        if (Layers is { } layers) all.AddRange(["--layers", $"{layers}"]);
+        if (Shared is not null) all.AddRange(["--shared", Shared]);
+        return all;
     }
 }

@@ -16,14 +16,23 @@ internal sealed unsafe class AttentionSpeed : IDisposable
     private readonly ErnieConfig _config;
     private readonly KvBlockLayout _layout;
     private readonly RopeTable _rope;
-    private readonly CudaMemory _angles, _pool;
+    private readonly CudaMemory _angles;
+    private readonly CudaMemory? _own;
+    private readonly byte* _pool;
     private readonly CudaModules _modules;
     private readonly CudaWorkspace _workspace;
     private readonly StreamLauncher _launcher;
     private readonly GpuClock _clock;
     private readonly int _depth, _sequences, _blocks;
 
-    public AttentionSpeed(CudaContext context, ErnieConfig config, KvElementType type, int depth, int sequences, bool isTiny)
+    /// <param name="context">Of the GPU.</param>
+    /// <param name="config">The model's shape.</param>
+    /// <param name="type">Of the cache.</param>
+    /// <param name="depth">Tokens of each sequence in the cache, those of a call included.</param>
+    /// <param name="sequences">Sequences.</param>
+    /// <param name="isTiny">Whether the GPU is an emulated one.</param>
+    /// <param name="pool">Device memory of <see cref="PoolBytes"/> to fill and use; 0: memory of its own.</param>
+    public AttentionSpeed(CudaContext context, ErnieConfig config, KvElementType type, int depth, int sequences, bool isTiny, nint pool = 0)
     {
         (_context, _config, _depth, _sequences) = (context, config, depth, sequences);
         _clock = new GpuClock(context, isTiny);
@@ -34,7 +43,8 @@ internal sealed unsafe class AttentionSpeed : IDisposable
         var angles = new float[depth * config.HeadDim];
         for (var p = 0; p < depth; p++) _rope.Row(p).CopyTo(angles.AsSpan(p * config.HeadDim));
         _angles = Sent(angles);
-        _pool = context.Allocate(PoolBytes(config, type, depth, sequences));
+        _own = pool == 0 ? context.Allocate(PoolBytes(config, type, depth, sequences)) : null;
+        _pool = (byte*)(_own?.Address ?? pool);
         _modules = new CudaModules(context);
         _workspace = new CudaWorkspace(context);
         _launcher = new StreamLauncher(_modules);
@@ -77,14 +87,14 @@ internal sealed unsafe class AttentionSpeed : IDisposable
     public void Dispose()
     {
         _angles.Dispose();
-        _pool.Dispose();
+        _own?.Dispose();
         _workspace.Dispose();
         _modules.Dispose();
         _clock.Dispose();
     }
 
     /// <summary>Blocks of a sequence; neighbours do not lie side by side.</summary>
-    private int[] Table(int sequence) => [.. Enumerable.Range(0, _blocks).Select(j => sequence * _blocks + (int)((long)j * 7919 % _blocks))];
+    public int[] Table(int sequence) => [.. Enumerable.Range(0, _blocks).Select(j => sequence * _blocks + (int)((long)j * 7919 % _blocks))];
 
     private void Fill()
     {
@@ -94,8 +104,9 @@ internal sealed unsafe class AttentionSpeed : IDisposable
             step.Launch();
             _clock.Stream.Synchronize();
         }
-        var bytes = _pool.Bytes / _sequences;
-        for (var s = 1; s < _sequences; s++) _pool.CopyFrom(_pool, bytes, 0, s * bytes, _clock.Stream);
+        var bytes = (nint)_blocks * _layout.BlockBytes;
+        _context.Enter();
+        for (var s = 1; s < _sequences; s++) _context.Driver.Check(_context.Driver.MemcpyDtoDAsync((nint)_pool + s * bytes, (nint)_pool, (nuint)bytes, _clock.Stream.Handle), "cuMemcpyDtoDAsync");
         _clock.Stream.Synchronize();
     }
 
@@ -138,7 +149,7 @@ internal sealed unsafe class AttentionSpeed : IDisposable
                 Flags = (int*)Keep(layer.Sent<int>([.. Enumerable.Repeat((int)flags, sequences)])),
                 BlockTables = (int*)Keep(layer.Sent<int>([.. Enumerable.Range(0, sequences).SelectMany(layer.Table)])), BlockTableStride = layer._blocks,
                 Limits = limits == SparseLimits.Dense ? null : (SparseLimits*)Keep(layer.Sent<SparseLimits>([.. Enumerable.Repeat(limits, sequences)])),
-                Pool = (byte*)layer._pool.Address, PoolBlockCount = layer._sequences * layer._blocks, Layout = layer._layout, Rope = layer._rope,
+                Pool = layer._pool, PoolBlockCount = layer._sequences * layer._blocks, Layout = layer._layout, Rope = layer._rope,
                 HeadCount = heads, KvHeadCount = config.KvHeadCount, HeadDim = config.HeadDim, KvHeadEnd = config.KvHeadCount,
                 Output = (float*)Keep(layer._context.Allocate((long)all * heads * config.HeadDim * sizeof(float))),
             };
