@@ -13,7 +13,7 @@ internal readonly record struct TensorDifference(int Count, int Bad, int Worst, 
     public static TensorDifference Of(ReadOnlySpan<float> expected, ReadOnlySpan<float> actual, double absolute, double relative)
     {
         int bad = 0, worst = -1;
-        double worstExcess = 0, largest = 0, error = 0, errorLimit = absolute;
+        double worstExcess = 0, largest = 0, error = 0, errorLimit = 0;
         for (var i = 0; i < expected.Length; i++)
         {
             if (float.IsNaN(expected[i]) && float.IsNaN(actual[i])) continue;
@@ -21,7 +21,7 @@ internal readonly record struct TensorDifference(int Count, int Bad, int Worst, 
             if (!double.IsFinite(difference)) difference = double.PositiveInfinity;
             largest = Math.Max(largest, difference);
             var limit = absolute + relative * Math.Abs((double)expected[i]);
-            if (difference * errorLimit > error * limit) (error, errorLimit) = (difference, limit);
+            if (errorLimit == 0 || difference * errorLimit > error * limit) (error, errorLimit) = (difference, limit);
             var excess = difference - limit;
             if (excess <= 0) continue;
             bad++;

@@ -49,12 +49,12 @@ internal sealed unsafe class StepBenchmark : IDisposable
     {
         var tables = Fill(sequences, depth);
         var batch = new StepBatch();
-        return [.. limits.Select(each => Median(steps, cancellationToken, () =>
+        return [.. limits.Select(each => Median(steps, () =>
         {
             batch.Clear();
             for (var s = 0; s < sequences; s++) batch.Add([_random.Next(Manifest.Config.VocabSize)], depth - 1, tables[s], SequenceFlags.Decode, each, 1);
             return batch;
-        }))];
+        }, cancellationToken))];
     }
 
     /// <summary>Seconds of a step that computes the last tokens of a prompt of so many.</summary>
@@ -62,12 +62,12 @@ internal sealed unsafe class StepBenchmark : IDisposable
     {
         var table = Fill(1, depth)[0];
         var batch = new StepBatch();
-        return [.. limits.Select(each => Median(steps, cancellationToken, () =>
+        return [.. limits.Select(each => Median(steps, () =>
         {
             batch.Clear();
             batch.Add([.. Enumerable.Range(0, tokens).Select(_ => _random.Next(Manifest.Config.VocabSize))], depth - tokens, table, SequenceFlags.None, each, 1);
             return batch;
-        }))];
+        }, cancellationToken))];
     }
 
     public void Dispose()
@@ -77,7 +77,7 @@ internal sealed unsafe class StepBenchmark : IDisposable
         _context.Dispose();
     }
 
-    private double Median(int steps, CancellationToken cancellationToken, Func<StepBatch> next)
+    private double Median(int steps, Func<StepBatch> next, CancellationToken cancellationToken)
     {
         var seconds = new List<double>();
         for (var step = _isTiny ? WarmUp : 0; step < WarmUp + steps; step++)

@@ -43,6 +43,24 @@ public sealed class GpuTestProgramTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
+    public async Task Pieces_RunInProcessesOfTheirOwn()
+    {
+        // The system's loader finds the driver there, and the driver the kernels.
+        File.Copy(Driver().File, _folder.File("libcuda.so.1"));
+        var environment = new Dictionary<string, string> { ["LD_LIBRARY_PATH"] = _folder.Path, ["FAKE_CUDA_KERNELS"] = CudaEmulation.Of("norm").File };
+        var json = _folder.File("report.json");
+        var result = await ChildProcess.RunAsync("dotnet", [Path.Combine(AppContext.BaseDirectory, "Ernie.Sdk.GpuTests.dll"), "--only", "kernels/norm", "--only", "kernels/sampling", "--tiny", "--json", json], environment: environment);
+        output.WriteLine(result.Output + result.Error);
+        // There is no emulation of the second piece's kernel.
+        Assert.Equal(1, result.ExitCode);
+        var rows = Report.Read(json);
+        Assert.Equal([Outcome.Pass, Outcome.Fail], rows.GroupBy(static row => row.Piece).Select(static piece => piece.Select(static row => row.Outcome).Distinct().Single()));
+        Assert.Contains("rms_norm 5 × 1000", result.Output, StringComparison.Ordinal);
+        Assert.Contains("FAIL: kernels/sampling", result.Output, StringComparison.Ordinal);
+        Assert.Equal([json], Directory.GetFiles(_folder.Path, "report*"));
+    }
+
+    [Fact]
     public async Task AKernelThatFails_FailsItsCheck_AndTheOthersGoOn()
     {
         var driver = Driver();
