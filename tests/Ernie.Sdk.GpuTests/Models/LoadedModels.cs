@@ -19,7 +19,7 @@ internal sealed class LoadedModels(PieceRun run)
 
     public Task<string> ExportTinyAsync() => ExportAsync(TinyCheckpoint, "tiny-bf16", ErniePrecision.BFloat16, ErniePrecision.BFloat16);
 
-    public Task<ErnieModel> LoadAsync(string folder, ErnieDevice device, ErnieKvCacheType kvType = ErnieKvCacheType.Float32, long kvBytes = 8 << 20, Action<ErnieModelOptions>? configure = null)
+    public Task<ErnieModel> LoadAsync(string folder, ErnieDevice device, ErnieKvCacheType kvType = ErnieKvCacheType.Float32, long kvBytes = 32 << 20, Action<ErnieModelOptions>? configure = null)
     {
         var options = new ErnieModelOptions { Device = device, KvCacheType = kvType, KvCacheBytes = kvBytes, Threads = Math.Min(8, Environment.ProcessorCount), Installation = run.Installation };
         configure?.Invoke(options);
