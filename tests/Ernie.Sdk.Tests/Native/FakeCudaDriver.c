@@ -168,7 +168,17 @@ void fake_provider_free(void *address)
 
 int fake_live(int kind) { int n = 0; if (kind == KINDS) return s_retained; for (int i = 0; i < 4096; i++) n += s_live[i].address && s_live[i].kind == kind; return n; }
 
-int cuInit(unsigned flags) { BEGIN(0); if (!s_devices) FAIL(NO_DEVICE); s_started = 1; END; }
+// A process that nobody prepared emulates the libraries of FAKE_CUDA_KERNELS, with colons between.
+int cuInit(unsigned flags)
+{
+    BEGIN(0);
+    if (!s_devices) FAIL(NO_DEVICE);
+    char paths[4096] = "", *rest = paths, *path;
+    if (!s_started && getenv("FAKE_CUDA_KERNELS")) strncpy(paths, getenv("FAKE_CUDA_KERNELS"), sizeof paths - 1);
+    while ((path = strtok_r(rest, ":", &rest))) fake_emulate(path);
+    s_started = 1;
+    END;
+}
 int cuDriverGetVersion(int *version) { BEGIN(0); *version = s_version; END; }
 int cuDeviceGetCount(int *count) { BEGIN(0); *count = s_devices; END; }
 int cuDeviceGet(int *device, int ordinal) { BEGIN(0); if (ordinal < 0 || ordinal >= s_devices) FAIL(INVALID_VALUE); *device = ordinal + 10; END; }

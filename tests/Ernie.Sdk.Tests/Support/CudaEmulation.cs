@@ -12,6 +12,7 @@ namespace Ernie.Sdk.Tests.Support;
 internal sealed unsafe partial class CudaEmulation
 {
     private static readonly string s_kernels = Path.Combine(SharedData.RepositoryRoot, "src", "Ernie.Sdk", "Kernels", "Cuda");
+    private static readonly string s_probes = Path.Combine(SharedData.RepositoryRoot, "tests", "Ernie.Sdk.GpuTests", "Probes");
     private static readonly string s_header = Path.Combine(SharedData.RepositoryRoot, "tests", "Ernie.Sdk.Tests", "Kernels", "Cuda", "emulation.h");
     private static readonly string[] s_compilers = ["clang++-19", "clang++", "g++"];
     private static readonly ConcurrentDictionary<string, Lazy<CudaEmulation>> s_files = new();
@@ -61,7 +62,7 @@ internal sealed unsafe partial class CudaEmulation
 
     private static string Build(string name)
     {
-        var source = Path.Combine(s_kernels, name + ".cu");
+        var source = Path.Combine(name == "probe" ? s_probes : s_kernels, name + ".cu");
         var names = KernelNames().Matches(System.IO.File.ReadAllText(source)).Select(static match => match.Groups[1].Value);
         var text = $"#include \"{s_header}\"\n#include \"{Path.Combine(s_kernels, "device.cuh")}\"\n#include \"{source}\"\n" + string.Concat(names.Select(static kernel => $"EXPORT({kernel})\n"));
         // No -march=native: the libraries outlive a move to another machine, and FMA is all that they need.

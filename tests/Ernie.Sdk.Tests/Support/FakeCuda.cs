@@ -10,7 +10,7 @@ internal sealed unsafe class FakeCuda
     public const string Collection = "Fake CUDA driver";
     public const int Memory = 0, Modules = 1, Streams = 2, Events = 3, Pinned = 4, Providers = 5, Contexts = 6;
 
-    private static readonly string[] s_files = ["attention", "experts", "linear", "norm", "sampling"];
+    private static readonly string[] s_files = ["attention", "experts", "linear", "norm", "sampling", "probe"];
     private readonly nint _library;
 
     public FakeCuda()

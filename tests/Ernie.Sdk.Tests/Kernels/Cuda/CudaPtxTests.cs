@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.IO.Compression;
 using System.Security.Cryptography;
+using Ernie.Sdk.GpuTests;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Tests.Support;
 
@@ -16,19 +17,22 @@ public sealed class CudaPtxTests
     {
         var sources = Directory.GetFiles(s_folder, "*.cu").Select(static path => Path.GetFileNameWithoutExtension(path)).ToArray();
         Assert.NotEmpty(sources);
-        foreach (var name in sources)
+        foreach (var name in sources) AssertIsCompiled(s_folder, name, CudaPtx.Open);
+        AssertIsCompiled(Path.Combine(SharedData.RepositoryRoot, "tests", "Ernie.Sdk.GpuTests", "Probes"), "probe", CardProbes.Open);
+        Assert.Null(CudaPtx.Open(sources[0], "sm_70"));
+
+        static void AssertIsCompiled(string folder, string name, Func<string, string, Stream?> open)
         {
-            byte[] text = [.. File.ReadAllBytes(Path.Combine(s_folder, "device.cuh")), .. File.ReadAllBytes(Path.Combine(s_folder, name + ".cu"))];
+            byte[] text = [.. File.ReadAllBytes(Path.Combine(s_folder, "device.cuh")), .. File.ReadAllBytes(Path.Combine(folder, name + ".cu"))];
             foreach (var target in CudaPtx.Targets)
             {
-                using var stream = CudaPtx.Open(name, target);
+                using var stream = open(name, target);
                 Assert.True(stream is not null, $"{name}.cu has no PTX for {target}: run Kernels/Cuda/compile.sh.");
                 using var reader = new StreamReader(stream);
                 Assert.True($"// source sha256: {Convert.ToHexStringLower(SHA256.HashData(text))}" == reader.ReadLine(), $"{name}.cu or device.cuh has changed since {name}.{target}.ptx.gz was made: run Kernels/Cuda/compile.sh.");
                 Assert.Contains($".target {target}\n", reader.ReadToEnd(), StringComparison.Ordinal);
             }
         }
-        Assert.Null(CudaPtx.Open(sources[0], "sm_70"));
     }
 
     [Fact]

@@ -1,7 +1,7 @@
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Quantization;
 
-namespace Ernie.Sdk.Tests.Support;
+namespace Ernie.Sdk.GpuTests.Cases;
 
 /// <summary>One product with seeded operands. <see cref="Run(CpuKernels, IParallelRunner)"/> may be called for many kernels.</summary>
 internal sealed unsafe class LinearCase : IDisposable

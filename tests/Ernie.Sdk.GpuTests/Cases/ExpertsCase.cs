@@ -1,7 +1,7 @@
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Quantization;
 
-namespace Ernie.Sdk.Tests.Support;
+namespace Ernie.Sdk.GpuTests.Cases;
 
 /// <summary>One layer of experts with seeded weights.</summary>
 internal sealed unsafe class ExpertsCase : IDisposable

@@ -1,7 +1,7 @@
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Quantization;
 
-namespace Ernie.Sdk.Tests.Support;
+namespace Ernie.Sdk.GpuTests.Cases;
 
 internal static unsafe class RandomTensor
 {

@@ -1,6 +1,6 @@
 using Ernie.Sdk.Kernels;
 
-namespace Ernie.Sdk.Tests.Support;
+namespace Ernie.Sdk.GpuTests.Cases;
 
 /// <summary>
 /// Sequences with seeded q, k and v over a pool of their own, whose blocks are handed out in shuffled order and start as NaN. Steps may cut the sequences

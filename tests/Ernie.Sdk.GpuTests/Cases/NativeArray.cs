@@ -1,6 +1,6 @@
 using System.Runtime.InteropServices;
 
-namespace Ernie.Sdk.Tests.Support;
+namespace Ernie.Sdk.GpuTests.Cases;
 
 /// <summary>Unmanaged memory of exactly <paramref name="length"/> elements, for kernels that take pointers.</summary>
 internal sealed unsafe class NativeArray<T>(nint length) : IDisposable where T : unmanaged

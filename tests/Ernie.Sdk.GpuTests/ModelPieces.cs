@@ -1,0 +1,236 @@
+using System.Globalization;
+using System.Text.Json;
+using Ernie.Sdk.GpuTests.Checks;
+using Ernie.Sdk.GpuTests.Models;
+using Ernie.Sdk.Native;
+
+namespace Ernie.Sdk.GpuTests;
+
+/// <summary>Whole models through ONNX Runtime's CUDA provider.</summary>
+internal static class ModelPieces
+{
+    /// <summary>Logits of the shipped model are of order 10. Kernels of both devices sum the same products in float, in other orders.</summary>
+    private const double LogitTolerance = 3e-4;
+    /// <summary>Two logits of one device can each be off by the tolerance.</summary>
+    private const double Tie = 2 * LogitTolerance;
+    /// <summary>The golden data's own distance to float64 is 1.6e-4.</summary>
+    private const double TinyGoldenTolerance = 5e-4, GoldenTolerance = 1e-4;
+    /// <summary>The driver gives memory out in pieces of 2 MiB, and keeps a few.</summary>
+    private const long LeakTolerance = 16L << 20;
+    private static readonly int[] s_prompt = [1, 17, 300, 42, 9, 1200, 77];
+
+    public static IReadOnlyList<Piece> All { get; } =
+    [
+        new("model/tiny", "logits and answers of the shipped model against the CPU", Tiny),
+        new("model/goldens", "logits against those of transformers", Goldens),
+        new("model/leak", "loads, generates and disposes again and again: all device memory comes back", Leak),
+        new("model/out-of-memory", "loads and runs where memory is short: refusals that say so, and nothing is left", OutOfMemory),
+        new("model/two", "two models in one process at once", Two),
+    ];
+
+    private static async Task Tiny(PieceRun run)
+    {
+        var models = new LoadedModels(run);
+        var folder = await models.ExportTinyAsync().ConfigureAwait(false);
+        foreach (var kvType in run.IsTiny ? [ErnieKvCacheType.Float32] : Enum.GetValues<ErnieKvCacheType>())
+        {
+            await using var cpu = await models.LoadAsync(folder, ErnieDevice.Cpu, kvType).ConfigureAwait(false);
+            await using var gpu = await models.LoadAsync(folder, ErnieDevice.Cuda, kvType).ConfigureAwait(false);
+            // A key or value that falls on the edge between two numbers of its type may fall either way.
+            var tolerance = kvType == ErnieKvCacheType.Float32 ? LogitTolerance : 0.05;
+            await run.CheckAsync($"logits, {kvType} cache", findings => CompareLogits(models, cpu, gpu, s_prompt, tolerance, tolerance, findings)).ConfigureAwait(false);
+            if (kvType != ErnieKvCacheType.Float32) continue;
+            if (!run.IsTiny) await run.CheckAsync("logits of 1,500 tokens", findings => CompareLogits(models, cpu, gpu, LoadedModels.Ids(1, 1500), tolerance, tolerance, findings)).ConfigureAwait(false);
+            var prompts = run.IsTiny ? [s_prompt] : new[] { s_prompt, LoadedModels.Ids(2, 40), LoadedModels.Ids(3, 200), LoadedModels.Ids(4, 700) };
+            await run.CheckAsync($"answers, ties within {Tie.ToString("E1", CultureInfo.InvariantCulture)}", findings => models.CompareAnswersAsync(cpu, gpu, prompts, run.IsTiny ? 3 : 64, Tie, findings)).ConfigureAwait(false);
+            await run.CheckAsync("routers' choices", findings =>
+            {
+                findings.True(gpu.GetExpertLoad().Layers.Count > 0 && gpu.GetExpertLoad().Layers.All(static layer => layer.ExpertTokens.Sum() > 0), "No choices came back from the GPU.");
+                return Task.CompletedTask;
+            }).ConfigureAwait(false);
+        }
+        foreach (var precision in run.IsTiny ? [ErniePrecision.Int4] : new[] { ErniePrecision.Int8, ErniePrecision.Int4 })
+        {
+            var quantised = await models.ExportAsync(LoadedModels.TinyCheckpoint, $"tiny-{precision}", precision, precision).ConfigureAwait(false);
+            await using var cpu = await models.LoadAsync(quantised, ErnieDevice.Cpu).ConfigureAwait(false);
+            await using var gpu = await models.LoadAsync(quantised, ErnieDevice.Cuda).ConfigureAwait(false);
+            // Activations are quantised too, and one on the edge between two codes may fall either way: of int8 the CPU's own kernels differ by 0.16 here.
+            await run.CheckAsync($"logits, {precision} weights", findings => CompareLogits(models, cpu, gpu, s_prompt, 0.3, 0, findings)).ConfigureAwait(false);
+        }
+    }
+
+    private static async Task Goldens(PieceRun run)
+    {
+        var models = new LoadedModels(run);
+        await CompareGolden(run, models, await models.ExportTinyAsync().ConfigureAwait(false), Path.Combine(LoadedModels.TinyCheckpoint, "tiny-logits.json"), "ernie-tiny-moe", TinyGoldenTolerance).ConfigureAwait(false);
+        var goldens = SharedGoldens(run.Options.Shared);
+        foreach (var (name, expected, precision) in new[]
+        {
+            ("paddle-bf16", "expected-bf16.json", ErniePrecision.BFloat16), ("pt-bf16", "expected-bf16.json", ErniePrecision.BFloat16), ("v5-fused", "expected-bf16.json", ErniePrecision.BFloat16),
+            ("2bits", "expected-2bits.json", ErniePrecision.Float32),
+        })
+        {
+            var checkpoint = goldens is null ? null : Path.Combine(goldens, "checkpoints", name);
+            if (checkpoint is null || !Directory.Exists(checkpoint))
+            {
+                run.Skip(name, goldens is null ? "There is no folder shared/data/goldens beside the repository; --shared names it." : $"{checkpoint} is missing.");
+                continue;
+            }
+            if (run.IsTiny && name != "2bits") continue;
+            var folder = await models.ExportAsync(checkpoint, $"golden-{name}", precision, precision).ConfigureAwait(false);
+            await CompareGolden(run, models, folder, Path.Combine(goldens!, "checkpoints", expected), name, GoldenTolerance).ConfigureAwait(false);
+        }
+    }
+
+    private static async Task CompareGolden(PieceRun run, LoadedModels models, string folder, string file, string name, double tolerance)
+    {
+        using var golden = Golden.Open(file);
+        await using var gpu = await models.LoadAsync(folder, ErnieDevice.Cuda).ConfigureAwait(false);
+        var sequences = golden.RootElement.GetProperty("sequences").EnumerateArray().ToArray();
+        if (run.IsTiny) sequences = [sequences.MinBy(static sequence => sequence.GetProperty("input_ids").GetArrayLength())];
+        await run.CheckAsync($"{name}: logits of {sequences.Length} texts", async findings =>
+        {
+            foreach (var sequence in sequences)
+            {
+                var ids = Golden.Ints(sequence.GetProperty("input_ids"));
+                var from = sequence.TryGetProperty("from_position", out var position) ? position.GetInt32() : 0;
+                var logits = await models.LogitsAsync(gpu, ids).ConfigureAwait(false);
+                findings.Near(Golden.Floats(sequence.GetProperty("logits_f32")), logits.AsSpan(from * gpu.VocabularySize), tolerance, 0, $"{ids.Length} tokens");
+            }
+        }).ConfigureAwait(false);
+    }
+
+    private static async Task Leak(PieceRun run)
+    {
+        var models = new LoadedModels(run);
+        var folder = await models.ExportTinyAsync().ConfigureAwait(false);
+        using var context = run.Installation.Gpu().Retain();
+        await run.CheckAsync("device memory comes back", async findings =>
+        {
+            long first = 0, last = 0;
+            var rounds = run.IsTiny ? 2 : 24;
+            for (var round = 0; round < rounds; round++)
+            {
+                await using (var model = await models.LoadAsync(folder, ErnieDevice.Cuda).ConfigureAwait(false))
+                    findings.True((await models.AnswerAsync(model, s_prompt, run.IsTiny ? 1 : 8).ConfigureAwait(false)).Count > 0, "The model gave no answer.");
+                last = context.FreeBytes();
+                // What libraries keep for the process, they have taken in the first round.
+                if (round == 0) first = last;
+            }
+            findings.True(first - last <= LeakTolerance, $"{first - last:N0} bytes of {rounds - 1} rounds did not come back.");
+            findings.Remark = $"{rounds} rounds, {first - last:N0} bytes fewer free than after the first, of {LeakTolerance:N0} allowed";
+        }).ConfigureAwait(false);
+    }
+
+    private static async Task OutOfMemory(PieceRun run)
+    {
+        var models = new LoadedModels(run);
+        var folder = await models.ExportTinyAsync().ConfigureAwait(false);
+        using var context = run.Installation.Gpu().Retain();
+        await using (var model = await models.LoadAsync(folder, ErnieDevice.Cuda).ConfigureAwait(false)) await models.AnswerAsync(model, s_prompt, 1).ConfigureAwait(false);
+        var free = context.FreeBytes();
+        await run.CheckAsync("a cache that is larger than the GPU is refused", async findings =>
+        {
+            for (var round = 0; round < (run.IsTiny ? 1 : 8); round++) findings.True(await IsRefused(models, folder, context.Device.TotalBytes + (1L << 30)).ConfigureAwait(false), "It was not refused.");
+            AssertBack(context, free, findings);
+        }).ConfigureAwait(false);
+        if (run.IsTiny)
+        {
+            run.Skip("other memory is taken", "The memory of an emulated GPU is the machine's.");
+            return;
+        }
+        await run.CheckAsync("a GPU that is full refuses to load", async findings =>
+        {
+            foreach (var left in new[] { 0L, 64 << 20, 512 << 20 })
+            {
+                using (Ballast.Fill(context, left)) findings.True(await IsRefused(models, folder, 8 << 20).ConfigureAwait(false), $"With {left:N0} bytes left it was not refused.");
+                AssertBack(context, free, findings);
+            }
+        }).ConfigureAwait(false);
+        await run.CheckAsync("a step without memory ends its request; the next one runs", async findings =>
+        {
+            await using (var model = await models.LoadAsync(folder, ErnieDevice.Cuda, kvBytes: 64 << 20, configure: static options => options.PrefillChunkTokens = 2048).ConfigureAwait(false))
+            {
+                for (var round = 0; round < 4; round++)
+                {
+                    using (Ballast.Fill(context, 0))
+                    {
+                        try
+                        {
+                            await models.AnswerAsync(model, LoadedModels.Ids(round, 1900), 1).ConfigureAwait(false);
+                            findings.Remark = "What was kept from earlier steps was enough for some.";
+                        }
+                        catch (InsufficientMemoryException e)
+                        {
+                            findings.True(e.Message.Contains("no memory left for this step", StringComparison.Ordinal), $"The exception says something else: {e.Message}");
+                        }
+                    }
+                    findings.True((await models.AnswerAsync(model, s_prompt, 4).ConfigureAwait(false)).Count == 4, "The next request does not run.");
+                }
+            }
+            AssertBack(context, free, findings);
+        }).ConfigureAwait(false);
+    }
+
+    private static async Task Two(PieceRun run)
+    {
+        var models = new LoadedModels(run);
+        var folder = await models.ExportTinyAsync().ConfigureAwait(false);
+        await run.CheckAsync("answers at once are those of one alone", async findings =>
+        {
+            var tokens = run.IsTiny ? 2 : 32;
+            int[][] prompts = run.IsTiny ? [s_prompt] : [s_prompt, LoadedModels.Ids(5, 300), LoadedModels.Ids(6, 90)];
+            await using var first = await models.LoadAsync(folder, ErnieDevice.Cuda).ConfigureAwait(false);
+            var alone = new List<List<int>>();
+            foreach (var prompt in prompts) alone.Add(await models.AnswerAsync(first, prompt, tokens).ConfigureAwait(false));
+            await using (var second = await models.LoadAsync(folder, ErnieDevice.Cuda).ConfigureAwait(false))
+            {
+                for (var round = 0; round < (run.IsTiny ? 1 : 4); round++)
+                {
+                    var answers = await Task.WhenAll(new[] { first, second }.SelectMany(model => prompts.Select(prompt => Task.Run(() => models.AnswerAsync(model, prompt, tokens), run.CancellationToken)))).ConfigureAwait(false);
+                    for (var i = 0; i < answers.Length; i++) findings.Same(alone[i % prompts.Length], answers[i], $"model {i / prompts.Length + 1}, prompt {i % prompts.Length}");
+                }
+            }
+            findings.Same(alone[0], await models.AnswerAsync(first, prompts[0], tokens).ConfigureAwait(false), "after the other was disposed");
+        }).ConfigureAwait(false);
+    }
+
+    private static async Task CompareLogits(LoadedModels models, ErnieModel cpu, ErnieModel gpu, int[] ids, double absolute, double relative, Findings findings)
+    {
+        var (expected, actual) = (await models.LogitsAsync(cpu, ids).ConfigureAwait(false), await models.LogitsAsync(gpu, ids).ConfigureAwait(false));
+        findings.Near(expected, actual, absolute, relative, "logits");
+    }
+
+    private static async Task<bool> IsRefused(LoadedModels models, string folder, long kvBytes)
+    {
+        try
+        {
+            await using var model = await models.LoadAsync(folder, ErnieDevice.Cuda, kvBytes: kvBytes).ConfigureAwait(false);
+            return false;
+        }
+        catch (ErnieDeviceException e) when (e.Piece == "GPU memory")
+        {
+            return true;
+        }
+    }
+
+    private static void AssertBack(CudaContext context, long free, Findings findings)
+    {
+        var missing = free - context.FreeBytes();
+        findings.True(missing <= LeakTolerance, $"{missing:N0} bytes did not come back.");
+    }
+
+    private static string? SharedGoldens(string? named)
+    {
+        if (named is not null) return Path.Combine(named, "goldens");
+        foreach (var start in new[] { AppContext.BaseDirectory, Environment.CurrentDirectory })
+        {
+            for (var folder = start; folder is not null; folder = Path.GetDirectoryName(folder))
+            {
+                var goldens = Path.Combine(folder, "shared", "data", "goldens");
+                if (Directory.Exists(goldens)) return goldens;
+            }
+        }
+        return null;
+    }
+}

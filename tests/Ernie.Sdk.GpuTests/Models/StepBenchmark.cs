@@ -1,0 +1,106 @@
+using System.Diagnostics;
+using Ernie.Sdk.Engine;
+using Ernie.Sdk.Export;
+using Ernie.Sdk.GpuTests.Speed;
+using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Native;
+
+namespace Ernie.Sdk.GpuTests.Models;
+
+/// <summary>
+/// Times steps of an exported model on the GPU by the clock on the wall, from the call to its end, without the choice of tokens. The cache is filled with <see cref="Ernie.Cli.Measuring.SegmentRecipe"/>, not prefilled;
+/// queries are the model's.
+/// </summary>
+internal sealed unsafe class StepBenchmark : IDisposable
+{
+    private const int WarmUp = 3;
+    private readonly CudaContext _context;
+    private readonly CudaStream _stream;
+    private readonly KvElementType _kvType;
+    private readonly bool _isTiny;
+    private readonly ModelRunner _runner;
+    private readonly Random _random = new(7);
+
+    /// <param name="run">Where CUDA is.</param>
+    /// <param name="folder">Of the export.</param>
+    /// <param name="kvType">Of the cache.</param>
+    /// <param name="blocks">Blocks of the cache, as far as there is memory for them.</param>
+    public StepBenchmark(PieceRun run, string folder, ErnieKvCacheType kvType, int blocks)
+    {
+        (_kvType, _isTiny) = (ErnieModel.KvTypeOf(kvType), run.IsTiny);
+        Manifest = ModelManifest.Read(folder);
+        var gpu = DeviceChoice.Resolve(folder, new ErnieModelOptions { Device = ErnieDevice.Cuda, KvCacheType = kvType, PrefillChunkTokens = 2048 }, run.Installation, null)!;
+        var ofBlock = new KvBlockLayout(_kvType, Manifest.Config.KvHeadCount, Manifest.Config.HeadDim).BlockBytes * (long)Manifest.Config.LayerCount;
+        // What the provider and the workspace take beside the plan's estimate is what is to be found out.
+        Blocks = (int)Math.Min(blocks, gpu.CacheBytes / 10 * 9 / ofBlock);
+        _context = gpu.Device.Retain();
+        _stream = _context.CreateStream();
+        _runner = new ModelRunner(folder, Manifest, _kvType, Blocks, Math.Min(8, Environment.ProcessorCount), model => new GpuDevice(gpu, model, null, run.CancellationToken));
+        for (var block = 0; block < Blocks; block++) _runner.Cache.Allocate();
+    }
+
+    public ModelManifest Manifest { get; }
+    /// <summary>Blocks of the cache.</summary>
+    public int Blocks { get; }
+    public long FreeBytes => _context.FreeBytes();
+
+    /// <summary>Seconds of a decode step of sequences at a depth, after each of some limits; medians.</summary>
+    public double[] Decode(int sequences, int depth, int steps, CancellationToken cancellationToken, params SparseLimits[] limits)
+    {
+        var tables = Fill(sequences, depth);
+        var batch = new StepBatch();
+        return [.. limits.Select(each => Median(steps, () =>
+        {
+            batch.Clear();
+            for (var s = 0; s < sequences; s++) batch.Add([_random.Next(Manifest.Config.VocabSize)], depth - 1, tables[s], SequenceFlags.Decode, each, 1);
+            return batch;
+        }, cancellationToken))];
+    }
+
+    /// <summary>Seconds of a step that computes the last tokens of a prompt of so many.</summary>
+    public double[] Prefill(int tokens, int depth, int steps, CancellationToken cancellationToken, params SparseLimits[] limits)
+    {
+        var table = Fill(1, depth)[0];
+        var batch = new StepBatch();
+        return [.. limits.Select(each => Median(steps, () =>
+        {
+            batch.Clear();
+            batch.Add([.. Enumerable.Range(0, tokens).Select(_ => _random.Next(Manifest.Config.VocabSize))], depth - tokens, table, SequenceFlags.None, each, 1);
+            return batch;
+        }, cancellationToken))];
+    }
+
+    public void Dispose()
+    {
+        _runner.Dispose();
+        _stream.Dispose();
+        _context.Dispose();
+    }
+
+    private double Median(int steps, Func<StepBatch> next, CancellationToken cancellationToken)
+    {
+        var seconds = new List<double>();
+        for (var step = _isTiny ? WarmUp : 0; step < WarmUp + steps; step++)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            var batch = next();
+            var start = Stopwatch.GetTimestamp();
+            _runner.Run(batch, null, []);
+            if (step >= WarmUp) seconds.Add(Stopwatch.GetElapsedTime(start).TotalSeconds);
+        }
+        return seconds.Order().ElementAt(seconds.Count / 2);
+    }
+
+    /// <summary>Stores keys and values of all sequences in the first layer, and copies it to the others.</summary>
+    private int[][] Fill(int sequences, int depth)
+    {
+        var config = Manifest.Config;
+        using var layer = new AttentionSpeed(_context, config, _kvType, depth, sequences, _isTiny, (nint)_runner.Cache.Layer(0));
+        var bytes = (nuint)AttentionSpeed.PoolBytes(config, _kvType, depth, sequences);
+        _context.Enter();
+        for (var other = 1; other < config.LayerCount; other++)
+            _context.Driver.Check(_context.Driver.MemcpyDtoDAsync((nint)_runner.Cache.Layer(other), (nint)_runner.Cache.Layer(0), bytes, _stream.Handle), "cuMemcpyDtoDAsync");
+        _stream.Synchronize();
+        return [.. Enumerable.Range(0, sequences).Select(layer.Table)];
+    }
+}

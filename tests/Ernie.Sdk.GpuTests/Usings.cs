@@ -1,0 +1,1 @@
+global using Ernie.Sdk.GpuTests.Cases;

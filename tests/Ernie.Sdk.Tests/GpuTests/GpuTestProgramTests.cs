@@ -1,0 +1,124 @@
+using Ernie.Sdk.GpuTests;
+using Ernie.Sdk.Native;
+
+namespace Ernie.Sdk.Tests.GpuTests;
+
+/// <summary>The program that checks and measures on a real GPU, over the emulated one: it works, and sees what is wrong.</summary>
+[Collection(FakeCuda.Collection)]
+public sealed class GpuTestProgramTests(ITestOutputHelper output) : IDisposable
+{
+    private readonly TemporaryFolder _folder = new();
+
+    public void Dispose() => _folder.Dispose();
+
+    [Fact]
+    public async Task Kernels_PassOnTheEmulatedGpu()
+    {
+        var driver = Driver();
+        var (code, rows, text) = await Run(driver.Installation(_folder), "--stage", "kernels");
+        Assert.True(code == 0, text);
+        AssertRan("kernels", rows);
+        driver.AssertNothingIsLeft();
+    }
+
+    [Fact]
+    public async Task Models_PassOnTheEmulatedGpu()
+    {
+        using var gpu = new EmulatedGpu();
+        var (code, rows, text) = await Run(gpu.Installation, "--stage", "model");
+        Assert.True(code == 0, text);
+        AssertRan("model", rows);
+        gpu.Driver.AssertNothingIsLeft();
+    }
+
+    [Fact]
+    public async Task Benchmarks_RunOnTheEmulatedGpu()
+    {
+        using var gpu = new EmulatedGpu();
+        var (code, rows, text) = await Run(gpu.Installation, "--stage", "bench");
+        Assert.True(code == 0, text);
+        AssertRan("bench", rows);
+        Assert.DoesNotContain(rows, static row => row.Outcome == Outcome.Skip);
+        gpu.Driver.AssertNothingIsLeft();
+    }
+
+    [Fact]
+    public async Task Pieces_RunInProcessesOfTheirOwn()
+    {
+        // The system's loader finds the driver there, and the driver the kernels.
+        File.Copy(Driver().File, _folder.File("libcuda.so.1"));
+        var environment = new Dictionary<string, string> { ["LD_LIBRARY_PATH"] = _folder.Path, ["FAKE_CUDA_KERNELS"] = CudaEmulation.Of("norm").File };
+        var json = _folder.File("report.json");
+        var result = await ChildProcess.RunAsync("dotnet", [Path.Combine(AppContext.BaseDirectory, "Ernie.Sdk.GpuTests.dll"), "--only", "kernels/norm", "--only", "kernels/sampling", "--tiny", "--json", json], environment: environment);
+        output.WriteLine(result.Output + result.Error);
+        // There is no emulation of the second piece's kernel.
+        Assert.Equal(1, result.ExitCode);
+        var rows = Report.Read(json);
+        Assert.Equal([Outcome.Pass, Outcome.Fail], rows.GroupBy(static row => row.Piece).Select(static piece => piece.Select(static row => row.Outcome).Distinct().Single()));
+        Assert.Contains("rms_norm 5 × 1000", result.Output, StringComparison.Ordinal);
+        Assert.Contains("FAIL: kernels/sampling", result.Output, StringComparison.Ordinal);
+        Assert.Equal([json], Directory.GetFiles(_folder.Path, "report*"));
+    }
+
+    [Fact]
+    public async Task AKernelThatFails_FailsItsCheck_AndTheOthersGoOn()
+    {
+        var driver = Driver();
+        driver.Fail("cuLaunchKernel", (CudaResult)700, 2);
+        var (code, rows, _) = await Run(driver.Installation(_folder), "--only", "kernels/norm");
+        Assert.Equal(1, code);
+        var failed = Assert.Single(rows, static row => row.Outcome == Outcome.Fail);
+        Assert.Contains("CUDA_ERROR_ILLEGAL_ADDRESS", failed.Note, StringComparison.Ordinal);
+        Assert.Equal(4, rows.Count(static row => row.Outcome == Outcome.Pass));
+    }
+
+    [Fact]
+    public async Task WithoutADriver_ItSaysWhatDoctorSays()
+    {
+        var (code, rows, text) = await Run(new CudaInstallation("libno-such-driver.so.1", []));
+        Assert.Equal(1, code);
+        Assert.Empty(rows);
+        Assert.Contains("libno-such-driver.so.1 was not found", text, StringComparison.Ordinal);
+        Assert.Contains("docker run --gpus all", text, StringComparison.Ordinal);
+        Assert.Contains("Nothing was tested", text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task APieceThatRunsOutOfTime_IsSaidSo()
+    {
+        var pieces = new[] { new Piece("kernels/endless", "waits", static run => Task.Delay(Timeout.Infinite, run.CancellationToken)), GpuTestProgram.All.Single(static piece => piece.Name == "kernels/norm") };
+        var (code, rows, _) = await Run(Driver().Installation(_folder), pieces, "--limit", "1");
+        Assert.Equal(1, code);
+        Assert.Contains("ran out of time", Assert.Single(rows, static row => row.Outcome == Outcome.OutOfTime).Note, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("--only", "kernels/none")]
+    [InlineData("--stage", "none")]
+    [InlineData("--limit", "x")]
+    [InlineData("--what", "")]
+    public async Task WrongUsage_Is2(string option, string value) => Assert.Equal(2, (await Run(CudaInstallation.Default, option, value)).Code);
+
+    private static FakeCuda Driver()
+    {
+        var driver = new FakeCuda();
+        driver.Describe(bytes: 8L << 30);
+        driver.Emulate();
+        return driver;
+    }
+
+    /// <summary>Every piece of a stage has reported something.</summary>
+    private static void AssertRan(string stage, IReadOnlyList<Row> rows) =>
+        Assert.Equal(GpuTestProgram.All.Where(piece => piece.Stage == stage).Select(static piece => piece.Name), rows.Select(static row => row.Piece).Distinct());
+
+    private Task<(int Code, IReadOnlyList<Row> Rows, string Text)> Run(CudaInstallation installation, params string[] arguments) => Run(installation, GpuTestProgram.All, arguments);
+
+    private async Task<(int Code, IReadOnlyList<Row> Rows, string Text)> Run(CudaInstallation installation, IReadOnlyList<Piece> pieces, params string[] arguments)
+    {
+        var text = new StringWriter();
+        var json = _folder.File("report.json");
+        var code = await new GpuTestProgram(installation, text, text) { Pieces = pieces }.RunAsync(["--in-process", "--tiny", "--json", json, "--work", _folder.File("work"), .. arguments]);
+        output.WriteLine(text.ToString());
+        return (code, Report.Read(json), text.ToString());
+    }
+}
