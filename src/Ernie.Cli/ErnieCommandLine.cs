@@ -25,6 +25,12 @@ internal static class ErnieCommandLine
             await ReportAsync(streams, $"ernie: {ErrorLine.Of(e)}").ConfigureAwait(false);
             return ExitCode.BadInput;
         }
+        catch (Exception e) when (e is UnauthorizedAccessException or ObjectDisposedException)
+        {
+            if (code != ExitCode.Success) return code;
+            await ReportAsync(streams, "ernie: standard output cannot be written to: it is closed, or open for reading only.").ConfigureAwait(false);
+            return ExitCode.BadInput;
+        }
         return code;
     }
 
@@ -37,10 +43,13 @@ internal static class ErnieCommandLine
         {
             var result = Parse(args.Length == 0 ? ["--help"] : args, streams);
             var isHelp = result.Action is ExampleHelp;
-            if (result.Errors.Count > 0 && !isHelp)
+            var command = result.CommandResult.Command;
+            // A variable of a script that was never set.
+            var mistakes = result.Errors.Select(static error => error.Message)
+                .Concat(command.Arguments.Where(argument => result.GetResult(argument)?.Tokens.Any(static token => token.Value.Length == 0) == true).Select(static argument => $"{argument.Name} is empty.")).ToList();
+            if (mistakes.Count > 0 && !isHelp)
             {
-                foreach (var error in result.Errors) await streams.Error.WriteLineAsync($"ernie: {error.Message}").ConfigureAwait(false);
-                var command = result.CommandResult.Command;
+                foreach (var mistake in mistakes) await streams.Error.WriteLineAsync($"ernie: {mistake}").ConfigureAwait(false);
                 await streams.Error.WriteLineAsync($"Run 'ernie {(command is RootCommand ? "" : command.Name + " ")}--help'.").ConfigureAwait(false);
                 return ExitCode.Usage;
             }

@@ -19,10 +19,8 @@ internal static class LibraryTerms
 
     private static readonly (string Library, string Own)[] s_request =
     [
-        ("Leave Tools empty or set ToolMode to None.", "Leave 'tools' out or send \"tool_choice\": \"none\". Where the model has learnt the thinking format, a server started with --template thinking takes tools."),
-        ("no place for results of tools.", "no place for results of tools. Where the model has learnt the thinking format, a server started with --template thinking takes them."),
-        ("no place for calls of tools.", "no place for calls of tools. Where the model has learnt the thinking format, a server started with --template thinking takes them."),
-        ("cannot be had. Use None.", "cannot be had. Send \"none\", or start the server with --template thinking where the model has learnt that format."),
+        (Sdk.Chat.Templates.ChatTemplate.ForTools, "For a model that was trained on reasoning and tools, start the server with --template thinking."),
+        ("leave Tools empty, or set ToolMode to None.", "leave 'tools' out, or send \"tool_choice\": \"none\"."), ("Otherwise use None.", "Otherwise send \"none\"."),
         ("ChatOptions.ResponseFormat", "'response_format'"), ("ChatOptions.ToolMode", "'tool_choice'"), ("ChatOptions.Tools", "'tools'"), ("ChatOptions.Reasoning.Effort", "'reasoning_effort'"), ("ChatOptions.Reasoning", "'reasoning_effort'"),
         ("ChatOptions.StopSequences", "'stop'"), ("ChatOptions.AllowMultipleToolCalls", "'parallel_tool_calls'"), ("ChatOptions.MaxOutputTokens", "'max_completion_tokens'"), ("MaxOutputTokens", "'max_completion_tokens'"),
         ("Additional property ", ""),

@@ -2,7 +2,7 @@ using Microsoft.Extensions.Logging;
 
 namespace Ernie.Cli;
 
-/// <summary>Writes log lines of at least one level to standard error.</summary>
+/// <summary>Writes log lines of at least one level to standard error. Exceptions follow errors always, and other lines where debugging is asked for.</summary>
 internal sealed class StandardErrorLogger(TextWriter error, LogLevel least) : ILoggerFactory, ILogger
 {
     public ILogger CreateLogger(string categoryName) => this;
@@ -17,7 +17,7 @@ internal sealed class StandardErrorLogger(TextWriter error, LogLevel least) : IL
     {
         if (!IsEnabled(logLevel)) return;
         var text = $"{logLevel switch { LogLevel.Trace => "trace", LogLevel.Debug => "debug", LogLevel.Information => "info", LogLevel.Warning => "warning", _ => "error" }}: {formatter(state, exception)}";
-        if (exception is not null && least <= LogLevel.Debug) text += Environment.NewLine + exception;
+        if (exception is not null && (logLevel >= LogLevel.Error || least <= LogLevel.Debug)) text += Environment.NewLine + exception;
         lock (error) error.WriteLine(text);
     }
 

@@ -39,6 +39,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         _manifest = manifest;
         _fingerprint = new Lazy<string>(() => ConversationFile.Fingerprint(manifest));
         ModelId = manifest.Name;
+        MaxConcurrentRequests = options.MaxConcurrentRequests;
         VocabularySize = manifest.Config.VocabSize;
         var logger = options.LoggerFactory?.CreateLogger<ErnieModel>();
         _defaults = GenerationDefaults.Load(path);
@@ -393,6 +394,9 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
 
     /// <summary>Blocks of the KV cache that no request holds; exact while no request runs.</summary>
     internal (int Free, int All) KvBlocks => (_engine.State.FreeBlocks, _runner.Cache.BlockCount);
+
+    /// <summary>How many requests are computed together at most.</summary>
+    internal int MaxConcurrentRequests { get; }
 
     /// <summary>Requests that the engine has not admitted yet, as of the last step.</summary>
     internal int WaitingRequests => _engine.State.Waiting;

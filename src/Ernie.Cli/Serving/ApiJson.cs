@@ -9,6 +9,8 @@ namespace Ernie.Cli.Serving;
 /// <summary>Writes JSON answers: whole, or as server-sent events.</summary>
 internal static class ApiJson
 {
+    private const string EventStreamType = "text/event-stream; charset=utf-8";
+
     // The type of the content says that it is no HTML.
     private static readonly JsonWriterOptions s_options = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
@@ -28,9 +30,12 @@ internal static class ApiJson
         return WriteAsync(context, json => WriteError(json, error), error.Status);
     }
 
+    /// <summary>Whether the answer is a stream of events whose status has gone out.</summary>
+    public static bool HasBegunEvents(HttpContext context) => context.Response.HasStarted && context.Response.ContentType == EventStreamType;
+
     public static async Task BeginEventsAsync(HttpContext context)
     {
-        context.Response.ContentType = "text/event-stream; charset=utf-8";
+        context.Response.ContentType = EventStreamType;
         context.Response.Headers.CacheControl = "no-cache";
         await context.Response.StartAsync(context.RequestAborted).ConfigureAwait(false);
     }

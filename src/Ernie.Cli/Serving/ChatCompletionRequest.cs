@@ -122,6 +122,7 @@ internal sealed record ChatCompletionRequest(IReadOnlyList<ChatMessage> Messages
         {
             throw message.Missing("content");
         }
+        if (parts is { Count: 0 } && contents.Count == 0) throw message.Wrong("content", "a string or an array of at least one part");
         var author = message.Text("name");
         message.End();
         return new ChatMessage(role switch
@@ -165,6 +166,7 @@ internal sealed record ChatCompletionRequest(IReadOnlyList<ChatMessage> Messages
         {
             using var arguments = JsonDocument.Parse(text.Length == 0 ? "{}" : text);
             if (arguments.RootElement.ValueKind != JsonValueKind.Object) throw function.Wrong("arguments", "the text of a JSON object");
+            if (RequestObject.UnreadableText(arguments.RootElement) is not null) throw function.Wrong("arguments", "the text of a JSON object without half of a surrogate pair");
             return new FunctionCallContent(id, name, arguments.RootElement.EnumerateObject().ToDictionary(static p => p.Name, static p => (object?)p.Value.Clone(), StringComparer.Ordinal));
         }
         catch (Exception e) when (e is JsonException or ArgumentException)
@@ -213,7 +215,7 @@ internal sealed record ChatCompletionRequest(IReadOnlyList<ChatMessage> Messages
             var parameters = function.Take("parameters");
             if (parameters is { ValueKind: not JsonValueKind.Object }) throw function.Wrong("parameters", "a JSON schema");
             using var none = JsonDocument.Parse("""{"type":"object","properties":{}}""");
-            var declaration = AIFunctionFactory.CreateDeclaration(function.RequiredText("name"), function.Text("description") ?? "", parameters ?? none.RootElement.Clone());
+            var declaration = AIFunctionFactory.CreateDeclaration(function.RequiredName("name"), function.Text("description") ?? "", parameters ?? none.RootElement.Clone());
             var isStrict = function.Flag("strict") == true;
             function.End();
             tool.End();
@@ -230,7 +232,7 @@ internal sealed record ChatCompletionRequest(IReadOnlyList<ChatMessage> Messages
             var wanted = request.Object("tool_choice")!;
             wanted.Only("type", "\"function\"");
             var function = wanted.Object("function") ?? throw request.Wrong("tool_choice", Expected);
-            var name = function.RequiredText("name");
+            var name = function.RequiredName("name");
             function.End();
             wanted.End();
             return ChatToolMode.RequireSpecific(name);

@@ -3,12 +3,11 @@ using System.Text.Json;
 using Ernie.Sdk;
 using Microsoft.AspNetCore.Http;
 using Microsoft.Extensions.AI;
-using Microsoft.Extensions.Logging;
 
 namespace Ernie.Cli.Serving;
 
 /// <summary><c>POST /v1/chat/completions</c>.</summary>
-internal sealed class ChatCompletions(ErnieModel model, ILogger logger)
+internal sealed class ChatCompletions(ErnieModel model)
 {
     private readonly IChatClient _client = model.AsChatClient();
     private readonly ErnieTokenizer _tokenizer = model.Tokenizer!;
@@ -59,7 +58,7 @@ internal sealed class ChatCompletions(ErnieModel model, ILogger logger)
         var calls = 0;
         UsageDetails? usage = null;
         var updates = _client.GetStreamingResponseAsync(request.Messages, request.Options, context.RequestAborted);
-        await EventStream.RunAsync(context, updates, BeginAsync, WriteAsync, EndAsync, logger).ConfigureAwait(false);
+        await EventStream.RunAsync(context, updates, BeginAsync, WriteAsync, EndAsync).ConfigureAwait(false);
 
         Task BeginAsync() => ChunkAsync(static json =>
         {

@@ -20,7 +20,7 @@ internal sealed class ErnieServer : IAsyncDisposable
     // A document of 131,072 tokens has less than a megabyte.
     private const long MaxRequestBytes = 64 << 20;
     private const int ClientClosedRequest = 499;
-    private static readonly Dictionary<string, string> s_pages = new(StringComparer.Ordinal) { ["/"] = "index.html", ["/chat.css"] = "chat.css", ["/chat.js"] = "chat.js", ["/markdown.js"] = "markdown.js" };
+    private static readonly Dictionary<string, string> s_pages = new(StringComparer.OrdinalIgnoreCase) { ["/"] = "index.html", ["/chat.css"] = "chat.css", ["/chat.js"] = "chat.js", ["/markdown.js"] = "markdown.js" };
 
     private readonly ErnieModel _model;
     private readonly ErnieTokenizer _tokenizer;
@@ -73,6 +73,8 @@ internal sealed class ErnieServer : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
+        // Disposing alone would cut the connections; stopping tells the requests first.
+        if (_app.Lifetime.ApplicationStarted.IsCancellationRequested) await _app.StopAsync(CancellationToken.None).ConfigureAwait(false);
         await _app.DisposeAsync().ConfigureAwait(false);
         _metrics.Dispose();
     }
@@ -93,8 +95,8 @@ internal sealed class ErnieServer : IAsyncDisposable
         var app = builder.Build();
         app.Use(GuardAsync);
         app.UseRouting();
-        var chat = new ChatCompletions(_model, _logger);
-        var text = new TextCompletions(_model, _tokenizer, _logger);
+        var chat = new ChatCompletions(_model);
+        var text = new TextCompletions(_model, _tokenizer);
         Map("/v1/chat/completions", "POST", chat.HandleAsync);
         Map("/v1/completions", "POST", text.HandleAsync);
         Map("/v1/models", "GET", ModelsAsync);
@@ -102,7 +104,7 @@ internal sealed class ErnieServer : IAsyncDisposable
         Map("/tokenize", "POST", TokenizeAsync);
         Map("/health", "GET", HealthAsync);
         Map("/metrics", "GET", MetricsAsync);
-        foreach (var path in s_pages.Keys) Map(path, "GET", PageAsync);
+        foreach (var (path, file) in s_pages) Map(path, "GET", context => PageAsync(context, file));
         return app;
 
         void Map(string path, string method, RequestDelegate handle) => app.MapMethods(path, method == "GET" ? ["GET", "HEAD"] : [method], handle);
@@ -145,9 +147,11 @@ internal sealed class ErnieServer : IAsyncDisposable
             if (error is null) _logger.LogError(e, "A request failed.");
             error ??= Unexpected();
         }
-        if (error is null || context.Response.HasStarted) return;
+        if (error is null) return;
         context.RequestAborted = aborted;
-        await ApiJson.WriteErrorAsync(context, error).ConfigureAwait(false);
+        if (!context.Response.HasStarted) await ApiJson.WriteErrorAsync(context, error).ConfigureAwait(false);
+        // The status has gone out: the error is an event, and the missing [DONE] says that the answer is not whole.
+        else if (ApiJson.HasBegunEvents(context)) await ApiJson.WriteEventAsync(context, json => ApiJson.WriteError(json, error)).ConfigureAwait(false);
     }
 
     private void Admit(HttpContext context)
@@ -234,9 +238,8 @@ internal sealed class ErnieServer : IAsyncDisposable
         await context.Response.WriteAsync(_metrics.Write(), context.RequestAborted).ConfigureAwait(false);
     }
 
-    private static async Task PageAsync(HttpContext context)
+    private static async Task PageAsync(HttpContext context, string file)
     {
-        var file = s_pages[context.Request.Path];
         context.Response.ContentType = Path.GetExtension(file) switch { ".css" => "text/css; charset=utf-8", ".js" => "text/javascript; charset=utf-8", _ => "text/html; charset=utf-8" };
         context.Response.Headers.CacheControl = "no-cache";
         context.Response.Headers.XContentTypeOptions = "nosniff";

@@ -1,15 +1,14 @@
 using Microsoft.AspNetCore.Http;
-using Microsoft.Extensions.Logging;
 
 namespace Ernie.Cli.Serving;
 
-/// <summary>Server-sent events of an answer as it is written.</summary>
+/// <summary>Server-sent events of an answer as it is written. What fails after the first of them is told by whoever guards the request.</summary>
 internal static class EventStream
 {
     // What is wrong with a request shows in milliseconds and gets a status of its own; a long prompt computes for minutes, and its client wants to see that something happens.
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(1);
 
-    public static async Task RunAsync<T>(HttpContext context, IAsyncEnumerable<T> updates, Func<Task> begin, Func<T, Task> write, Func<Task> end, ILogger logger)
+    public static async Task RunAsync<T>(HttpContext context, IAsyncEnumerable<T> updates, Func<Task> begin, Func<T, Task> write, Func<Task> end)
     {
         var reader = updates.GetAsyncEnumerator(context.RequestAborted);
         await using var _ = reader.ConfigureAwait(false);
@@ -27,13 +26,6 @@ internal static class EventStream
             }
             await end().ConfigureAwait(false);
             await ApiJson.WriteEventAsync(context, "[DONE]"u8.ToArray()).ConfigureAwait(false);
-        }
-        catch (Exception e) when (context.Response.HasStarted && !context.RequestAborted.IsCancellationRequested)
-        {
-            // The status has gone out: the error is an event, and the missing [DONE] says that the answer is not whole.
-            var error = ApiException.Of(e);
-            if (error is null) logger.LogError(e, "A request failed.");
-            await ApiJson.WriteEventAsync(context, json => ApiJson.WriteError(json, error ?? ErnieServer.Unexpected())).ConfigureAwait(false);
         }
         finally
         {

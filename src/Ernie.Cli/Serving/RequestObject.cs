@@ -1,5 +1,7 @@
 using System.Globalization;
+using System.Runtime.InteropServices;
 using System.Text.Json;
+using System.Text.Unicode;
 using Microsoft.AspNetCore.Http;
 
 namespace Ernie.Cli.Serving;
@@ -25,11 +27,70 @@ internal sealed class RequestObject
         {
             // Lives as long as the request: no buffer is given back while fields are read.
             using var document = await JsonDocument.ParseAsync(context.Request.Body, cancellationToken: context.RequestAborted).ConfigureAwait(false);
+            // Reading such a text throws, wherever that happens.
+            if (UnreadableText(document.RootElement) is { } path)
+                throw new ApiException(StatusCodes.Status400BadRequest, $"{(path.Length == 0 ? "The body" : $"'{path}'")} is no Unicode text: it has half of a surrogate pair, or bytes that are no UTF-8.", path.Length == 0 ? null : path, "invalid_value");
             return new RequestObject(document.RootElement.Clone());
         }
         catch (JsonException e)
         {
             throw new ApiException(StatusCodes.Status400BadRequest, $"The body is no JSON: {e.Message}");
+        }
+    }
+
+    /// <summary>Where JSON has a text or a name that no string can hold: half of a surrogate pair, or bytes that are no UTF-8. Null where it has none.</summary>
+    /// <returns>A path from <paramref name="json"/> on; of a name that cannot be read, the path of its object.</returns>
+    public static string? UnreadableText(JsonElement json)
+    {
+        // Only an escape can be half of a pair.
+        var raw = JsonMarshal.GetRawUtf8Value(json);
+        return Utf8.IsValid(raw) && raw.IndexOf(@"\u"u8) < 0 ? null : Find(json)?.TrimStart('.');
+
+        static string? Find(JsonElement json)
+        {
+            if (json.ValueKind == JsonValueKind.String) return IsReadable(json) ? null : "";
+            if (json.ValueKind == JsonValueKind.Array)
+            {
+                var i = 0;
+                foreach (var item in json.EnumerateArray())
+                {
+                    if (Find(item) is { } path) return $"[{i}]{path}";
+                    i++;
+                }
+            }
+            if (json.ValueKind == JsonValueKind.Object)
+            {
+                foreach (var member in json.EnumerateObject())
+                {
+                    if (!HasReadableName(member)) return "";
+                    if (Find(member.Value) is { } path) return $".{member.Name}{path}";
+                }
+            }
+            return null;
+        }
+
+        static bool IsReadable(JsonElement text)
+        {
+            try
+            {
+                return text.GetString() is not null;
+            }
+            catch (InvalidOperationException)
+            {
+                return false;
+            }
+        }
+
+        static bool HasReadableName(JsonProperty member)
+        {
+            try
+            {
+                return member.Name is not null;
+            }
+            catch (InvalidOperationException)
+            {
+                return false;
+            }
         }
     }
 
@@ -48,6 +109,9 @@ internal sealed class RequestObject
     public string? Text(string name) => Take(name) is not { } value ? null : value.ValueKind == JsonValueKind.String ? value.GetString() : throw Wrong(PathOf(name), "a string", value);
 
     public string RequiredText(string name) => Text(name) ?? throw Missing(name);
+
+    /// <summary>A text that names something.</summary>
+    public string RequiredName(string name) => RequiredText(name) is var text && !string.IsNullOrWhiteSpace(text) ? text : throw Wrong(name, "a name");
 
     public bool? Flag(string name) => Take(name) is not { } value ? null : value.ValueKind is JsonValueKind.True or JsonValueKind.False ? value.GetBoolean() : throw Wrong(PathOf(name), "true or false", value);
 
@@ -105,6 +169,7 @@ internal sealed class RequestObject
     private static ApiException Wrong(string path, string expected, JsonElement value)
     {
         var text = value.GetRawText();
-        return new ApiException(StatusCodes.Status400BadRequest, $"'{path}' must be {expected}; it is {(text.Length > 60 ? text[..60] + "…" : text)}.", path, "invalid_value");
+        if (text.Length > 60) text = text[..(char.IsHighSurrogate(text[59]) ? 59 : 60)] + "…";
+        return new ApiException(StatusCodes.Status400BadRequest, $"'{path}' must be {expected}; it is {text}.", path, "invalid_value");
     }
 }

@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Text;
 using System.Text.Json;
 using Ernie.Sdk;
 using Ernie.Sdk.Chat.Parsing;
@@ -6,15 +7,17 @@ using Ernie.Sdk.Engine;
 using Ernie.Sdk.Tokenization;
 using Microsoft.AspNetCore.Http;
 using Microsoft.Extensions.AI;
-using Microsoft.Extensions.Logging;
 
 namespace Ernie.Cli.Serving;
 
 /// <summary><c>POST /v1/completions</c>: goes on with a text, without a chat template. Nothing is added to the prompt.</summary>
-internal sealed class TextCompletions(ErnieModel model, ErnieTokenizer tokenizer, ILogger logger)
+internal sealed class TextCompletions(ErnieModel model, ErnieTokenizer tokenizer)
 {
     // OpenAI's default.
     private const int DefaultMaxTokens = 16;
+
+    // As many as OpenAI's service takes.
+    private const int MaxPrompts = 2048;
 
     public async Task HandleAsync(HttpContext context)
     {
@@ -49,30 +52,24 @@ internal sealed class TextCompletions(ErnieModel model, ErnieTokenizer tokenizer
             var total = new UsageDetails();
             await EventStream.RunAsync(context, ReadAsync(prompts[0], options, stops, top, total, context.RequestAborted), static () => Task.CompletedTask,
                 piece => ApiJson.WriteEventAsync(context, json => WriteChoices(json, [piece], includesUsage ? new UsageDetails() : null, isChunk: true)),
-                () => includesUsage ? ApiJson.WriteEventAsync(context, json => WriteChoices(json, [], total, isChunk: false)) : Task.CompletedTask, logger).ConfigureAwait(false);
+                () => includesUsage ? ApiJson.WriteEventAsync(context, json => WriteChoices(json, [], total, isChunk: false)) : Task.CompletedTask).ConfigureAwait(false);
             return;
         }
-        // One that fails ends the others.
-        using var cancellation = CancellationTokenSource.CreateLinkedTokenSource(context.RequestAborted);
-        var answers = await Task.WhenAll(prompts.Select(async prompt =>
+        // No more than are computed together: the rest would fill the queue, for this request too. One that fails ends the others.
+        var answers = new (Piece Piece, UsageDetails Usage)[prompts.Count];
+        var limits = new ParallelOptions { MaxDegreeOfParallelism = model.MaxConcurrentRequests, CancellationToken = context.RequestAborted };
+        await Parallel.ForAsync(0, prompts.Count, limits, async (i, cancellationToken) =>
         {
-            var (usage, text, finish) = (new UsageDetails(), "", (string?)null);
-            var tokens = new List<TextToken>();
-            try
+            var (usage, text, finish) = (new UsageDetails(), new StringBuilder(), (string?)null);
+            var tokens = top is null ? null : new List<TextToken>();
+            await foreach (var piece in ReadAsync(prompts[i], options, stops, top, usage, cancellationToken).ConfigureAwait(false))
             {
-                await foreach (var piece in ReadAsync(prompt, options, stops, top, usage, cancellation.Token).ConfigureAwait(false))
-                {
-                    (text, finish) = (text + piece.Text, piece.Finish);
-                    tokens.AddRange(piece.Tokens ?? []);
-                }
+                text.Append(piece.Text);
+                finish = piece.Finish;
+                tokens?.AddRange(piece.Tokens ?? []);
             }
-            catch
-            {
-                await cancellation.CancelAsync().ConfigureAwait(false);
-                throw;
-            }
-            return (Piece: new Piece(text, finish, top is null ? null : tokens), Usage: usage);
-        })).ConfigureAwait(false);
+            answers[i] = (new Piece(text.ToString(), finish, tokens), usage);
+        }).ConfigureAwait(false);
         var sum = new UsageDetails();
         foreach (var answer in answers) sum.Add(answer.Usage);
         await ApiJson.WriteAsync(context, json => WriteChoices(json, [.. answers.Select(static answer => answer.Piece)], sum, isChunk: false)).ConfigureAwait(false);
@@ -138,12 +135,13 @@ internal sealed class TextCompletions(ErnieModel model, ErnieTokenizer tokenizer
     {
         var prompt = request.Take("prompt") ?? throw request.Missing("prompt");
         if (prompt.ValueKind == JsonValueKind.String) return [Encode(prompt)];
-        if (prompt.ValueKind == JsonValueKind.Array && prompt.GetArrayLength() > 0)
+        if (prompt.ValueKind == JsonValueKind.Array && prompt.GetArrayLength() is > 0 and var count)
         {
-            var items = prompt.EnumerateArray().ToList();
-            if (items.TrueForAll(static item => item.ValueKind == JsonValueKind.String)) return [.. items.Select(Encode)];
-            if (items.TrueForAll(IsToken)) return [Ids(prompt)];
-            if (items.TrueForAll(static item => item.ValueKind == JsonValueKind.Array && item.EnumerateArray().All(IsToken))) return [.. items.Select(Ids)];
+            var items = prompt.EnumerateArray();
+            if (items.All(IsToken)) return [Ids(prompt)];
+            if (count > MaxPrompts) throw new ApiException(StatusCodes.Status400BadRequest, $"'prompt' has {count} prompts; a request may have at most {MaxPrompts}. Send the rest in further requests.", "prompt", "invalid_value");
+            if (items.All(static item => item.ValueKind == JsonValueKind.String)) return [.. items.Select(Encode)];
+            if (items.All(static item => item.ValueKind == JsonValueKind.Array && item.EnumerateArray().All(IsToken))) return [.. items.Select(Ids)];
         }
         throw request.Wrong("prompt", "a string, an array of strings, an array of token ids, or an array of these");
 

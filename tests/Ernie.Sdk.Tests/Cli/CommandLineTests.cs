@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Text.Json;
 using Ernie.Cli;
+using Microsoft.Extensions.Logging;
 
 namespace Ernie.Sdk.Tests.Cli;
 
@@ -24,6 +25,51 @@ public sealed class CommandLineTests
         {
             var help = (await CommandRun.Async(command, "--help")).Succeeded().Out;
             Assert.StartsWith(first, help[(help.IndexOf("Options:", StringComparison.Ordinal) + "Options:".Length)..].TrimStart(), StringComparison.Ordinal);
+        }
+    }
+
+    [Fact]
+    public async Task AnEmptyArgument_IsNamed()
+    {
+        var run = await CommandRun.Async("export", ExportedTinyModel.Checkpoint, "");
+        Assert.Equal(ExitCode.Usage, run.ExitCode);
+        Assert.StartsWith("ernie: OUT is empty.\n", run.Error, StringComparison.Ordinal);
+        Assert.StartsWith("ernie: FOLDER is empty.\n", (await CommandRun.Async("inspect", "")).Error, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task AClosedStandardOutput_IsOneLine()
+    {
+        Assert.SkipUnless(File.Exists("/bin/sh"), "There is no /bin/sh.");
+        var run = await ChildProcess.RunAsync("/bin/sh", ["-c", "exec dotnet exec \"$0\" inspect \"$1\" >&-", ChildProcess.Cli, ExportedTinyModel.Checkpoint]);
+        Assert.Equal(ExitCode.BadInput, run.ExitCode);
+        Assert.StartsWith("ernie: ", run.Error, StringComparison.Ordinal);
+        Assert.Equal(1, run.Error.Count(static c => c == '\n'));
+    }
+
+    [Fact]
+    public async Task AClosedStandardInput_IsAtItsEnd()
+    {
+        Assert.SkipUnless(OperatingSystem.IsLinux(), "Only Linux tells which files a process inherited.");
+        var run = await ChildProcess.RunAsync("/bin/sh", ["-c", "exec dotnet exec \"$0\" chat \"$1\" <&-", ChildProcess.Cli, await TinyModel.ExportedAsync()]);
+        Assert.True(run.ExitCode == ExitCode.Success, run.Error);
+        Assert.Equal("", run.Output);
+    }
+
+    [Fact]
+    public void TheLog_HasTheExceptionOfAnError_AndThatOfAWarningForDebugging()
+    {
+        var failure = new InvalidOperationException("the reason");
+        Assert.Contains("the reason", Logged(LogLevel.Error, LogLevel.Warning), StringComparison.Ordinal);
+        Assert.DoesNotContain("the reason", Logged(LogLevel.Warning, LogLevel.Warning), StringComparison.Ordinal);
+        Assert.Contains("the reason", Logged(LogLevel.Warning, LogLevel.Debug), StringComparison.Ordinal);
+
+        string Logged(LogLevel level, LogLevel least)
+        {
+            using var text = new StringWriter();
+            using var logger = new StandardErrorLogger(text, least);
+            logger.Log(level, failure, "A request failed.");
+            return text.ToString();
         }
     }
 

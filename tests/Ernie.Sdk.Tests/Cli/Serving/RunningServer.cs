@@ -1,3 +1,4 @@
+using System.Net.Http.Headers;
 using System.Net.Http.Json;
 using System.Text;
 using System.Text.Json;
@@ -10,6 +11,7 @@ namespace Ernie.Sdk.Tests.Cli.Serving;
 internal sealed class RunningServer : IAsyncDisposable
 {
     private readonly ErnieServer _server;
+    private bool _isStopped;
 
     private RunningServer(ErnieModel model, ErnieServer server)
     {
@@ -31,9 +33,12 @@ internal sealed class RunningServer : IAsyncDisposable
     }
 
     /// <summary>Posts JSON as it stands and reads status and JSON.</summary>
-    public async Task<(int Status, JsonElement Body)> PostAsync(string path, string json)
+    public Task<(int Status, JsonElement Body)> PostAsync(string path, string json) => PostAsync(path, Encoding.UTF8.GetBytes(json));
+
+    /// <summary>Likewise, whatever the bytes are.</summary>
+    public async Task<(int Status, JsonElement Body)> PostAsync(string path, byte[] json)
     {
-        using var content = new StringContent(json, Encoding.UTF8, "application/json");
+        using var content = new ByteArrayContent(json) { Headers = { ContentType = new MediaTypeHeaderValue("application/json") } };
         using var response = await Http.PostAsync(new Uri(path, UriKind.Relative), content, TestContext.Current.CancellationToken);
         return ((int)response.StatusCode, await response.Content.ReadFromJsonAsync<JsonElement>(TestContext.Current.CancellationToken));
     }
@@ -49,10 +54,18 @@ internal sealed class RunningServer : IAsyncDisposable
         return [.. text.Split("\n\n", StringSplitOptions.RemoveEmptyEntries).Select(static e => { Assert.StartsWith("data: ", e, StringComparison.Ordinal); return e[6..]; })];
     }
 
+    /// <summary>Ends the server under its clients.</summary>
+    public async Task StopAsync()
+    {
+        if (_isStopped) return;
+        _isStopped = true;
+        await _server.DisposeAsync();
+    }
+
     public async ValueTask DisposeAsync()
     {
         Http.Dispose();
-        await _server.DisposeAsync();
+        await StopAsync();
         await Model.DisposeAsync();
     }
 }
