@@ -89,8 +89,10 @@ internal sealed class PatternCompiler
         while (open.TryDequeue(out var next))
         {
             var edges = next.Subset.SelectMany(state => _scratch.States[state].Bytes).ToArray();
-            int[] cuts = [.. edges.SelectMany(static e => new[] { e.Low, e.High + 1 }).Distinct().Order()];
-            Spend(edges.Length + ((long)edges.Length * cuts.Length / EdgesPerStep));
+            var isCut = new bool[257];
+            foreach (var edge in edges) isCut[edge.Low] = isCut[edge.High + 1] = true;
+            int[] cuts = [.. Enumerable.Range(0, isCut.Length).Where(i => isCut[i])];
+            Spend((2L * edges.Length) + ((long)edges.Length * cuts.Length / EdgesPerStep));
             for (var i = 0; i + 1 < cuts.Length; i++)
             {
                 var taken = Array.FindAll(edges, e => e.Low <= cuts[i] && e.High >= cuts[i]);
