@@ -21,6 +21,8 @@ internal sealed class CompletionCosts(GrammarAutomaton automaton, TokenTrie trie
     private readonly Dictionary<int, int> _places = [];
     private readonly Queue<Entry> _new = new();
     private readonly Queue<(Entry Entry, Spot At)> _improved = new();
+    // Schemas decide how many states follow one another without a byte: they wait here and not on the thread's stack.
+    private readonly Stack<(Entry Entry, int State, int Count, Spot At, Way Way)> _next = new();
 
     /// <summary>Fewest tokens that complete a document from a place, at the end of a token.</summary>
     public int Of(int place)
@@ -71,7 +73,11 @@ internal sealed class CompletionCosts(GrammarAutomaton automaton, TokenTrie trie
     {
         while (true)
         {
-            if (_improved.TryDequeue(out var improved))
+            if (_next.TryPop(out var next))
+            {
+                Explore(next.Entry, next.State, next.Count, next.At, next.Way);
+            }
+            else if (_improved.TryDequeue(out var improved))
             {
                 var way = improved.Entry.Ends[improved.At];
                 // Users are added while they are told.
@@ -92,7 +98,7 @@ internal sealed class CompletionCosts(GrammarAutomaton automaton, TokenTrie trie
     {
         var whole = new Way(user.Way.Tokens + way.Tokens, Math.Max(user.Way.Depth, way.Depth + user.Nesting));
         if (user.State < 0) End(user.Entry, at, whole);
-        else Explore(user.Entry, user.State, user.Count, at, whole);
+        else _next.Push((user.Entry, user.State, user.Count, at, whole));
     }
 
     private void Use(Entry used, User user)
@@ -121,7 +127,7 @@ internal sealed class CompletionCosts(GrammarAutomaton automaton, TokenTrie trie
         }
         var state = _network.States[number];
         if (state.IsExit) End(entry, at, way);
-        foreach (var next in state.Epsilons) Explore(entry, next, count, at, way);
+        foreach (var next in state.Epsilons) _next.Push((entry, next, count, at, way));
         foreach (var call in state.Calls)
         {
             if (!state.Rule.TryStep(count, call.Flags, out var counted) || call.Rule.Height > entry.Room) continue;

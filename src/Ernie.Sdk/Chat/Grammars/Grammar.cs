@@ -39,6 +39,9 @@ internal sealed class Grammar
 
     public int Start => _automaton.Start;
 
+    /// <summary>Of its rules; what is found out about it takes memory in proportion.</summary>
+    public int StateCount => _network.States.Count;
+
     /// <summary>The rule of what comes before the answer, if anything does.</summary>
     public GrammarRule? Reasoning { get; init; }
 

@@ -26,11 +26,13 @@ internal sealed class GrammarAutomaton
     private readonly List<int[]?> _steps = [null];
     private readonly HashSet<(int State, int Count, int Parent)> _seen = [];
     private readonly SortedSet<int> _open = [];
+    private readonly Stack<(int State, int Count, int Parent)> _entered = [];
 
     public GrammarAutomaton(GrammarNetwork network, GrammarRule start, ForbiddenBytes forbidden)
     {
         (_network, _forbidden) = (network, forbidden);
-        Enter(start.Start, 0, Complete);
+        _entered.Push((start.Start, 0, Complete));
+        Follow();
         Start = TakePlace(ForbiddenBytes.Start);
     }
 
@@ -72,6 +74,7 @@ internal sealed class GrammarAutomaton
     public int After(int stack, int search)
     {
         Leave(_stacks[stack].Parent);
+        Follow();
         return TakePlace(search);
     }
 
@@ -101,28 +104,33 @@ internal sealed class GrammarAutomaton
             var state = _network.States[frame.State];
             foreach (var edge in state.Bytes)
             {
-                if (value >= edge.Low && value <= edge.High && state.Rule.TryStep(frame.Count, edge.Flags, out var count)) Enter(edge.Target, count, frame.Parent);
+                if (value >= edge.Low && value <= edge.High && state.Rule.TryStep(frame.Count, edge.Flags, out var count)) _entered.Push((edge.Target, count, frame.Parent));
             }
         }
+        Follow();
         return TakePlace(search);
     }
 
-    /// <summary>Adds the stacks that wait for a byte, from a state on.</summary>
+    /// <summary>Adds the stacks that wait for a byte, from the states entered on. Schemas decide how many follow one another without a byte, so this is no recursion.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private void Enter(int number, int count, int parent)
+    private void Follow()
     {
-        if (!_seen.Add((number, count, parent))) return;
-        var state = _network.States[number];
-        if (state.Bytes.Count > 0) Wait(number, count, parent);
-        foreach (var next in state.Epsilons) Enter(next, count, parent);
-        foreach (var call in state.Calls)
+        while (_entered.TryPop(out var entered))
         {
-            if (!state.Rule.TryStep(count, call.Flags, out var counted)) continue;
-            // Where nothing follows a call, its end is its caller's: lists of lists stay as flat as they are.
-            var below = IsBareExit(call.Return) && !state.Rule.Nests ? parent : Number(call.Return, counted, parent);
-            if (_stacks[below].Depth + call.Rule.Height <= MaximumNesting) Enter(call.Rule.Start, 0, below);
+            if (!_seen.Add(entered)) continue;
+            var (number, count, parent) = entered;
+            var state = _network.States[number];
+            if (state.Bytes.Count > 0) Wait(number, count, parent);
+            foreach (var next in state.Epsilons) _entered.Push((next, count, parent));
+            foreach (var call in state.Calls)
+            {
+                if (!state.Rule.TryStep(count, call.Flags, out var counted)) continue;
+                // Where nothing follows a call, its end is its caller's: lists of lists stay as flat as they are.
+                var below = IsBareExit(call.Return) && !state.Rule.Nests ? parent : Number(call.Return, counted, parent);
+                if (_stacks[below].Depth + call.Rule.Height <= MaximumNesting) _entered.Push((call.Rule.Start, 0, below));
+            }
+            if (state.IsExit) Leave(parent);
         }
-        if (state.IsExit) Leave(parent);
     }
 
     private void Wait(int state, int count, int parent)
@@ -134,7 +142,7 @@ internal sealed class GrammarAutomaton
     private void Leave(int parent)
     {
         if (parent == Complete) _open.Add(Complete);
-        else Enter(_stacks[parent].State, _stacks[parent].Count, _stacks[parent].Parent);
+        else _entered.Push((_stacks[parent].State, _stacks[parent].Count, _stacks[parent].Parent));
     }
 
     private bool IsBareExit(int number) => _network.States[number] is { IsExit: true, Bytes.Count: 0, Calls.Count: 0, Epsilons.Count: 0 };

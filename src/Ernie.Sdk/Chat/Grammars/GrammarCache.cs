@@ -3,7 +3,8 @@ namespace Ernie.Sdk.Chat.Grammars;
 /// <summary>The grammars last asked for, with the masks they have found. Safe for concurrent use.</summary>
 /// <param name="tokenizer">Of the model.</param>
 /// <param name="hasTags">Whether the model's answers stand in tags.</param>
-internal sealed class GrammarCache(ErnieTokenizer tokenizer, bool hasTags)
+/// <param name="maximumStates">Of all grammars kept. The last one is kept whatever it has.</param>
+internal sealed class GrammarCache(ErnieTokenizer tokenizer, bool hasTags, int maximumStates = 2 * GrammarNetwork.MaximumStates)
 {
     private const int Capacity = 16;
 
@@ -28,9 +29,26 @@ internal sealed class GrammarCache(ErnieTokenizer tokenizer, bool hasTags)
             });
             if (node is not null) _recent.Remove(node);
             _recent.AddFirst((key, grammar));
-            if (_recent.Count > Capacity) _recent.RemoveLast();
+            Trim();
         }
+        try
+        {
+            _ = grammar.Value;
+        }
+        catch
+        {
+            // Its schema may be long, and will be changed.
+            lock (_gate) _recent.Remove((key, grammar));
+            throw;
+        }
+        lock (_gate) Trim();
         return grammar.Value;
+    }
+
+    /// <summary>Leaves the last ones out that are too many or too large together.</summary>
+    private void Trim()
+    {
+        while (_recent.Count > Capacity || (_recent.Count > 1 && _recent.Sum(static recent => recent.Grammar.IsValueCreated ? recent.Grammar.Value.StateCount : 0) > maximumStates)) _recent.RemoveLast();
     }
 
     /// <summary>

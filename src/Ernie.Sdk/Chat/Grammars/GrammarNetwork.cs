@@ -1,3 +1,5 @@
+using System.Globalization;
+
 namespace Ernie.Sdk.Chat.Grammars;
 
 [Flags]
@@ -92,12 +94,21 @@ internal sealed class GrammarState(GrammarRule rule)
 /// <summary>A grammar over bytes as a recursive transition network: rules are automata whose edges are bytes or calls of rules.</summary>
 internal sealed class GrammarNetwork
 {
+    /// <summary>Of a grammar: with what is found out about them, some hundred megabytes.</summary>
+    public const int MaximumStates = 200_000;
+
     private const int FirstSurrogate = 0xD800;
     private const int LastSurrogate = 0xDFFF;
 
     private readonly Dictionary<(int To, int Count), int> _continuations = [];
 
     public List<GrammarState> States { get; } = [];
+
+    /// <summary>Work that patterns have taken until now.</summary>
+    public long PatternSteps { get; set; }
+
+    /// <summary>Where a schema first asks for what no value is, and why; null where that was not seen. A document may do without that value.</summary>
+    public string? Unmeetable { get; set; }
 
     /// <summary>A rule and its start state.</summary>
     public GrammarRule NewRule(bool nests = false, bool isText = false, bool isPlainString = false, bool escapesTags = false, bool mayEnd = false, int minimum = 0, int maximum = int.MaxValue)
@@ -107,8 +118,10 @@ internal sealed class GrammarNetwork
         return rule;
     }
 
+    /// <exception cref="NotSupportedException">There are too many.</exception>
     public int NewState(GrammarRule rule, bool isExit = false)
     {
+        CheckRoom(1);
         States.Add(new GrammarState(rule) { IsExit = isExit });
         return States.Count - 1;
     }
@@ -119,9 +132,15 @@ internal sealed class GrammarNetwork
 
     public void Call(int from, GrammarRule rule, int to, EdgeFlags flags = EdgeFlags.None) => States[from].Calls.Add(new CallEdge(rule, to, flags));
 
+    private void CheckRoom(int added)
+    {
+        if (States.Count + (long)added > MaximumStates) throw new NotSupportedException(string.Create(CultureInfo.InvariantCulture, $"JSON schema: with everything in it, it takes more than {MaximumStates:N0} states, about one for each character of its constants and names. Shorten them, or leave values out."));
+    }
+
     /// <summary>Bytes one after the other.</summary>
     public void Literal(int from, ReadOnlySpan<byte> text, int to)
     {
+        CheckRoom(text.Length);
         if (text.IsEmpty) States[from].Epsilons.Add(to);
         for (var i = 0; i < text.Length; i++)
         {
@@ -202,21 +221,23 @@ internal sealed class GrammarNetwork
         return state;
     }
 
-    /// <summary>Heights of all rules, by iteration to the least fixed point; a rule that never ends keeps a large one.</summary>
+    /// <summary>Heights of all rules, by iteration to the least fixed point: a rule is looked at again when one that it calls has become lower. A rule that never ends keeps a large one.</summary>
     public void FindHeights()
     {
         const int Endless = 1 << 20;
-        var rules = States.Select(static s => s.Rule).Distinct().ToArray();
-        foreach (var rule in rules) rule.Height = Endless;
-        for (var changed = true; changed;)
+        var callers = States.SelectMany(static s => s.Calls.Select(call => (call.Rule, Caller: s.Rule))).Distinct().ToLookup(static pair => pair.Rule, static pair => pair.Caller);
+        var waiting = States.Select(static s => s.Rule).ToHashSet();
+        foreach (var rule in waiting) rule.Height = Endless;
+        var queue = new Queue<GrammarRule>(waiting);
+        while (queue.TryDequeue(out var rule))
         {
-            changed = false;
-            foreach (var rule in rules)
+            waiting.Remove(rule);
+            var height = Math.Min(Endless, HeightOf(rule, Endless) + (rule.Nests ? 1 : 0));
+            if (height >= rule.Height) continue;
+            rule.Height = height;
+            foreach (var caller in callers[rule])
             {
-                var height = Math.Min(Endless, HeightOf(rule, Endless) + (rule.Nests ? 1 : 0));
-                if (height >= rule.Height) continue;
-                rule.Height = height;
-                changed = true;
+                if (waiting.Add(caller)) queue.Enqueue(caller);
             }
         }
     }

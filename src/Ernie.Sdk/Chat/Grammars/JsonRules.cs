@@ -84,12 +84,16 @@ internal sealed class JsonRules
         _network.Literal(from, Spell(value), to);
     }
 
-    private static int DepthOf(JsonElement value) => value.ValueKind switch
+    private static int DepthOf(JsonElement value, int outer = 0)
     {
-        JsonValueKind.Array => 1 + value.EnumerateArray().Select(DepthOf).DefaultIfEmpty().Max(),
-        JsonValueKind.Object => 1 + value.EnumerateObject().Select(static property => DepthOf(property.Value)).DefaultIfEmpty().Max(),
-        _ => 0,
-    };
+        if (outer > GrammarAutomaton.MaximumNesting) throw new NotSupportedException($"JSON schema: a value of 'enum' or 'const' has more than {GrammarAutomaton.MaximumNesting} objects and arrays in one another.");
+        return value.ValueKind switch
+        {
+            JsonValueKind.Array => 1 + value.EnumerateArray().Select(item => DepthOf(item, outer + 1)).DefaultIfEmpty().Max(),
+            JsonValueKind.Object => 1 + value.EnumerateObject().Select(property => DepthOf(property.Value, outer + 1)).DefaultIfEmpty().Max(),
+            _ => 0,
+        };
+    }
 
     /// <summary>A value as its one spelling.</summary>
     private byte[] Spell(JsonElement value)

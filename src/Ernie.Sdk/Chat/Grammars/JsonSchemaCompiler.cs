@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.CompilerServices;
 using System.Text.Json;
 
 namespace Ernie.Sdk.Chat.Grammars;
@@ -18,6 +19,7 @@ internal sealed class JsonSchemaCompiler
     /// <summary>Larger counts would make more states than they are worth.</summary>
     private const int MaximumCount = 10_000;
     private const int MaximumDecimals = 8;
+    private const int MaximumDepth = 256;
 
     private static readonly string[] s_objectKeywords = ["properties", "required", "additionalProperties"];
     private static readonly string[] s_arrayKeywords = ["items", "prefixItems", "minItems", "maxItems"];
@@ -32,7 +34,10 @@ internal sealed class JsonSchemaCompiler
     private readonly JsonElement _root;
     private readonly GrammarNetwork _network;
     private readonly JsonRules _json;
+    /// <summary>By JSON pointer, of which nothing is escaped for URIs.</summary>
     private readonly Dictionary<string, GrammarRule> _rules = new(StringComparer.Ordinal);
+    private readonly Dictionary<(string Pattern, int Least, int Most), GrammarRule> _patterns = [];
+    private int _depth;
 
     private JsonSchemaCompiler(JsonElement root, GrammarNetwork network, JsonRules json) => (_root, _network, _json) = (root, network, json);
 
@@ -47,6 +52,8 @@ internal sealed class JsonSchemaCompiler
         if (schema.ValueKind == JsonValueKind.False) throw Refused("false", path, "no document satisfies it");
         if (schema.ValueKind != JsonValueKind.Object) throw Invalid(path, $"a schema is an object, true or false, not {schema.ValueKind}");
         if (_rules.Count >= MaximumCount) throw Refused("schema", path, $"there are more than {MaximumCount} of them");
+        if (_depth >= MaximumDepth || !RuntimeHelpers.TryEnsureSufficientExecutionStack()) throw Refused("schema", path, $"it is nested too deeply: at most {MaximumDepth} schemas may stand in one another, those of '$ref' among them");
+        _depth++;
         CheckKeywords(schema, path);
         var rule = _rules[path] = _network.NewRule();
         var end = _network.NewState(rule, isExit: true);
@@ -57,6 +64,7 @@ internal sealed class JsonSchemaCompiler
         else if (schema.TryGetProperty("oneOf", out var one)) AddAlone("oneOf", () => AddBranches("oneOf", one), "type");
         else if (schema.TryGetProperty("allOf", out var all)) AddAlone("allOf", () => AddBranches("allOf", all));
         else foreach (var type in TypesOf(schema, path)) _network.Call(rule.Start, OfType(type, schema, path), end);
+        _depth--;
         return rule;
 
         void AddAlone(string keyword, Action add, string? allowed = null)
@@ -71,10 +79,13 @@ internal sealed class JsonSchemaCompiler
         void AddValues(IReadOnlyList<JsonElement> values)
         {
             var types = schema.TryGetProperty("type", out _) ? TypesOf(schema, path) : s_types;
-            foreach (var value in values)
+            var isEmpty = true;
+            foreach (var value in values.Where(value => types.Any(type => IsOf(value, type))))
             {
-                if (types.Any(type => IsOf(value, type))) _json.Constant(rule.Start, value, end);
+                _json.Constant(rule.Start, value, end);
+                isEmpty = false;
             }
+            if (isEmpty) NoValue(path, values.Count == 0 ? "'enum' is empty" : "no value of 'enum' or 'const' is of its 'type'");
         }
 
         void AddBranches(string keyword, JsonElement branches)
@@ -85,8 +96,11 @@ internal sealed class JsonSchemaCompiler
             var types = schema.TryGetProperty("type", out _) ? TypesOf(schema, path) : null;
             for (var i = 0; i < list.Count; i++)
             {
+                // What admits nothing adds nothing, beside a schema that does.
+                if (list[i].ValueKind == JsonValueKind.False && list.Exists(static branch => branch.ValueKind != JsonValueKind.False)) continue;
                 for (var other = 0; keyword == "oneOf" && other < i; other++)
                 {
+                    if (list[other].ValueKind == JsonValueKind.False) continue;
                     if (!AreDisjoint(list[i], list[other], path, 0)) throw Refused(keyword, path, $"schemas {other} and {i} may admit the same document; use anyOf, or give them different types, constants or required constant properties");
                 }
                 if (types is not null && list[i].ValueKind == JsonValueKind.Object && !TypesOf(Target(list[i], path), path).All(type => types.Contains(type) || (type == "integer" && types.Contains("number")))) throw Refused("type", path, $"it narrows '{keyword}'");
@@ -184,7 +198,7 @@ internal sealed class JsonSchemaCompiler
         {
             var (key, colon) = (_network.NewState(rule), _network.NewState(rule));
             var after = later >= 0 ? later : _network.NewState(rule);
-            _network.Call(key, declared.ValueKind == JsonValueKind.Object || required.Count > 0 ? PatternCompiler.Except([.. properties.Select(static p => p.Name), .. Names(declared)], _network, _json) : _json.String, colon);
+            _network.Call(key, declared.ValueKind == JsonValueKind.Object || required.Count > 0 ? Except([.. properties.Select(static p => p.Name), .. Names(declared)], "additionalProperties", path) : _json.String, colon);
             if (first >= 0) _network.States[first].Epsilons.Add(key);
             Separate(after, key);
             AddValue(colon, other, after);
@@ -223,6 +237,18 @@ internal sealed class JsonSchemaCompiler
         }
     }
 
+    private GrammarRule Except(List<string> names, string keyword, string path)
+    {
+        try
+        {
+            return PatternCompiler.Except(names, _network, _json);
+        }
+        catch (FormatException e)
+        {
+            throw Refused(keyword, path, $"what it leaves out is too long: {e.Message}");
+        }
+    }
+
     private static IEnumerable<string> Names(JsonElement properties) => properties.ValueKind == JsonValueKind.Object ? properties.EnumerateObject().Select(static p => p.Name) : [];
 
     private GrammarRule ArrayOf(JsonElement schema, string path)
@@ -235,6 +261,8 @@ internal sealed class JsonSchemaCompiler
         else if (items.ValueKind == JsonValueKind.Array) throw Refused("items", path, "a list of schemas is 'prefixItems' since draft 2020-12");
         else if (items.ValueKind != JsonValueKind.False) rest = RuleOf(items, path + "/items");
 
+        if (least > most) NoValue(path, "'minItems' is more than 'maxItems'");
+        else if (rest is null && least > prefix.Count) NoValue(path, "'minItems' is more than the items of 'prefixItems', which none follow");
         var rule = _network.NewRule(nests: true, minimum: least, maximum: most);
         var end = _network.NewState(rule, isExit: true);
         var (open, first, close) = (_network.NewState(rule), _network.NewState(rule), _network.NewState(rule));
@@ -286,12 +314,14 @@ internal sealed class JsonSchemaCompiler
         if (Denied(schema, path) is { } denied)
         {
             if (pattern is not null || least > 0 || most < int.MaxValue) throw Refused("not", path, "it stands beside 'pattern', 'format', 'minLength' or 'maxLength'");
-            return PatternCompiler.Except(denied, _network, _json);
+            return Except(denied, "not", path);
         }
+        if (least > most) NoValue(path, "'minLength' is more than 'maxLength'");
         if (pattern is null) return least == 0 && most == int.MaxValue ? _json.String : _json.NewString(least, most);
+        if (_patterns.TryGetValue((pattern, least, most), out var compiled)) return compiled;
         try
         {
-            return PatternCompiler.Compile(pattern, _network, _json, least, most);
+            return _patterns[(pattern, least, most)] = PatternCompiler.Compile(pattern, _network, _json, least, most);
         }
         catch (FormatException e)
         {
@@ -313,9 +343,11 @@ internal sealed class JsonSchemaCompiler
         var decimals = 0;
         var least = Tightest(Bound("minimum", false), Bound("exclusiveMinimum", true), isLeast: true);
         var most = Tightest(Bound("maximum", false), Bound("exclusiveMaximum", true), isLeast: false);
-        if (isInteger) return NumberRange.OfIntegers(_network, least, most, schema.TryGetProperty("format", out var format) && format.ValueKind == JsonValueKind.String && SchemaFormats.Integers.TryGetValue(format.GetString()!, out var range) ? range : null);
-        if (least.Value is null && most.Value is null) return _json.Number;
-        return NumberRange.OfNumbers(_network, least, most, decimals, _json);
+        if (!isInteger && least.Value is null && most.Value is null) return _json.Number;
+        var rule = isInteger ? NumberRange.OfIntegers(_network, least, most, schema.TryGetProperty("format", out var format) && format.ValueKind == JsonValueKind.String && SchemaFormats.Integers.TryGetValue(format.GetString()!, out var range) ? range : null)
+            : NumberRange.OfNumbers(_network, least, most, decimals, _json);
+        if (_network.States[rule.Start].Bytes.Count == 0) NoValue(path, $"no {(isInteger ? "integer" : "number")} lies between its bounds");
+        return rule;
 
         NumberRange.Bound Bound(string keyword, bool isExclusive)
         {
@@ -347,7 +379,7 @@ internal sealed class JsonSchemaCompiler
         {
             throw Refused("$ref", path, $"'{reference}' does not lead into this document: only '#' and '#/…' do");
         }
-        var schema = _root;
+        var (schema, target) = (_root, "#");
         foreach (var part in text.Split('/').Skip(1))
         {
             var name = Uri.UnescapeDataString(part).Replace("~1", "/", StringComparison.Ordinal).Replace("~0", "~", StringComparison.Ordinal);
@@ -358,8 +390,9 @@ internal sealed class JsonSchemaCompiler
                 _ => false,
             };
             if (!isThere) throw Invalid(path + "/$ref", $"'{text}' leads nowhere");
+            target += "/" + Escape(name);
         }
-        return (schema, text);
+        return (schema, target);
     }
 
     private JsonElement Target(JsonElement schema, string path)
@@ -431,6 +464,9 @@ internal sealed class JsonSchemaCompiler
         if (count <= MaximumCount) return (int)count;
         return keyword.StartsWith("max", StringComparison.Ordinal) ? MaximumCount : throw Refused(keyword, path, $"it is more than {MaximumCount}");
     }
+
+    /// <summary>Remembers for a message what no value satisfies; whether documents need it is not known here.</summary>
+    private void NoValue(string path, string why) => _network.Unmeetable ??= $"at {path} {why}, so that no value can be there";
 
     private static string Escape(string name) => name.Replace("~", "~0", StringComparison.Ordinal).Replace("/", "~1", StringComparison.Ordinal);
 

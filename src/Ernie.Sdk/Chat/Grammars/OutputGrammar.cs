@@ -88,7 +88,7 @@ internal sealed record OutputGrammar(bool IsJson, JsonElement? Schema, IReadOnly
         (this with { Forbidden = null }).Compile(vocabulary, hasTags, startsInReasoning);
         throw new ArgumentException("Additional property 'bad_words' leaves no answer: each that keeps to the schema or the tools has one of them in it, or needs one of those tokens.");
 
-        static NotSupportedException TooDeep(string schema) => new($"{schema}: no document satisfies it that has at most {GrammarAutomaton.MaximumNesting} objects and arrays in one another.");
+        NotSupportedException TooDeep(string schema) => new(network.Unmeetable is { } unmeetable ? $"{schema}: no document satisfies it: {unmeetable}." : $"{schema}: no document satisfies it that has at most {GrammarAutomaton.MaximumNesting} objects and arrays in one another.");
     }
 
     /// <summary>Text and calls in turn.</summary>
