@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <cmath>
+#include <mutex>
 #include <utility>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -181,6 +182,9 @@ namespace emulation
     static int launch(const int* grid, int block_threads, int shared_bytes, int descending, void (*run)(void*), void* kernel_argument)
     {
         if (block_threads < 1 || block_threads > MaxThreads || block_threads % 32 != 0 || shared_bytes > MaxShared) return 3;
+        // A library is loaded once in a process, whoever launches from it: tests of kernels and models on the emulated GPU run side by side.
+        static std::mutex one_at_a_time;
+        const std::lock_guard<std::mutex> hold(one_at_a_time);
         if (!stacks) stacks = (u8*)mmap(nullptr, StackBytes * MaxThreads, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         body = run;
         argument = kernel_argument;
