@@ -118,6 +118,7 @@ internal sealed partial record CudaInstallation(string Driver, IReadOnlyList<(st
         }
         catch (CudaException e) when (e.Result == CudaResult.NoDevice)
         {
+            // The driver is as it should be; the GPU is a piece of its own.
             return new CudaPiece(Name, CudaPieceState.Present, text);
         }
         catch (CudaException e)
