@@ -6,6 +6,7 @@ let messages = [];     // { role, text, documents?, reasoning?, note?, error? }
 let documents = [];    // { name, text, tokens? }: go with the next question
 let status = null;
 let running = null;    // AbortController of the answer that is being written
+let leaving = false;   // the browser is about to leave or reload this page
 let rate = null;       // tokens a second, of the last answer
 
 const number = n => n.toLocaleString('en');
@@ -243,7 +244,7 @@ async function answer() {
     }
     if (!whole) throw new Error('The answer broke off.');
   } catch (e) {
-    if (cancellation.signal.aborted) message.note = 'Stopped'; else message.error = e.message;
+    if (cancellation.signal.aborted || leaving) message.note = 'Stopped'; else message.error = e.message;
   }
   message.writing = false;
   cancelAnimationFrame(drawn);
@@ -338,7 +339,8 @@ element('input').addEventListener('keydown', e => {
   if (e.key === 'Enter' && !e.shiftKey && !e.isComposing) { e.preventDefault(); send(); }
   if (e.key === 'Escape') running?.abort();
 });
-// A reload in the middle of an answer keeps what was written.
+// A reload in the middle of an answer keeps what was written. The browser may break its connection off before it hides the page: that is no error then.
+addEventListener('beforeunload', () => { leaving = true; });
 addEventListener('pagehide', () => {
   const last = messages.at(-1);
   if (!running || last?.role !== 'assistant') return;

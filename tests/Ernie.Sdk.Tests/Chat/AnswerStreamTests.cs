@@ -12,7 +12,7 @@ namespace Ernie.Sdk.Tests.Chat;
 public sealed class AnswerStreamTests
 {
     private const string Call = "Look it up.\n</think>\n\n<response>\nOne moment.\n</response>\n\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": [1.5, \"é\"], \"y\": null}}\n</tool_call>\n";
-    private static readonly JsonElement[] s_tools = [JsonSerializer.SerializeToElement(new { type = "function" })];
+    private static readonly JsonElement[] s_tools = [Function("f"), Function("g"), Function("stop here")];
 
     [Fact]
     public async Task ReasoningAnswerAndCall_BecomeTheirContents()
@@ -118,6 +118,8 @@ public sealed class AnswerStreamTests
         Assert.Equal(Call, response.Text);
         Assert.Null(response.Usage!.ReasoningTokenCount);
     }
+
+    private static JsonElement Function(string name) => JsonSerializer.SerializeToElement(new { type = "function", function = new { name } });
 
     private static async Task<(List<ChatResponseUpdate> Updates, ChatResponse Response)> ReadAsync(string output, Func<ChatRequest, ChatRequest> change, FinishReason finish = FinishReason.Stop, bool hasParser = true)
     {

@@ -7,6 +7,7 @@ let conversations = [];
 let current = null;
 let documents = [];
 let running = null;
+let leaving = false;   // the browser is about to leave or reload this page
 let contextLength = 0;
 let modelId = null;
 // Models that know little are asked what they know.
@@ -285,7 +286,7 @@ async function answer(conversation) {
     }
     message.rate = rate(message.usage?.completion_tokens ?? message.pieces, last - first);
   } catch (e) {
-    if (cancellation.signal.aborted) message.finish = 'stopped'; else message.error = e.message;
+    if (cancellation.signal.aborted || leaving) message.finish = 'stopped'; else message.error = e.message;
   }
   message.waiting = false;
   cancelAnimationFrame(drawn);
@@ -341,7 +342,8 @@ element('input').addEventListener('keydown', e => {
   if (e.key === 'Enter' && !e.shiftKey && !e.isComposing) { e.preventDefault(); send(); }
   if (e.key === 'Escape') running?.abort();
 });
-// A reload in the middle of an answer keeps what was written.
+// A reload in the middle of an answer keeps what was written. The browser may break its connection off before it hides the page: that is no error then.
+addEventListener('beforeunload', () => { leaving = true; });
 addEventListener('pagehide', () => {
   const last = current?.messages.at(-1);
   if (!running || last?.role !== 'assistant') return;
