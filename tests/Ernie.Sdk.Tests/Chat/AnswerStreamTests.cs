@@ -12,12 +12,13 @@ namespace Ernie.Sdk.Tests.Chat;
 public sealed class AnswerStreamTests
 {
     private const string Call = "Look it up.\n</think>\n\n<response>\nOne moment.\n</response>\n\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": [1.5, \"é\"], \"y\": null}}\n</tool_call>\n";
-    private static readonly JsonElement[] s_tools = [Function("f"), Function("g"), Function("stop here")];
+    private static readonly JsonElement[] s_tools = [JsonSerializer.SerializeToElement(new { type = "function" })];
+    private static readonly string[] s_names = ["f", "g", "stop here"];
 
     [Fact]
     public async Task ReasoningAnswerAndCall_BecomeTheirContents()
     {
-        var (updates, response) = await ReadAsync(Call, r => r with { Tools = s_tools });
+        var (updates, response) = await ReadAsync(Call, r => r with { Tools = s_tools, ToolNames = s_names });
         Assert.Collection(response.Messages.Single().Contents,
             static content => Assert.Equal("Look it up.", Assert.IsType<TextReasoningContent>(content).Text),
             static content => Assert.Equal("One moment.", Assert.IsType<TextContent>(content).Text),
@@ -44,7 +45,7 @@ public sealed class AnswerStreamTests
         var reasoning = Tokenizers.Tiny.EncodeToIds("Look it up.\n</think>", allowSpecialTokens: true).Count;
         foreach (var hides in new[] { false, true })
         {
-            var (updates, response) = await ReadAsync(Call, r => r with { Tools = s_tools, HidesReasoning = hides });
+            var (updates, response) = await ReadAsync(Call, r => r with { Tools = s_tools, ToolNames = s_names, HidesReasoning = hides });
             var usage = response.Usage!;
             Assert.Equal((reasoning, 5), (usage.ReasoningTokenCount, usage.CachedInputTokenCount));
             Assert.Equal((7, Tokenizers.Tiny.EncodeToIds(Call, allowSpecialTokens: true).Count + 1), (usage.InputTokenCount, usage.OutputTokenCount));
@@ -57,12 +58,12 @@ public sealed class AnswerStreamTests
     public async Task SeveralCalls_HaveIdsOfTheirOwn_AndCanBeForbidden()
     {
         const string Two = "r\n</think>\n<tool_call>\n{\"name\": \"f\"}\n</tool_call>\n<tool_call>\n{\"name\": \"g\"}\n</tool_call>\n<tool_call>\n{\"name\": \"f\"}\n</tool_call>";
-        var (_, all) = await ReadAsync(Two, r => r with { Tools = s_tools });
+        var (_, all) = await ReadAsync(Two, r => r with { Tools = s_tools, ToolNames = s_names });
         var calls = all.Messages.Single().Contents.OfType<FunctionCallContent>().ToList();
         Assert.Equal(["f", "g", "f"], calls.Select(static c => c.Name));
         Assert.Equal(3, calls.Select(static c => c.CallId).Distinct().Count());
 
-        var (_, one) = await ReadAsync(Two, r => r with { Tools = s_tools, AllowsMultipleCalls = false }, FinishReason.Length);
+        var (_, one) = await ReadAsync(Two, r => r with { Tools = s_tools, ToolNames = s_names, AllowsMultipleCalls = false }, FinishReason.Length);
         Assert.Equal("f", Assert.Single(one.Messages.Single().Contents.OfType<FunctionCallContent>()).Name);
         Assert.Equal(ChatFinishReason.ToolCalls, one.FinishReason);
         Assert.True(one.Usage!.OutputTokenCount < all.Usage!.OutputTokenCount);
@@ -76,7 +77,7 @@ public sealed class AnswerStreamTests
     {
         var written = output[output.IndexOf("<tool_call>", StringComparison.Ordinal)..];
         var (finish, expected) = isCut ? (FinishReason.Length, ChatFinishReason.Length) : (FinishReason.Stop, ChatFinishReason.Stop);
-        var (_, response) = await ReadAsync(output, r => r with { Tools = s_tools }, finish);
+        var (_, response) = await ReadAsync(output, r => r with { Tools = s_tools, ToolNames = s_names }, finish);
         var error = Assert.Single(response.Messages.Single().Contents.OfType<ErrorContent>());
         Assert.Contains(reason, error.Message, StringComparison.Ordinal);
         Assert.Equal(("broken_tool_call", written), (error.ErrorCode, error.Details));
@@ -100,13 +101,13 @@ public sealed class AnswerStreamTests
     public async Task StopSequences_LookAtTheAnswerOnly()
     {
         const string Output = "stop here\n</think>\n<response>\nGo on, stop here, no more.\n</response>\n<tool_call>\n{\"name\": \"stop here\"}\n</tool_call>";
-        var (updates, response) = await ReadAsync(Output, r => r with { Tools = s_tools, StopSequences = ["stop here"] });
+        var (updates, response) = await ReadAsync(Output, r => r with { Tools = s_tools, ToolNames = s_names, StopSequences = ["stop here"] });
         Assert.Equal("Go on, ", response.Text);
         Assert.Equal("stop here", string.Concat(updates.SelectMany(static u => u.Contents).OfType<TextReasoningContent>().Select(static c => c.Text)));
         Assert.Empty(updates.SelectMany(static u => u.Contents).OfType<FunctionCallContent>());
         Assert.Equal(ChatFinishReason.Stop, response.FinishReason);
 
-        (_, response) = await ReadAsync(Output, r => r with { Tools = s_tools, StopSequences = ["more.#", "x"] });
+        (_, response) = await ReadAsync(Output, r => r with { Tools = s_tools, ToolNames = s_names, StopSequences = ["more.#", "x"] });
         Assert.Equal("Go on, stop here, no more.", response.Text);
         Assert.Equal(ChatFinishReason.ToolCalls, response.FinishReason);
     }
@@ -118,8 +119,6 @@ public sealed class AnswerStreamTests
         Assert.Equal(Call, response.Text);
         Assert.Null(response.Usage!.ReasoningTokenCount);
     }
-
-    private static JsonElement Function(string name) => JsonSerializer.SerializeToElement(new { type = "function", function = new { name } });
 
     private static async Task<(List<ChatResponseUpdate> Updates, ChatResponse Response)> ReadAsync(string output, Func<ChatRequest, ChatRequest> change, FinishReason finish = FinishReason.Stop, bool hasParser = true)
     {
