@@ -81,18 +81,11 @@ internal static unsafe class PanelLinear<TLanes> where TLanes : unmanaged, ILane
     /// <summary>Rows of neighbouring panels, from a panel's first one on, of at most 32 tokens: output[t, 0 .. count-1], <paramref name="stride"/> apart.</summary>
     public static void Plain(in PackedMatrix weight, nint firstRow, int count, byte** rows, int tokenCount, float* output, nint stride)
     {
-        var y = stackalloc float[2 * TokenTile * Lanes];
-        var next = y + TokenTile * Lanes;
-        for (var row = 0; row < count; row += 2 * Lanes)
+        var y = stackalloc float[TokenTile * Lanes];
+        for (var row = 0; row < count; row += Lanes)
         {
-            var panel = weight.Panel(firstRow + row);
-            var hasNext = row + Lanes < count;
-            Products(panel, hasNext ? weight.Panel(firstRow + row + Lanes) : panel, weight.Layout, rows, tokenCount, y, next);
-            for (var t = 0; t < tokenCount; t++)
-            {
-                Put(TLanes.Load(y + t * Lanes), output + t * stride + row, Math.Min(Lanes, count - row));
-                if (hasNext) Put(TLanes.Load(next + t * Lanes), output + t * stride + row + Lanes, Math.Min(Lanes, count - row - Lanes));
-            }
+            Products(weight.Panel(firstRow + row), weight.Layout, rows, tokenCount, y);
+            for (var t = 0; t < tokenCount; t++) Put(TLanes.Load(y + t * Lanes), output + t * stride + row, Math.Min(Lanes, count - row));
         }
     }
 
@@ -101,7 +94,8 @@ internal static unsafe class PanelLinear<TLanes> where TLanes : unmanaged, ILane
     {
         var gate = stackalloc float[2 * TokenTile * Lanes];
         var up = gate + TokenTile * Lanes;
-        Products(weight.Panel(gateRow), weight.Panel(upRow), weight.Layout, rows, tokenCount, gate, up);
+        Products(weight.Panel(gateRow), weight.Layout, rows, tokenCount, gate);
+        Products(weight.Panel(upRow), weight.Layout, rows, tokenCount, up);
         for (var t = 0; t < tokenCount; t++) Put(LaneMath<TLanes>.SwiGlu(TLanes.Load(gate + t * Lanes), TLanes.Load(up + t * Lanes)), output + t * stride, width);
     }
 
@@ -111,20 +105,19 @@ internal static unsafe class PanelLinear<TLanes> where TLanes : unmanaged, ILane
         else LaneMath<TLanes>.StoreFirst(value, output, width);
     }
 
-    private static void Products(byte* panel0, byte* panel1, in PanelLayout layout, byte** rows, int tokenCount, float* y0, float* y1)
+    private static void Products(byte* panel, in PanelLayout layout, byte** rows, int tokenCount, float* y)
     {
         switch (layout.Format.Kind)
         {
             case WeightKind.Int8:
-                PanelTiles<TLanes, Int8Panels>.Products(panel0, panel1, layout, rows, tokenCount, y0, y1);
+                PanelTiles<TLanes, Int8Panels>.Products(panel, layout, rows, tokenCount, y);
                 break;
             case WeightKind.Int4:
-                PanelTiles<TLanes, Int4Panels>.Products(panel0, panel1, layout, rows, tokenCount, y0, y1);
+                PanelTiles<TLanes, Int4Panels>.Products(panel, layout, rows, tokenCount, y);
                 break;
             default:
-                if (Int2CommonPanels.Reads(panel0 + layout.CodeScaleOffset) && Int2CommonPanels.Reads(panel1 + layout.CodeScaleOffset))
-                    PanelTiles<TLanes, Int2CommonPanels>.Products(panel0, panel1, layout, rows, tokenCount, y0, y1);
-                else PanelTiles<TLanes, Int2ColumnPanels>.Products(panel0, panel1, layout, rows, tokenCount, y0, y1);
+                if (Int2CommonPanels.Reads(panel + layout.CodeScaleOffset)) PanelTiles<TLanes, Int2CommonPanels>.Products(panel, layout, rows, tokenCount, y);
+                else PanelTiles<TLanes, Int2ColumnPanels>.Products(panel, layout, rows, tokenCount, y);
                 break;
         }
     }

@@ -24,8 +24,13 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
     private static int UnpackTokens => TFormat.SumsEveryStep ? 3 : 17;
     /// <summary>Bytes of an unpacked panel that threads of any host have room for on their stacks: 8192 inputs.</summary>
     private const int MaxUnpackedBytes = 128 << 10;
-    /// <summary>How far ahead lines are asked for: measured best on one thread and two; half of it is worth half as much.</summary>
-    private const int PrefetchBytes = 4608;
+    /// <summary>
+    /// How far ahead of its use a line is asked for. So near that the requests stay in step with the processor's own, which then runs far ahead; asked for from 640 bytes on, a line is one of the few that the
+    /// first cache can wait for, and one thread gets half of what it reads from memory.
+    /// </summary>
+    private const int NearBytes = 448;
+    /// <summary>With 4 tokens or more a line takes so long that the processor's own requests fall behind: these go into the second cache.</summary>
+    private const int FarBytes = 4608;
 
     /// <summary>y [tokens, 16] of at most <see cref="MaxTokens"/> tokens.</summary>
     public static void Products(byte* panel, in PanelLayout layout, byte** rows, int tokenCount, float* y)
@@ -43,20 +48,6 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
         for (var t = 0; t < tokenCount; t++) TLanes.Store(TLanes.Multiply(TLanes.Load(y + t * PanelLayout.Rows), super), y + t * PanelLayout.Rows);
     }
 
-    /// <summary>Two panels, or the same one twice: y [tokens, 16] of each.</summary>
-    public static void Products(byte* panel0, byte* panel1, in PanelLayout layout, byte** rows, int tokenCount, float* y0, float* y1)
-    {
-        if (tokenCount != 1 || panel0 == panel1)
-        {
-            Products(panel0, layout, rows, tokenCount, y0);
-            if (panel1 != panel0) Products(panel1, layout, rows, tokenCount, y1);
-            return;
-        }
-        Pair1(panel0, panel1, layout, rows[0], y0, y1);
-        Finish(panel0, layout, 1, y0);
-        Finish(panel1, layout, 1, y1);
-    }
-
     [SkipLocalsInit]
     private static void Unpacked(byte* panel, in PanelLayout layout, byte** rows, int tokenCount, float* y)
     {
@@ -69,7 +60,7 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
             var block = panel + b * TFormat.BlockBytes;
             for (nint step = 0; step < 4; step++, target += 128)
             {
-                Prefetch(block, step);
+                Prefetch(block, step, MaxTokens);
                 TLanes.Store(TFormat.Even(block, step, 0, codeScale, codeZero), (float*)target);
                 TLanes.Store(TFormat.Odd(block, step, 0, codeScale, codeZero), (float*)(target + 64));
             }
@@ -121,7 +112,7 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                     TLanes a0 = TLanes.Zero;
                     for (nint step = 0; step < 4; step++)
                     {
-                        if (pass == 0) Prefetch(block, step);
+                        if (pass == 0) Prefetch(block, step, 1);
                         var w = TFormat.Even(block, step, pass, codeScale, codeZero);
                         a0 = TFormat.SumsEveryStep ? First(w, x0 + x + 8 * step) : Add(a0, w, x0 + x + 8 * step);
                         w = TFormat.Odd(block, step, pass, codeScale, codeZero);
@@ -136,58 +127,6 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
             }
             var scale = Scale(panel, layout, group);
             Accumulate(s0, scale, y);
-        }
-    }
-
-    /// <summary>One token and two panels at once, y [16] of each: two streams of memory keep more lines on their way than one.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Pair1(byte* panel0, byte* panel1, in PanelLayout layout, byte* x0, float* y0, float* y1)
-    {
-        var (codeScale0, codeZero0) = TFormat.Codes<TLanes>(panel0, layout);
-        var (codeScale1, codeZero1) = TFormat.Codes<TLanes>(panel1, layout);
-        nint blocks = (nint)layout.BlockCount, perGroup = (nint)layout.GroupColumns / PanelLayout.BlockColumns;
-        byte* block0 = panel0, block1 = panel1;
-        TLanes.Store(TLanes.Zero, y0);
-        TLanes.Store(TLanes.Zero, y1);
-        for (nint group = 0; blocks > 0; group++, blocks -= perGroup)
-        {
-            var s0 = TLanes.Broadcast(*(float*)(x0 + ActivationRow.CorrectionOffset));
-            var s1 = s0;
-            for (var end = block0 + Math.Min(blocks, perGroup) * TFormat.BlockBytes; block0 < end; block0 += TFormat.BlockBytes, block1 += TFormat.BlockBytes, x0 += ActivationRow.RecordBytes)
-            {
-                TLanes i0 = TLanes.Zero, i1 = TLanes.Zero;
-                for (var pass = 0; pass < TFormat.Passes; pass++)
-                {
-                    TLanes a0 = TLanes.Zero, a1 = TLanes.Zero;
-                    for (nint step = 0; step < 4; step++)
-                    {
-                        if (pass == 0)
-                        {
-                            Prefetch(block0, step);
-                            Prefetch(block1, step);
-                        }
-                        var x = TLanes.BroadcastBytes((sbyte*)x0 + 8 * step);
-                        var even0 = TLanes.MultiplyBytes(TFormat.Even(block0, step, pass, codeScale0, codeZero0), x);
-                        var even1 = TLanes.MultiplyBytes(TFormat.Even(block1, step, pass, codeScale1, codeZero1), x);
-                        a0 = TFormat.SumsEveryStep ? even0 : TLanes.AddInt16(a0, even0);
-                        a1 = TFormat.SumsEveryStep ? even1 : TLanes.AddInt16(a1, even1);
-                        x = TLanes.BroadcastBytes((sbyte*)x0 + 8 * step + 4);
-                        a0 = TLanes.AddInt16(a0, TLanes.MultiplyBytes(TFormat.Odd(block0, step, pass, codeScale0, codeZero0), x));
-                        a1 = TLanes.AddInt16(a1, TLanes.MultiplyBytes(TFormat.Odd(block1, step, pass, codeScale1, codeZero1), x));
-                        if (!TFormat.SumsEveryStep) continue;
-                        i0 = TLanes.AddInt32(i0, TLanes.PairSums(a0));
-                        i1 = TLanes.AddInt32(i1, TLanes.PairSums(a1));
-                    }
-                    if (TFormat.SumsEveryStep) continue;
-                    i0 = Sum(i0, a0, pass);
-                    i1 = Sum(i1, a1, pass);
-                }
-                var activation = TLanes.Broadcast(*(float*)(x0 + ActivationRow.ScaleOffset));
-                s0 = TLanes.MultiplyAdd(TLanes.ToSingle(i0), activation, s0);
-                s1 = TLanes.MultiplyAdd(TLanes.ToSingle(i1), activation, s1);
-            }
-            Accumulate(s0, Scale(panel0, layout, group), y0);
-            Accumulate(s1, Scale(panel1, layout, group), y1);
         }
     }
 
@@ -213,7 +152,7 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                     TLanes a0 = TLanes.Zero, a1 = TLanes.Zero;
                     for (nint step = 0; step < 4; step++)
                     {
-                        if (pass == 0) Prefetch(block, step);
+                        if (pass == 0) Prefetch(block, step, 2);
                         var w = TFormat.Even(block, step, pass, codeScale, codeZero);
                         a0 = TFormat.SumsEveryStep ? First(w, x0 + x + 8 * step) : Add(a0, w, x0 + x + 8 * step);
                         a1 = TFormat.SumsEveryStep ? First(w, x1 + x + 8 * step) : Add(a1, w, x1 + x + 8 * step);
@@ -263,7 +202,7 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                     TLanes a0 = TLanes.Zero, a1 = TLanes.Zero, a2 = TLanes.Zero, a3 = TLanes.Zero;
                     for (nint step = 0; step < 4; step++)
                     {
-                        if (pass == 0) Prefetch(block, step);
+                        if (pass == 0) Prefetch(block, step, 4);
                         var w = TFormat.Even(block, step, pass, codeScale, codeZero);
                         a0 = TFormat.SumsEveryStep ? First(w, x0 + x + 8 * step) : Add(a0, w, x0 + x + 8 * step);
                         a1 = TFormat.SumsEveryStep ? First(w, x1 + x + 8 * step) : Add(a1, w, x1 + x + 8 * step);
@@ -333,7 +272,7 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                     TLanes a0 = TLanes.Zero, a1 = TLanes.Zero, a2 = TLanes.Zero, a3 = TLanes.Zero, a4 = TLanes.Zero, a5 = TLanes.Zero, a6 = TLanes.Zero, a7 = TLanes.Zero;
                     for (nint step = 0; step < 4; step++)
                     {
-                        if (pass == 0) Prefetch(block, step);
+                        if (pass == 0) Prefetch(block, step, 8);
                         var w = TFormat.Even(block, step, pass, codeScale, codeZero);
                         a0 = TFormat.SumsEveryStep ? First(w, x0 + x + 8 * step) : Add(a0, w, x0 + x + 8 * step);
                         a1 = TFormat.SumsEveryStep ? First(w, x1 + x + 8 * step) : Add(a1, w, x1 + x + 8 * step);
@@ -417,20 +356,33 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static TLanes Scale(byte* panel, in PanelLayout layout, nint group)
     {
+        PrefetchScales(panel, layout, group);
         if (layout.Format.Kind == WeightKind.Int2)
             return TLanes.ToSingle(TLanes.Nibble(TLanes.WidenBytes(panel + layout.ScaleOffset + (group >> 1) * PanelLayout.Rows), (group & 1) == 0));
         var scales = panel + layout.ScaleOffset;
         return layout.Format.Group == 0 ? TLanes.Load((float*)scales) : TLanes.LoadHalf((ushort*)scales + group * PanelLayout.Rows);
     }
 
-    /// <summary>Asks for the lines that the same step will read some blocks later. Past the last panel the hint has no effect.</summary>
+    /// <summary>Asks for lines that a step will read soon. Past the last panel the hint has no effect.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void Prefetch(byte* block, nint step)
+    private static void Prefetch(byte* block, nint step, int tokens)
     {
         if (!Sse.IsSupported || TFormat.IsUnpacked) return;
         var bytes = (int)TFormat.BlockBytes / 4;
-        if (bytes >= 64) Sse.Prefetch0(block + step * bytes + PrefetchBytes);
-        else if ((step & 1) == 0) Sse.Prefetch0(block + step * bytes + PrefetchBytes);
-        if (bytes == 128) Sse.Prefetch0(block + step * bytes + PrefetchBytes + 64);
+        if (bytes < 64 && (step & 1) != 0) return;
+        for (var line = 0; line < bytes; line += 64)
+        {
+            Sse.Prefetch0(block + step * bytes + line + NearBytes);
+            if (tokens >= 4) Sse.Prefetch1(block + step * bytes + line + FarBytes);
+        }
+    }
+
+    /// <summary>Asks for the next panel's scales: they lie behind its codes, out of the order in which lines are read, and each of them would be waited for.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void PrefetchScales(byte* panel, in PanelLayout layout, nint group)
+    {
+        if (!Sse.IsSupported || TFormat.IsUnpacked) return;
+        if (layout.Format.Kind == WeightKind.Int2 ? (group & 7) == 0 : (group & 1) == 0)
+            Sse.Prefetch1(panel + layout.PanelBytes + layout.ScaleOffset + group * PanelLayout.Rows * (layout.Format.Kind == WeightKind.Int2 ? 1 : 4) / 2);
     }
 }
