@@ -155,7 +155,7 @@ public sealed partial class ChatCommandTests(ExportedTinyModel tiny) : IClassFix
     public async Task AtATerminal_PastedLinesAreOneMessage_AndInterruptAtThePromptEnds(bool noColour)
     {
         Assert.SkipUnless(OperatingSystem.IsLinux() && File.Exists("/usr/bin/script"), "A pseudo-terminal needs the program 'script'.");
-        Assert.SkipWhen(IgnoresInterrupts(), "These tests were started where Ctrl+C is ignored, as by nohup or in the background of a script, and so are the programs that they start.");
+        ChildProcess.SkipWhereInterruptsAreIgnored();
         var start = new ProcessStartInfo("/usr/bin/script", ["-qefc", $"dotnet {ChildProcess.Cli} chat {tiny.Model} --temperature 0", "/dev/null"]) { RedirectStandardInput = true, RedirectStandardOutput = true };
         start.Environment["TERM"] = "xterm";
         start.Environment.Remove("NO_COLOR");
@@ -214,10 +214,6 @@ public sealed partial class ChatCommandTests(ExportedTinyModel tiny) : IClassFix
             seen = screen.ToString().IndexOf(text, seen, StringComparison.Ordinal) + text.Length;
         }
     }
-
-    /// <summary>Bit 1 of the mask is SIGINT, number 2.</summary>
-    private static bool IgnoresInterrupts() =>
-        (Convert.ToUInt64(File.ReadLines("/proc/self/status").First(static line => line.StartsWith("SigIgn:", StringComparison.Ordinal))["SigIgn:".Length..].Trim(), 16) & 2) != 0;
 
     private IEnumerable<(string Role, string Text)> Saved(string file)
     {

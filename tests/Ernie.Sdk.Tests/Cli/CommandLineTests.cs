@@ -102,6 +102,7 @@ public sealed class CommandLineTests
         }
 
         Assert.SkipWhen(OperatingSystem.IsWindows(), "There is no signal to send.");
+        ChildProcess.SkipWhereInterruptsAreIgnored();
         using var process = Process.Start(new ProcessStartInfo("dotnet", ["exec", ChildProcess.Cli, "generate", await TinyModel.ExportedAsync(), "--max-tokens", "1"]) { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true })!;
         // It has answered, and waits for more.
         await process.StandardInput.WriteLineAsync("{\"ids\": [5]}");

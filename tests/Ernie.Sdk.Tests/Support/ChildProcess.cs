@@ -13,6 +13,16 @@ internal static class ChildProcess
     /// <summary>Starts a program that the caller watches, and leaves what it prints alone.</summary>
     public static Process Start(string program, params IEnumerable<string> arguments) => Process.Start(new ProcessStartInfo(program, arguments)) ?? throw new InvalidOperationException($"{program} did not start.");
 
+    /// <summary>Ctrl+C does nothing to programs started by nohup or in the background of a script, nor to those that they start.</summary>
+    public static void SkipWhereInterruptsAreIgnored()
+    {
+        const string Name = "SigIgn:";
+        if (!File.Exists("/proc/self/status")) return;
+        var ignored = Convert.ToUInt64(File.ReadLines("/proc/self/status").First(static line => line.StartsWith(Name, StringComparison.Ordinal))[Name.Length..].Trim(), 16);
+        // Bit 1 is signal 2.
+        Assert.SkipWhen((ignored & 2) != 0, "The tests were started where Ctrl+C is ignored, as by nohup or in the background of a script.");
+    }
+
     public static async Task<Result> RunAsync(string program, IEnumerable<string> arguments, string? folder = null, TimeSpan? limit = null, IReadOnlyDictionary<string, string>? environment = null, string input = "")
     {
         var start = new ProcessStartInfo(program, arguments)
