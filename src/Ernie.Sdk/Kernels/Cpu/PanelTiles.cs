@@ -24,6 +24,8 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
     private static int UnpackTokens => TFormat.SumsEveryStep ? 3 : 17;
     /// <summary>Bytes of an unpacked panel that threads of any host have room for on their stacks: 8192 inputs.</summary>
     private const int MaxUnpackedBytes = 128 << 10;
+    /// <summary>Sums of a group and a token that wait for their scales, 16 KB.</summary>
+    private const int MaxSums = 256;
     /// <summary>
     /// How far ahead of its use a line is asked for. So near that the requests stay in step with the processor's own, which then runs far ahead; asked for from 640 bytes on, a line is one of the few that the
     /// first cache can wait for, and one thread gets half of what it reads from memory.
@@ -69,9 +71,12 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
     }
 
     /// <summary>y without the last factor of int2; <paramref name="blocks"/> are the panel's codes or what they unpack to.</summary>
+    [SkipLocalsInit]
     internal static void Tiles(byte* blocks, byte* panel, in PanelLayout layout, byte** rows, int tokenCount, float* y)
     {
         var padded = stackalloc byte*[8];
+        var sums = stackalloc float[MaxSums * PanelLayout.Rows];
+        nint groups = (nint)layout.GroupCount, perGroup = GroupBlocks(layout);
         for (var t = 0; t < tokenCount;)
         {
             // Where a tile has fewer tokens than its name, the last one is repeated; what it gives lies behind the others and is not read.
@@ -84,24 +89,47 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                 tile = padded;
             }
             var target = y + t * PanelLayout.Rows;
-            if (size == 8) Tile8(blocks, panel, layout, tile, target);
-            else if (size == 4) Tile4(blocks, panel, layout, tile, target);
-            else if (size == 2) Tile2(blocks, panel, layout, tile, target);
-            else Tile1(blocks, panel, layout, tile, target);
+            if (size == 8)
+            {
+                Tile8(blocks, panel, layout, tile, target);
+            }
+            else if (size == 4)
+            {
+                Tile4(blocks, panel, layout, tile, target);
+            }
+            else
+            {
+                // With so few tokens memory is what counts, and it is read in its order: the scales, which lie behind the codes, wait until all groups, or as many as there is room for, have their sums.
+                for (nint first = 0, count; first < groups; first += count)
+                {
+                    count = Math.Min(groups - first, MaxSums / size);
+                    var block = blocks + first * perGroup * TFormat.BlockBytes;
+                    var blockCount = Math.Min(count * perGroup, (nint)layout.BlockCount - first * perGroup);
+                    var x = first * perGroup * ActivationRow.RecordBytes;
+                    if (size == 2)
+                    {
+                        Tile2(block, blockCount, panel, layout, tile, x, sums);
+                        Scale2(panel, layout, first, count, sums, target);
+                    }
+                    else
+                    {
+                        Tile1(block, blockCount, panel, layout, tile, x, sums);
+                        Scale1(panel, layout, first, count, sums, target);
+                    }
+                }
+            }
             t += size;
         }
     }
 
-    /// <summary>1 token: y [1, 16].</summary>
+    /// <summary>1 token: sums [groups, 1, 16] of the groups that <paramref name="blocks"/> make.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Tile1(byte* block, byte* panel, in PanelLayout layout, byte** rows, float* y)
+    private static void Tile1(byte* block, nint blocks, byte* panel, in PanelLayout layout, byte** rows, nint x, float* sums)
     {
         byte* x0 = rows[0];
         var (codeScale, codeZero) = TFormat.Codes<TLanes>(panel, layout);
-        nint blocks = (nint)layout.BlockCount, perGroup = (nint)layout.GroupColumns / PanelLayout.BlockColumns;
-        nint x = 0;
-        TLanes.Store(TLanes.Zero, y);
-        for (nint group = 0; blocks > 0; group++, blocks -= perGroup)
+        var perGroup = GroupBlocks(layout);
+        for (; blocks > 0; blocks -= perGroup, sums += PanelLayout.Rows)
         {
             var s0 = TLanes.Broadcast(*(float*)(x0 + x + ActivationRow.CorrectionOffset));
             for (var end = block + Math.Min(blocks, perGroup) * TFormat.BlockBytes; block < end; block += TFormat.BlockBytes, x += ActivationRow.RecordBytes)
@@ -125,22 +153,18 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                 }
                 s0 = TLanes.MultiplyAdd(TLanes.ToSingle(i0), TLanes.Broadcast(*(float*)(x0 + x + ActivationRow.ScaleOffset)), s0);
             }
-            var scale = Scale(panel, layout, group);
-            Accumulate(s0, scale, y);
+            TLanes.Store(s0, sums);
         }
     }
 
-    /// <summary>2 tokens: y [2, 16].</summary>
+    /// <summary>2 tokens: sums [groups, 2, 16] of the groups that <paramref name="blocks"/> make.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Tile2(byte* block, byte* panel, in PanelLayout layout, byte** rows, float* y)
+    private static void Tile2(byte* block, nint blocks, byte* panel, in PanelLayout layout, byte** rows, nint x, float* sums)
     {
         byte* x0 = rows[0], x1 = rows[1];
         var (codeScale, codeZero) = TFormat.Codes<TLanes>(panel, layout);
-        nint blocks = (nint)layout.BlockCount, perGroup = (nint)layout.GroupColumns / PanelLayout.BlockColumns;
-        nint x = 0;
-        TLanes.Store(TLanes.Zero, y);
-        TLanes.Store(TLanes.Zero, y + 16);
-        for (nint group = 0; blocks > 0; group++, blocks -= perGroup)
+        var perGroup = GroupBlocks(layout);
+        for (; blocks > 0; blocks -= perGroup, sums += 2 * PanelLayout.Rows)
         {
             var s0 = TLanes.Broadcast(*(float*)(x0 + x + ActivationRow.CorrectionOffset));
             var s1 = TLanes.Broadcast(*(float*)(x1 + x + ActivationRow.CorrectionOffset));
@@ -170,9 +194,8 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                 s0 = TLanes.MultiplyAdd(TLanes.ToSingle(i0), TLanes.Broadcast(*(float*)(x0 + x + ActivationRow.ScaleOffset)), s0);
                 s1 = TLanes.MultiplyAdd(TLanes.ToSingle(i1), TLanes.Broadcast(*(float*)(x1 + x + ActivationRow.ScaleOffset)), s1);
             }
-            var scale = Scale(panel, layout, group);
-            Accumulate(s0, scale, y);
-            Accumulate(s1, scale, y + 16);
+            TLanes.Store(s0, sums);
+            TLanes.Store(s1, sums + PanelLayout.Rows);
         }
     }
 
@@ -182,7 +205,7 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
     {
         byte* x0 = rows[0], x1 = rows[1], x2 = rows[2], x3 = rows[3];
         var (codeScale, codeZero) = TFormat.Codes<TLanes>(panel, layout);
-        nint blocks = (nint)layout.BlockCount, perGroup = (nint)layout.GroupColumns / PanelLayout.BlockColumns;
+        nint blocks = (nint)layout.BlockCount, perGroup = GroupBlocks(layout);
         nint x = 0;
         TLanes.Store(TLanes.Zero, y);
         TLanes.Store(TLanes.Zero, y + 16);
@@ -230,6 +253,7 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                 s2 = TLanes.MultiplyAdd(TLanes.ToSingle(i2), TLanes.Broadcast(*(float*)(x2 + x + ActivationRow.ScaleOffset)), s2);
                 s3 = TLanes.MultiplyAdd(TLanes.ToSingle(i3), TLanes.Broadcast(*(float*)(x3 + x + ActivationRow.ScaleOffset)), s3);
             }
+            PrefetchNext(panel, layout, group);
             var scale = Scale(panel, layout, group);
             Accumulate(s0, scale, y);
             Accumulate(s1, scale, y + 16);
@@ -244,7 +268,7 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
     {
         byte* x0 = rows[0], x1 = rows[1], x2 = rows[2], x3 = rows[3], x4 = rows[4], x5 = rows[5], x6 = rows[6], x7 = rows[7];
         var (codeScale, codeZero) = TFormat.Codes<TLanes>(panel, layout);
-        nint blocks = (nint)layout.BlockCount, perGroup = (nint)layout.GroupColumns / PanelLayout.BlockColumns;
+        nint blocks = (nint)layout.BlockCount, perGroup = GroupBlocks(layout);
         nint x = 0;
         TLanes.Store(TLanes.Zero, y);
         TLanes.Store(TLanes.Zero, y + 16);
@@ -320,6 +344,7 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
                 s6 = TLanes.MultiplyAdd(TLanes.ToSingle(i6), TLanes.Broadcast(*(float*)(x6 + x + ActivationRow.ScaleOffset)), s6);
                 s7 = TLanes.MultiplyAdd(TLanes.ToSingle(i7), TLanes.Broadcast(*(float*)(x7 + x + ActivationRow.ScaleOffset)), s7);
             }
+            PrefetchNext(panel, layout, group);
             var scale = Scale(panel, layout, group);
             Accumulate(s0, scale, y);
             Accumulate(s1, scale, y + 16);
@@ -353,15 +378,45 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
         return pass == 0 ? TLanes.Times16(pairs) : TLanes.AddInt32(sum, pairs);
     }
 
+    /// <summary>y [1, 16] += sums [count, 1, 16] · scales of the groups from <paramref name="first"/> on, in order; the first of all begins with zero.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Scale1(byte* panel, in PanelLayout layout, nint first, nint count, float* sums, float* y)
+    {
+        var y0 = first == 0 ? TLanes.Zero : TLanes.Load(y);
+        for (var end = first + count; first < end; first++, sums += PanelLayout.Rows)
+        {
+            Prefetch(panel, layout, first);
+            y0 = TLanes.MultiplyAdd(TLanes.Load(sums), Scale(panel, layout, first), y0);
+        }
+        TLanes.Store(y0, y);
+    }
+
+    /// <summary>The same of two tokens: sums [count, 2, 16].</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Scale2(byte* panel, in PanelLayout layout, nint first, nint count, float* sums, float* y)
+    {
+        TLanes y0 = first == 0 ? TLanes.Zero : TLanes.Load(y), y1 = first == 0 ? TLanes.Zero : TLanes.Load(y + PanelLayout.Rows);
+        for (var end = first + count; first < end; first++, sums += 2 * PanelLayout.Rows)
+        {
+            Prefetch(panel, layout, first);
+            var scale = Scale(panel, layout, first);
+            y0 = TLanes.MultiplyAdd(TLanes.Load(sums), scale, y0);
+            y1 = TLanes.MultiplyAdd(TLanes.Load(sums + PanelLayout.Rows), scale, y1);
+        }
+        TLanes.Store(y0, y);
+        TLanes.Store(y1, y + PanelLayout.Rows);
+    }
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static TLanes Scale(byte* panel, in PanelLayout layout, nint group)
     {
-        PrefetchScales(panel, layout, group);
-        if (layout.Format.Kind == WeightKind.Int2)
-            return TLanes.ToSingle(TLanes.Nibble(TLanes.WidenBytes(panel + layout.ScaleOffset + (group >> 1) * PanelLayout.Rows), (group & 1) == 0));
-        var scales = panel + layout.ScaleOffset;
-        return layout.Format.Group == 0 ? TLanes.Load((float*)scales) : TLanes.LoadHalf((ushort*)scales + group * PanelLayout.Rows);
+        var scales = panel + ScaleOffset(layout, group);
+        if (layout.Format.Kind == WeightKind.Int2) return TLanes.ToSingle(TLanes.Nibble(TLanes.WidenBytes(scales), (group & 1) == 0));
+        return layout.Format.Group == 0 ? TLanes.Load((float*)scales) : TLanes.LoadHalf((ushort*)scales);
     }
+
+    /// <summary>Blocks of a group.</summary>
+    private static nint GroupBlocks(in PanelLayout layout) => (nint)layout.GroupColumns / PanelLayout.BlockColumns;
 
     /// <summary>Asks for lines that a step will read soon. Past the last panel the hint has no effect.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -370,19 +425,28 @@ internal static unsafe class PanelTiles<TLanes, TFormat>
         if (!Sse.IsSupported || TFormat.IsUnpacked) return;
         var bytes = (int)TFormat.BlockBytes / 4;
         if (bytes < 64 && (step & 1) != 0) return;
-        for (var line = 0; line < bytes; line += 64)
-        {
-            Sse.Prefetch0(block + step * bytes + line + NearBytes);
-            if (tokens >= 4) Sse.Prefetch1(block + step * bytes + line + FarBytes);
-        }
+        Sse.Prefetch0(block + step * bytes + NearBytes);
+        if (bytes == 128) Sse.Prefetch0(block + step * bytes + 64 + NearBytes);
+        if (tokens < 4) return;
+        Sse.Prefetch1(block + step * bytes + FarBytes);
+        if (bytes == 128) Sse.Prefetch1(block + step * bytes + 64 + FarBytes);
     }
 
-    /// <summary>Asks for the next panel's scales: they lie behind its codes, out of the order in which lines are read, and each of them would be waited for.</summary>
+    /// <summary>The same where a group's scales lie, so that the next panel's codes go on in the order of the lines.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void PrefetchScales(byte* panel, in PanelLayout layout, nint group)
+    private static void Prefetch(byte* panel, in PanelLayout layout, nint group)
     {
-        if (!Sse.IsSupported || TFormat.IsUnpacked) return;
-        if (layout.Format.Kind == WeightKind.Int2 ? (group & 7) == 0 : (group & 1) == 0)
-            Sse.Prefetch1(panel + layout.PanelBytes + layout.ScaleOffset + group * PanelLayout.Rows * (layout.Format.Kind == WeightKind.Int2 ? 1 : 4) / 2);
+        if (Sse.IsSupported) Sse.Prefetch0(panel + ScaleOffset(layout, group) + NearBytes);
     }
+
+    /// <summary>Asks for the next panel's scales of a group, where they are used between codes: out of the order of the lines, each would be waited for.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void PrefetchNext(byte* panel, in PanelLayout layout, nint group)
+    {
+        if (Sse.IsSupported && !TFormat.IsUnpacked) Sse.Prefetch1(panel + (nint)layout.PanelBytes + ScaleOffset(layout, group));
+    }
+
+    /// <summary>Where a group's scales lie in a panel; two groups of int2 share theirs.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static nint ScaleOffset(in PanelLayout layout, nint group) => (nint)layout.ScaleOffset + (layout.Format.Kind == WeightKind.Int2 ? (group >> 1) * PanelLayout.Rows : group * PanelLayout.Rows * 2);
 }
