@@ -12,6 +12,17 @@ public sealed class ErnieModelOptions
     /// <value>The default is <see cref="ErnieDevice.Cpu"/>. A model that was exported once runs on either.</value>
     public ErnieDevice Device { get; set; }
 
+    /// <summary>
+    /// Gets or sets how much of a GPU's memory the model may take: weights, KV cache and what steps pass on. The driver's context and compiled kernels, some hundred megabytes, come on top. What does not fit stays in the
+    /// CPU's memory and is computed there: routed experts, those of the last layers first, by the plan that <see cref="ErniePlan"/> gives for that memory without a reserve. Results differ from a model that is wholly on the GPU as those of
+    /// the CPU do. The log says what stays where.
+    /// </summary>
+    /// <value>
+    /// In bytes. The default, <see langword="null"/>, is all that is free but for a reserve of 1 GiB and 2 %; more than that is never taken. Too little even for a model with all routed experts on the CPU is an
+    /// <see cref="ErnieDeviceException"/> that names the least. Where neither <see cref="ContextLength"/> nor <see cref="KvCacheBytes"/> is set and memory is short, experts make room for a context of 8,192 tokens, or of what fits without them.
+    /// </value>
+    public long? GpuMemoryBytes { get; set; }
+
     /// <summary>Gets or sets how many threads compute, the engine's own included.</summary>
     /// <value>The default, <see langword="null"/>, is the number of processors. Results do not depend on it.</value>
     public int? Threads { get; set; }
@@ -61,7 +72,7 @@ public sealed class ErnieModelOptions
     /// Gets or sets whether weights of experts are read ahead of their use: those that a layer's router has chosen, and those that the next layer's is predicted to choose. It pays where the weight file
     /// does not fit into memory, and costs a few percent where it does. Results do not depend on it.
     /// </summary>
-    /// <value>The default is <see cref="ErnieExpertPrefetch.Auto"/>. A GPU holds all weights: there <see cref="ErnieExpertPrefetch.On"/> is refused.</value>
+    /// <value>The default is <see cref="ErnieExpertPrefetch.Auto"/>. On a GPU <see cref="ErnieExpertPrefetch.On"/> is refused.</value>
     public ErnieExpertPrefetch ExpertPrefetch { get; set; }
 
     /// <summary>Whether predictions of experts are counted, and pages looked at, even where nothing is read ahead.</summary>
@@ -131,6 +142,7 @@ public sealed class ErnieModelOptions
     internal void Validate()
     {
         if (Threads is < 1 or > 1024) throw new ArgumentOutOfRangeException(nameof(Threads), Threads, "Threads must lie between 1 and 1024.");
+        if (GpuMemoryBytes is < 1) throw new ArgumentOutOfRangeException(nameof(GpuMemoryBytes), GpuMemoryBytes, "GpuMemoryBytes must be positive.");
         if (KvCacheBytes is < 1) throw new ArgumentOutOfRangeException(nameof(KvCacheBytes), KvCacheBytes, "KvCacheBytes must be positive.");
         if (ContextLength is < 1) throw new ArgumentOutOfRangeException(nameof(ContextLength), ContextLength, "ContextLength must be positive.");
         if (MaxConcurrentRequests is < 1 or > 4096) throw new ArgumentOutOfRangeException(nameof(MaxConcurrentRequests), MaxConcurrentRequests, "MaxConcurrentRequests must lie between 1 and 4096.");

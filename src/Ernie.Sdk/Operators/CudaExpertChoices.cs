@@ -27,6 +27,9 @@ internal sealed unsafe class CudaExpertChoices(CudaContext context, ExpertLoad l
     /// <exception cref="InvalidDataException">The model has no such layer.</exception>
     public int IndexOf(string node, in ExpertsArguments arguments) => MoeExpertsOperator.IndexOf(load, node, arguments);
 
+    /// <summary>Number in the model of a mixture-of-experts layer.</summary>
+    public int LayerOf(int index) => load.Layers[index].Layer;
+
     /// <summary>[tokens, experts per token] for one layer's choices.</summary>
     public int* Of(int layer)
     {

@@ -34,6 +34,7 @@ typedef struct Function { struct Function *next; Emulated launch; int parameters
 typedef struct { char *text; Function *functions; } Module;
 static void *s_emulations[16];
 static int s_launches;
+static size_t s_peak;
 
 static int is_memory(int kind) { return kind == MEMORY || kind == PROVIDER; }
 
@@ -76,9 +77,11 @@ static void give(char *address, size_t bytes)
 
 static int add(int kind, void *address, size_t bytes)
 {
-    for (int i = 0; i < 4096; i++)
-        if (!s_live[i].address) { s_live[i] = (Live){ kind, address, bytes }; return 1; }
-    return 0;
+    int added = 0;
+    for (int i = 0; i < 4096 && !added; i++)
+        if (!s_live[i].address) { s_live[i] = (Live){ kind, address, bytes }; added = 1; }
+    if (is_memory(kind) && used() > s_peak) s_peak = used();
+    return added;
 }
 
 static Live *find(int kind, const void *address)
@@ -135,6 +138,16 @@ const char *fake_log(void) { return s_log; }
 int fake_inside(const void *address, size_t bytes) { pthread_mutex_lock(&s_lock); int found = inside(address, bytes); pthread_mutex_unlock(&s_lock); return found; }
 void fake_curtain(int drawn) { pthread_mutex_lock(&s_lock); curtain(1); s_curtain = drawn; curtain(0); pthread_mutex_unlock(&s_lock); }
 int fake_launches(void) { return s_launches; }
+size_t fake_peak(void) { return s_peak; }
+void fake_forget_peak(void) { pthread_mutex_lock(&s_lock); s_peak = used(); pthread_mutex_unlock(&s_lock); }
+size_t fake_provider_used(void)
+{
+    pthread_mutex_lock(&s_lock);
+    size_t bytes = 0;
+    for (int i = 0; i < 4096; i++) if (s_live[i].address && s_live[i].kind == PROVIDER) bytes += s_live[i].bytes;
+    pthread_mutex_unlock(&s_lock);
+    return bytes;
+}
 size_t fake_used(void) { pthread_mutex_lock(&s_lock); size_t bytes = used(); pthread_mutex_unlock(&s_lock); return bytes; }
 int fake_emulate(const char *path)
 {

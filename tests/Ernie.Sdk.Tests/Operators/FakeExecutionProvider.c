@@ -17,6 +17,7 @@ static struct { char *address; size_t bytes; } s_live[8192];
 static int s_copies_in, s_copies_out, s_taken, s_stream;
 static void *s_used_stream = &s_stream;
 static void *(*s_driver_alloc)(size_t);
+static size_t (*s_driver_used)(void), s_memory_limit;
 static void (*s_driver_free)(void *), (*s_driver_open)(void), (*s_driver_close)(void);
 static void device_open(void) { if (s_driver_open) s_driver_open(); }
 static void device_close(void) { if (s_driver_close) s_driver_close(); }
@@ -39,7 +40,7 @@ int fake_ep_inside(const char *address)
 static void *ORT_API_CALL allocate(struct OrtAllocator *self, size_t bytes)
 {
     if (!bytes) return 0;
-    if (s_driver_alloc) return s_driver_alloc(bytes);
+    if (s_driver_alloc) return s_memory_limit && s_driver_used() + bytes > s_memory_limit ? 0 : s_driver_alloc(bytes);
     char *address = aligned_alloc(256, (bytes + 255) / 256 * 256);
     pthread_mutex_lock(&s_lock);
     for (int i = 0; i < 8192; i++) if (!s_live[i].address) { s_live[i].address = address; s_live[i].bytes = bytes; break; }
@@ -145,6 +146,7 @@ static OrtStatus *bind_driver(void)
     void *driver = dlopen(DRIVER, RTLD_NOW);
     s_driver_alloc = dlsym(driver, "fake_provider_alloc");
     s_driver_free = dlsym(driver, "fake_provider_free");
+    s_driver_used = dlsym(driver, "fake_provider_used");
     s_driver_open = dlsym(driver, "fake_open");
     s_driver_close = dlsym(driver, "fake_close");
     return add_nodes();
@@ -198,6 +200,11 @@ static OrtStatus *ORT_API_CALL create_ep(OrtEpFactory *self, const OrtHardwareDe
     OrtStatus *status = s_api->GetSessionConfigEntry(options, "ep.cuda.user_compute_stream", stream, &length);
     if (status) { s_api->ReleaseStatus(status); s_used_stream = &s_stream; }
     else s_used_stream = (void *)strtoull(stream, 0, 10);
+    char limit[32];
+    length = sizeof limit;
+    status = s_api->GetSessionConfigEntry(options, "ep.cuda.gpu_mem_limit", limit, &length);
+    s_memory_limit = status ? 0 : strtoull(limit, 0, 10);
+    if (status) s_api->ReleaseStatus(status);
     OrtEp *created = calloc(1, sizeof *created);
     created->ort_version_supported = ORT_API_VERSION;
     created->GetName = ep_name;

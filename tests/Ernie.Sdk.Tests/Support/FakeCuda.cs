@@ -75,6 +75,11 @@ internal sealed unsafe class FakeCuda
     /// <summary>Bytes of device memory, the provider's among them, that are not freed.</summary>
     public long UsedBytes => (long)((delegate* unmanaged<nuint>)Export("fake_used"))();
 
+    /// <summary>Most bytes of device memory that were taken at once since <see cref="ForgetPeak"/>.</summary>
+    public long PeakBytes => (long)((delegate* unmanaged<nuint>)Export("fake_peak"))();
+
+    public void ForgetPeak() => ((delegate* unmanaged<void>)Export("fake_forget_peak"))();
+
     public int Live(int kind) => ((delegate* unmanaged<int, int>)Export("fake_live"))(kind);
 
     /// <summary>Whatever was made is destroyed, and the context released.</summary>
