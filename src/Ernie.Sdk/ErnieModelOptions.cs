@@ -1,3 +1,4 @@
+using Ernie.Sdk.Engine;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
 using Microsoft.Extensions.AI;
@@ -114,6 +115,9 @@ public sealed class ErnieModelOptions
 
     /// <summary>Kernels to compute with instead of the registry's choice: those of a measurement or a test. Whoever gives them disposes them, after the model.</summary>
     internal CpuKernels? Kernels { get; set; }
+
+    /// <summary>Who is told of steps that a GPU has computed.</summary>
+    internal StepObserver? Observer { get; set; }
 
     /// <summary>What the chat client's updates are timed by.</summary>
     internal TimeProvider Clock { get; set; } = TimeProvider.System;

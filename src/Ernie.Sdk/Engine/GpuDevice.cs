@@ -28,6 +28,7 @@ internal sealed unsafe class GpuDevice : StepDevice
     private GpuSampler? _sampler;
     private readonly long _providerBytes;
     private bool _isLoaded;
+    private StepBatch? _batch;
 
     /// <param name="gpu">The GPU.</param>
     /// <param name="model">What is computed.</param>
@@ -88,6 +89,9 @@ internal sealed unsafe class GpuDevice : StepDevice
             throw;
         }
     }
+
+    /// <summary>Told of every step; null: nobody is.</summary>
+    public StepObserver? Observer { get; init; }
 
     public override IEnumerable<CustomOperator> Operators => _environment!.Operators();
 
@@ -183,6 +187,7 @@ internal sealed unsafe class GpuDevice : StepDevice
 
     public override void Begin(StepBatch batch, LiveRows rows)
     {
+        _batch = batch;
         _environment!.BeginStep();
         if (_hostExperts is not null) _hostExperts.Rows = rows;
         Try(() => _choices!.Begin(batch.TokenCount));
@@ -193,6 +198,7 @@ internal sealed unsafe class GpuDevice : StepDevice
         // ONNX Runtime has waited for the stream.
         _environment!.EndStep();
         _choices!.End(_stream!);
+        Observer?.Invoke(_batch!, _choices.Last);
     });
 
     public override Exception? Explain(OnnxRuntimeException reported) => _environment!.Failure switch

@@ -37,6 +37,9 @@ internal sealed unsafe class CudaExpertChoices(CudaContext context, ExpertLoad l
         return (int*)_memory!.Address + (nint)layer * _tokens * load.ExpertsPerToken;
     }
 
+    /// <summary>[layers, tokens, experts per token] of the step that was counted last.</summary>
+    public ReadOnlySpan<int> Last => _copy.AsSpan(0, Count);
+
     /// <summary>Counts the choices of a step that is over.</summary>
     /// <param name="stream">The step's.</param>
     public void End(CudaStream stream)

@@ -129,7 +129,7 @@ public sealed class DeviceTests : IAsyncLifetime
         // The tied embedding is on a GPU twice, the routed experts are not.
         var (config, formats) = ErniePlan.Read(_model, new ErnieExportOptions());
         var weights = ErnieModel.EstimateMemory(_model, 128).WeightBytes + 2048 * 256 * 2 - MemoryPlan.For(config, formats, Sdk.Kernels.KvElementType.BFloat16, 128).ExpertBytes;
-        Assert.Contains($"with all routed experts on the CPU the model still takes at least", e.Message, StringComparison.Ordinal);
+        Assert.Contains("with all routed experts on the CPU the model still takes at least", e.Message, StringComparison.Ordinal);
         Assert.Contains($"{weights:N0} of weights", e.Message, StringComparison.Ordinal);
         e = await Failure(Installation(static fake => fake.Fail("cuDevicePrimaryCtxRetain", CudaResult.OutOfMemory)));
         Assert.Contains("CUDA_ERROR_OUT_OF_MEMORY", e.Message, StringComparison.Ordinal);
