@@ -29,15 +29,18 @@ internal sealed unsafe class GpuDevice : StepDevice
     private readonly long _providerBytes;
     private bool _isLoaded;
     private StepBatch? _batch;
+    private readonly GpuGraphs? _graphs;
+    private nint _workspaceAddress;
 
     /// <param name="gpu">The GPU.</param>
     /// <param name="model">What is computed.</param>
     /// <param name="kernels">What computes experts that stay on the CPU.</param>
     /// <param name="threadCount">Threads of that.</param>
+    /// <param name="capturesSteps">Whether decode steps are captured as CUDA graphs. Steps that the CPU has a part in are not.</param>
     /// <param name="progress">Told of weights that were sent; may be null.</param>
     /// <param name="cancellationToken">Ends sending.</param>
     /// <exception cref="ErnieDeviceException">The GPU's memory is full, or it does not answer.</exception>
-    public GpuDevice(GpuChoice gpu, RunnerModel model, CpuKernels kernels, int threadCount, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
+    public GpuDevice(GpuChoice gpu, RunnerModel model, CpuKernels kernels, int threadCount, bool capturesSteps, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
     {
         _gpu = gpu;
         var config = model.Manifest.Config;
@@ -77,6 +80,7 @@ internal sealed unsafe class GpuDevice : StepDevice
             _environment.Reserve(workspace.OperatorBytes);
             _choices.Begin(step.Tokens);
             _logits = _context.Allocate(workspace.LogitBytes);
+            if (capturesSteps && _hostExperts is null) _graphs = new GpuGraphs(_context, _stream, CacheMemory, step.Blocks);
         }
         catch (CudaException e)
         {
@@ -130,6 +134,7 @@ internal sealed unsafe class GpuDevice : StepDevice
         {
             Try(() =>
             {
+                _graphs?.Forget();
                 _logits?.Dispose();
                 _logits = null;
                 _logits = _context!.Allocate(Math.Max(bytes, (long)vocabSize * sizeof(float)));
@@ -170,6 +175,7 @@ internal sealed unsafe class GpuDevice : StepDevice
                 // The default doubles what it takes each time.
                 ["arena_extend_strategy"] = "kSameAsRequested",
             };
+            if (_graphs is not null) settings.Add("enable_cuda_graph", "1");
             if (_gpu.IsLimited) settings.Add("gpu_mem_limit", _providerBytes.ToString(CultureInfo.InvariantCulture));
             _gpu.Installation.Append(options, settings);
         }
@@ -192,6 +198,24 @@ internal sealed unsafe class GpuDevice : StepDevice
         if (_hostExperts is not null) _hostExperts.Rows = rows;
         Try(() => _choices!.Begin(batch.TokenCount));
     }
+
+    public override bool CapturesSteps => _graphs is not null;
+
+    public override CapturedStep? Captured(StepBatch batch, int vocabSize)
+    {
+        if (_graphs is null) return null;
+        CapturedStep? captured = null;
+        Try(() =>
+        {
+            if (_workspaceAddress != _environment!.WorkspaceAddress) _graphs.Forget();
+            _workspaceAddress = _environment.WorkspaceAddress;
+            captured = _graphs.Of(batch, () => BindLogits(batch.LogitRows.Count, vocabSize));
+            if (captured is not null) _choices!.AskAll();
+        });
+        return captured;
+    }
+
+    public override void Stop() => _graphs?.Dispose();
 
     public override void End() => Try(() =>
     {

@@ -32,7 +32,7 @@ internal sealed record GpuWorkspace
     public required long LogitBytes { get; init; }
     /// <summary>Rotary angles of every position. Exact.</summary>
     public required long RopeBytes { get; init; }
-    /// <summary>What choosing tokens takes where requests have penalties and masks.</summary>
+    /// <summary>What choosing tokens takes where requests have penalties and masks, and the numbers of captured steps.</summary>
     public required long SamplerBytes { get; init; }
     /// <summary>
     /// Tensors that ONNX Runtime passes between nodes, twice what lives at once: its arena fits them into pieces that steps of other sizes have left. An estimate that no GPU has confirmed yet.
@@ -61,7 +61,7 @@ internal sealed record GpuWorkspace
                 ExchangeBytes = isMoe ? CudaHostExperts.DeviceBytes(step.Tokens, config.HiddenSize, config.ExpertsPerToken) : 0,
                 LogitBytes = sequences * vocabulary * sizeof(float),
                 RopeBytes = (long)step.Positions * config.HeadDim * sizeof(float),
-                SamplerBytes = Math.Max(CudaWorkspace.LeastBytes, sequences * vocabulary * sizeof(float)) + sequences * (vocabulary / 8 + 2 * sizeof(int) * Math.Min(vocabulary, step.Positions) + 4096),
+                SamplerBytes = Math.Max(CudaWorkspace.LeastBytes, sequences * vocabulary * sizeof(float)) + sequences * (vocabulary / 8 + 2 * sizeof(int) * Math.Min(vocabulary, step.Positions) + 4096 + 4L * step.Blocks * sizeof(int)) + (1 << 17),
                 ProviderBytes = 2 * sizeof(float) * (tokens * (4 * hidden + widest) + 2 * sequences * hidden + numbers),
             };
         }

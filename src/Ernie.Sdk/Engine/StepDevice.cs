@@ -54,6 +54,12 @@ internal abstract unsafe class StepDevice : IDisposable
     /// <param name="rows">Which of its tokens are wanted, which may change while it runs.</param>
     public abstract void Begin(StepBatch batch, LiveRows rows);
 
+    /// <summary>The graph that a step is captured as, with the step's numbers in its inputs; null where it is none. In place of <see cref="BindLogits"/>, after <see cref="Begin"/>.</summary>
+    public virtual CapturedStep? Captured(StepBatch batch, int vocabSize) => null;
+
+    /// <summary>Whether runs say if they are captured.</summary>
+    public virtual bool CapturesSteps => false;
+
     /// <summary>A step was computed.</summary>
     public virtual void End()
     {

@@ -20,6 +20,9 @@ internal sealed unsafe class CudaWorkspace(CudaContext context) : IDisposable
     /// <summary>Size of everything that is held.</summary>
     public long Bytes => _pieces.Sum(static piece => piece.Bytes);
 
+    /// <summary>Of the first piece; 0 without one. As long as it is the same and the only one, so are all addresses that a step rents.</summary>
+    public nint Address => _pieces.Count == 0 ? 0 : _pieces[0].Address;
+
     /// <summary>What a piece of memory takes here.</summary>
     public static long Aligned(long bytes) => (bytes + Alignment - 1) / Alignment * Alignment;
 

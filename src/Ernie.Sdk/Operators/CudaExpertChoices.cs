@@ -23,6 +23,9 @@ internal sealed unsafe class CudaExpertChoices(CudaContext context, ExpertLoad l
         _memory = context.Allocate(bytes);
     }
 
+    /// <summary>The step is replayed: all layers' choices come, and no operator asks for their place.</summary>
+    public void AskAll() => Array.Fill(_isAsked, true);
+
     /// <summary>Place among the mixture-of-experts layers of the one that a node runs.</summary>
     /// <exception cref="InvalidDataException">The model has no such layer.</exception>
     public int IndexOf(string node, in ExpertsArguments arguments) => MoeExpertsOperator.IndexOf(load, node, arguments);

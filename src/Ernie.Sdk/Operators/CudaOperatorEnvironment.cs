@@ -61,6 +61,9 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     /// <summary>The operators of domain <see cref="OperatorSchema.Domain"/> for the GPU, bound to this environment.</summary>
     public IEnumerable<CustomOperator> Operators() => [new CudaLinearOperator(this), new CudaSparseAttentionOperator(this), new CudaMoeExpertsOperator(this)];
 
+    /// <summary>Changes when that memory moves.</summary>
+    public nint WorkspaceAddress => _workspace.Address;
+
     /// <summary>Takes memory for what an operator passes between its kernels.</summary>
     public void Reserve(long bytes) => _workspace.Reserve(bytes);
 

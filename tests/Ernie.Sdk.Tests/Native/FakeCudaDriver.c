@@ -37,6 +37,27 @@ static void *s_emulations[16];
 static int s_launches;
 static size_t s_peak;
 
+// Captured graphs: what was asked for between begin and end, in order, to be done later and again. A launch has copies of its parameters; what a provider computes itself is a function and what it is told.
+enum { GRAPHS = 64, PARAMETERS = 40, CAPTURE_UNSUPPORTED = 900 };
+typedef struct { Emulated launch; int grid[3], threads, shared, count; uint64_t values[PARAMETERS]; void (*call)(const void *); char data[256]; } Asked;
+typedef struct { Asked *asked; int count, room, replays; } Graph;
+static Graph s_graphs[GRAPHS];
+static int s_graph_count, s_capturing = -1;
+static Asked *next_asked(void)
+{
+    Graph *g = &s_graphs[s_capturing];
+    if (g->count == g->room) g->asked = realloc(g->asked, (g->room = g->room ? 2 * g->room : 256) * sizeof(Asked));
+    return memset(&g->asked[g->count++], 0, sizeof(Asked));
+}
+// Calls that wait, allocate, or look at the CPU's memory have no place in a graph.
+static int breaks_capture(const char *call)
+{
+    static const char *calls[] = { "cuStreamSynchronize", "cuCtxSynchronize", "cuEventSynchronize", "cuEventQuery", "cuMemAlloc_v2", "cuMemFree_v2", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuMemcpyDtoDAsync_v2",
+        "cuMemsetD8Async", "cuMemHostRegister_v2", "cuMemHostUnregister", "cuModuleLoadDataEx", "cudaMalloc" };
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) if (!strcmp(call, calls[i])) return 1;
+    return 0;
+}
+
 static int is_memory(int kind) { return kind == MEMORY || kind == PROVIDER; }
 
 static size_t used(void)
@@ -105,6 +126,7 @@ static int enter(const char *call, int needs_context)
     size_t length = strlen(s_log);
     if (length + strlen(call) + 2 < sizeof s_log) sprintf(s_log + length, "%s\n", call);
     if (s_fail_after > 0 && !strcmp(call, s_fail_call) && --s_fail_after == 0) return s_fail_result;
+    if (s_capturing >= 0 && breaks_capture(call)) return CAPTURE_UNSUPPORTED;
     if (!s_started && strcmp(call, "cuInit") && strcmp(call, "cuDriverGetVersion")) return NOT_INITIALIZED;
     return needs_context && (!s_current || !s_retained) ? INVALID_CONTEXT : SUCCESS;
 }
@@ -120,6 +142,9 @@ void fake_reset(void)
     pthread_mutex_lock(&s_lock);
     curtain(1);
     s_curtain = s_launches = 0;
+    for (int i = 0; i < s_graph_count; i++) { free(s_graphs[i].asked); s_graphs[i] = (Graph){ 0 }; }
+    s_graph_count = 0;
+    s_capturing = -1;
     for (int i = 0; i < 4096; i++)
     {
         if (!s_live[i].address || s_live[i].kind == PROVIDER) continue;
@@ -179,6 +204,44 @@ void fake_provider_free(void *address)
     if (live) { give(address, live->bytes); live->address = 0; }
     leave(0);
 }
+
+// Returns the graph's number.
+int fake_capture_begin(void)
+{
+    pthread_mutex_lock(&s_lock);
+    s_capturing = s_graph_count < GRAPHS ? s_graph_count++ : -1;
+    pthread_mutex_unlock(&s_lock);
+    return s_capturing;
+}
+void fake_capture_end(void) { pthread_mutex_lock(&s_lock); s_capturing = -1; pthread_mutex_unlock(&s_lock); }
+int fake_capturing(void) { return s_capturing >= 0; }
+void fake_capture_call(void (*call)(const void *), const void *data, size_t bytes)
+{
+    pthread_mutex_lock(&s_lock);
+    Asked *a = next_asked();
+    a->call = call;
+    memcpy(a->data, data, bytes);
+    pthread_mutex_unlock(&s_lock);
+}
+int fake_replay(int graph)
+{
+    pthread_mutex_lock(&s_lock);
+    curtain(1);
+    int failed = 0;
+    for (int i = 0; i < s_graphs[graph].count && !failed; i++)
+    {
+        Asked *a = &s_graphs[graph].asked[i];
+        void *arguments[PARAMETERS];
+        for (int p = 0; p < a->count; p++) arguments[p] = &a->values[p];
+        if (a->call) a->call(a->data);
+        else { s_launches++; failed = a->launch(a->grid, a->threads, a->shared, 0, arguments, a->count); }
+    }
+    s_graphs[graph].replays++;
+    leave(0);
+    return failed;
+}
+int fake_graphs(void) { return s_graph_count; }
+int fake_replays(void) { int n = 0; for (int i = 0; i < s_graph_count; i++) n += s_graphs[i].replays; return n; }
 
 int fake_live(int kind) { int n = 0; if (kind == KINDS) return s_retained; for (int i = 0; i < 4096; i++) n += s_live[i].address && s_live[i].kind == kind; return n; }
 
@@ -286,6 +349,13 @@ int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
         int grid[3] = { gx, gy, gz };
         // Grids are limited but for their first size, and shared memory to what needs no attribute.
         if (gy > 65535 || gz > 65535 || (int)bx > f->threads || by != 1 || bz != 1 || shared > 49152) FAIL(INVALID_VALUE);
+        if (s_capturing >= 0)
+        {
+            Asked *a = next_asked();
+            *a = (Asked){ .launch = f->launch, .grid = { gx, gy, gz }, .threads = bx, .shared = shared, .count = f->parameters };
+            for (int i = 0; i < f->parameters; i++) a->values[i] = *(uint64_t *)arguments[i];
+            END;
+        }
         s_launches++;
         curtain(1);
         FAIL(f->launch(grid, bx, shared, 0, arguments, f->parameters) ? 700 : SUCCESS);
@@ -350,6 +420,7 @@ int cuGetErrorName(int code, const char **name)
         case INVALID_PTX: *name = "CUDA_ERROR_INVALID_PTX"; break;
         case INVALID_HANDLE: *name = "CUDA_ERROR_INVALID_HANDLE"; break;
         case NOT_FOUND: *name = "CUDA_ERROR_NOT_FOUND"; break;
+        case CAPTURE_UNSUPPORTED: *name = "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"; break;
         case 700: *name = "CUDA_ERROR_ILLEGAL_ADDRESS"; break;
         default: *name = 0; return INVALID_VALUE;
     }

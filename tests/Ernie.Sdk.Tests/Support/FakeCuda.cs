@@ -72,6 +72,9 @@ internal sealed unsafe class FakeCuda
     /// <summary>Kernels that were launched.</summary>
     public int Launches => ((delegate* unmanaged<int>)Export("fake_launches"))();
 
+    /// <summary>Graphs that were captured, and how often they were replayed.</summary>
+    public (int Captured, int Replayed) Graphs => (((delegate* unmanaged<int>)Export("fake_graphs"))(), ((delegate* unmanaged<int>)Export("fake_replays"))());
+
     /// <summary>Bytes of device memory, the provider's among them, that are not freed.</summary>
     public long UsedBytes => (long)((delegate* unmanaged<nuint>)Export("fake_used"))();
 
