@@ -26,9 +26,9 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
         Assert.Equal(expected, answers);
         var (captured, replayed) = _gpu.Driver.Graphs;
         output.WriteLine($"{captured} graphs, {replayed} replays");
-        // Three are no number that is captured. Requests begin and end one after another, so smaller steps may run too.
-        Assert.InRange(captured, sequences == 3 ? 0 : 1, 3);
-        if (captured > 0) Assert.True(replayed > captured, $"{replayed} replays of {captured} graphs");
+        // One request decodes five tokens. Of several, which begin and end one after another, some steps are of other numbers, and three are no number that is captured.
+        if (sequences == 1) Assert.Equal((1, 5), (captured, replayed));
+        Assert.InRange(replayed, captured, 5 * sequences);
         _gpu.Driver.AssertNothingIsLeft();
     }
 
