@@ -1,3 +1,5 @@
+using Ernie.Sdk.Native;
+
 namespace Ernie.Cli;
 
 /// <summary>Where commands read and write: the process's standard streams, or a test's.</summary>
@@ -14,6 +16,9 @@ internal sealed record CommandStreams(TextReader In, TextWriter Out, TextWriter 
 
     /// <summary>Whether <see cref="Out"/> is a terminal, which may get colours.</summary>
     public bool OutIsTerminal { get; init; }
+
+    /// <summary>Where CUDA is looked for instead of the usual places.</summary>
+    public CudaInstallation? Installation { get; init; }
 
     /// <summary>Who gets Ctrl+C in place of the command.</summary>
     public Interruption Interruption { get; } = new();

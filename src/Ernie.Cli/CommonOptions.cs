@@ -35,6 +35,19 @@ internal static class CommonOptions
         return option;
     }
 
+    /// <summary>A number of bytes with its unit.</summary>
+    public static Option<string?> Bytes(string name, string description, bool required = false)
+    {
+        var option = new Option<string?>(name) { Description = description, HelpName = "SIZE", Required = required };
+        option.Validators.Add(result =>
+        {
+            if (result.Tokens.Count != 1 || Size.TryParse(result.Tokens[0].Value, out _)) return;
+            var text = result.Tokens[0].Value;
+            result.AddError(decimal.TryParse(text, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out _) ? $"{name} {text}: give a unit, such as {text}GB." : $"{name} takes a size such as 80GB or 24GiB; it was '{text}'.");
+        });
+        return option;
+    }
+
     /// <summary>Where checkpoints that are loaded directly are exported to.</summary>
     public static Option<string?> Cache() => new("--cache") { Description = "Folder for exports of checkpoints. [default: ernie-sdk in the user's local application data]", HelpName = "FOLDER" };
 

@@ -1,8 +1,10 @@
 using System.CommandLine;
 using Ernie.Cli.Measuring;
 using Ernie.Sdk;
+using Ernie.Sdk.Engine;
 using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Native;
 using Microsoft.Extensions.Logging;
 
 namespace Ernie.Cli;
@@ -13,6 +15,8 @@ internal sealed class ModelOptions
     private readonly Argument<string> _model = new("MODEL") { Description = "An exported model, or a checkpoint, which is exported into the cache first, as int4." };
     private readonly Option<int> _threads = new Option<int>("--threads") { Description = "Threads that compute. Results do not depend on it.", DefaultValueFactory = static _ => Environment.ProcessorCount, HelpName = "N" }.InRange(1, 1024);
     private readonly Option<string> _device = new Option<string>("--device") { Description = "What computes. cuda fails, and says why, where a GPU cannot be used; auto then takes the CPU and says so in the log. The CUDA kernels of this version have never run on a GPU.", DefaultValueFactory = static _ => "cpu" }.AcceptOnlyFromAmong("cpu", "cuda", "auto");
+    private readonly Option<string?> _gpuMemory = CommonOptions.Bytes("--gpu-memory", "Most GPU memory that the model takes, such as 12GB; experts that do not fit are computed on the CPU. [default: all that is free but for 1 GiB and 2 %]");
+    private readonly Option<bool> _graphs = new("--cuda-graphs") { Description = "Capture decode steps of a GPU as CUDA graphs." };
     private readonly Option<string> _kv;
     private readonly Option<string>? _attention;
     private readonly Option<string?> _kernels = new Option<string?>("--kernels") { Description = $"Kernel family, instead of the best that this machine runs (or of the variable {KernelRegistry.EnvironmentVariable})." }
@@ -36,7 +40,7 @@ internal sealed class ModelOptions
         // In the help, what the command is for stands before how the model is run.
         foreach (var option in first ?? []) command.Add(option);
         if (options._attention is not null) command.Add(options._attention);
-        foreach (var option in new Option[] { options._kv, options._threads, options._device, options._cache, options._prefetch, options._kernels, options._logLevel }) command.Add(option);
+        foreach (var option in new Option[] { options._kv, options._threads, options._device, options._gpuMemory, options._graphs, options._cache, options._prefetch, options._kernels, options._logLevel }) command.Add(option);
         return options;
     }
 
@@ -46,18 +50,38 @@ internal sealed class ModelOptions
 
     private ErnieSparseAttention Attention(ParseResult result) => (_attention is null ? null : AttentionOption.Parse(result.GetValue(_attention)!)) ?? new ErnieSparseAttention();
 
+    /// <summary>Element type of the cache.</summary>
+    public KvElementType KvType(ParseResult result) => ErnieModel.KvTypeOf(CommonOptions.KvCacheTypeOf(result.GetValue(_kv)!));
+
+    /// <summary>Where CUDA is, if the model computes on a GPU; null: on the CPU.</summary>
+    /// <exception cref="ErnieDeviceException">The GPU is asked for and cannot be used.</exception>
+    public CudaInstallation? Gpu(ParseResult result, CommandStreams streams)
+    {
+        var device = DeviceOf(result);
+        if (device == ErnieDevice.Cpu) return null;
+        OrtRuntime.Start(null, allowTelemetry: false);
+        var installation = streams.Installation ?? CudaInstallation.Default;
+        var options = new ErnieModelOptions { Device = device, KvCacheType = CommonOptions.KvCacheTypeOf(result.GetValue(_kv)!), GpuMemoryBytes = GpuMemory(result) };
+        return DeviceChoice.Resolve(result.GetValue(_model)!, options, installation, null) is null ? null : installation;
+    }
+
+    private ErnieDevice DeviceOf(ParseResult result) => result.GetValue(_device) switch { "cuda" => ErnieDevice.Cuda, "auto" => ErnieDevice.Auto, _ => ErnieDevice.Cpu };
+
+    private long? GpuMemory(ParseResult result) => result.GetValue(_gpuMemory) is { } memory ? Size.Parse(memory) : null;
+
     /// <summary>What to measure at depth. The model is loaded once, which exports a checkpoint and checks an exported model.</summary>
     public async Task<DepthBenchmarkPlan> AtDepthAsync(ParseResult result, CommandStreams streams, IReadOnlyList<int> depths, int runs, int steps, CancellationToken cancellationToken)
     {
-        CpuKernels? kernels = null;
-        var model = await LoadAsync(result, streams, maxConcurrentRequests: 1, cancellationToken, wrap: chosen => kernels = chosen).ConfigureAwait(false);
+        var installation = Gpu(result, streams);
+        var kernels = KernelRegistry.Choose();
+        var model = await LoadAsync(result, streams, maxConcurrentRequests: 1, cancellationToken, wrap: installation is null ? chosen => kernels = chosen : null).ConfigureAwait(false);
         await model.DisposeAsync().ConfigureAwait(false);
         var longest = ModelManifest.Read(model.Path).Config.ContextLength;
         if (depths.Max() > longest) throw new InvalidDataException($"--depth: {model.ModelId} has a context of {longest} tokens, {depths.Max()} are too many.");
         return new DepthBenchmarkPlan
         {
-            Model = model.Path, Depths = depths, Limits = Attention(result).Limits(), Threads = Threads(result), Runs = runs, Steps = steps, Kernels = kernels!,
-            KvType = CommonOptions.KvCacheTypeOf(result.GetValue(_kv)!) switch { ErnieKvCacheType.BFloat16 => KvElementType.BFloat16, ErnieKvCacheType.Int8 => KvElementType.Int8, _ => KvElementType.Float32 },
+            Model = model.Path, Depths = depths, Limits = Attention(result).Limits(), Threads = Threads(result), Runs = runs, Steps = steps, Kernels = kernels, Installation = installation,
+            KvType = KvType(result),
         };
     }
 
@@ -75,7 +99,10 @@ internal sealed class ModelOptions
         var logger = Logger(result, streams);
         var options = new ErnieModelOptions
         {
-            Device = result.GetValue(_device) switch { "cuda" => ErnieDevice.Cuda, "auto" => ErnieDevice.Auto, _ => ErnieDevice.Cpu },
+            Device = DeviceOf(result),
+            Installation = streams.Installation,
+            GpuMemoryBytes = GpuMemory(result),
+            CudaGraphs = result.GetValue(_graphs),
             Threads = result.GetValue(_threads),
             KvCacheType = CommonOptions.KvCacheTypeOf(kv ?? result.GetValue(_kv)!),
             CacheDirectory = result.GetValue(_cache),

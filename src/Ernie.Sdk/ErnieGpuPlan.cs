@@ -5,13 +5,13 @@ public sealed record ErnieGpuPlan
 {
     internal ErnieGpuPlan() { }
 
-    /// <summary>Gets the size of its weights. Exact.</summary>
+    /// <summary>Gets the size of its weights. Exact. A model with one matrix for embedding and head has it twice on a GPU.</summary>
     public required long WeightBytes { get; init; }
 
     /// <summary>Gets the size of its part of the KV cache. Exact.</summary>
     public required long KvCacheBytes { get; init; }
 
-    /// <summary>Gets the size of activations and logits at their peak. An estimate, as if one GPU computed every row.</summary>
+    /// <summary>Gets the size of activations, scratch memory, logits and rotary angles at their peak, as if one GPU computed every row. What ONNX Runtime takes of it is an estimate.</summary>
     public required long WorkspaceBytes { get; init; }
 
     /// <summary>Gets what is left free for the driver's context, compiled kernels and fragmentation.</summary>

@@ -1,3 +1,4 @@
+using Ernie.Sdk.Engine;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
 using Microsoft.Extensions.AI;
@@ -11,6 +12,24 @@ public sealed class ErnieModelOptions
     /// <summary>Gets or sets what the model computes on.</summary>
     /// <value>The default is <see cref="ErnieDevice.Cpu"/>. A model that was exported once runs on either.</value>
     public ErnieDevice Device { get; set; }
+
+    /// <summary>
+    /// Gets or sets how much of a GPU's memory the model may take: weights, KV cache and what steps pass on. The driver's context and compiled kernels, some hundred megabytes, come on top. What does not fit stays in the
+    /// CPU's memory and is computed there: routed experts, those of the last layers first, by the plan that <see cref="ErniePlan"/> gives for that memory without a reserve. Results differ from a model that is wholly on the GPU as those of
+    /// the CPU do. The log says what stays where.
+    /// </summary>
+    /// <value>
+    /// In bytes. The default, <see langword="null"/>, is all that is free but for a reserve of 1 GiB and 2 %; more than that is never taken. Too little even for a model with all routed experts on the CPU is an
+    /// <see cref="ErnieDeviceException"/> that names the least. Where neither <see cref="ContextLength"/> nor <see cref="KvCacheBytes"/> is set and memory is short, experts make room for a context of 8,192 tokens, or of what fits without them.
+    /// </value>
+    public long? GpuMemoryBytes { get; set; }
+
+    /// <summary>
+    /// Gets or sets whether decode steps of 1, 2, 4, 8 and 16 sequences on a GPU are captured as CUDA graphs when they first run, and replayed afterwards: launching some thousand kernels a step costs the CPU more than small models
+    /// cost the GPU. Results are the same. The first step of each such number, and of each doubling of the longest sequence, takes a few times as long. Steps with experts on the CPU are not captured.
+    /// </summary>
+    /// <value>The default is <see langword="false"/>: capturing was tested with an emulation of ONNX Runtime's CUDA provider only.</value>
+    public bool CudaGraphs { get; set; }
 
     /// <summary>Gets or sets how many threads compute, the engine's own included.</summary>
     /// <value>The default, <see langword="null"/>, is the number of processors. Results do not depend on it.</value>
@@ -61,7 +80,7 @@ public sealed class ErnieModelOptions
     /// Gets or sets whether weights of experts are read ahead of their use: those that a layer's router has chosen, and those that the next layer's is predicted to choose. It pays where the weight file
     /// does not fit into memory, and costs a few percent where it does. Results do not depend on it.
     /// </summary>
-    /// <value>The default is <see cref="ErnieExpertPrefetch.Auto"/>. A GPU holds all weights: there <see cref="ErnieExpertPrefetch.On"/> is refused.</value>
+    /// <value>The default is <see cref="ErnieExpertPrefetch.Auto"/>. On a GPU <see cref="ErnieExpertPrefetch.On"/> is refused.</value>
     public ErnieExpertPrefetch ExpertPrefetch { get; set; }
 
     /// <summary>Whether predictions of experts are counted, and pages looked at, even where nothing is read ahead.</summary>
@@ -104,6 +123,9 @@ public sealed class ErnieModelOptions
     /// <summary>Kernels to compute with instead of the registry's choice: those of a measurement or a test. Whoever gives them disposes them, after the model.</summary>
     internal CpuKernels? Kernels { get; set; }
 
+    /// <summary>Who is told of steps that a GPU has computed.</summary>
+    internal StepObserver? Observer { get; set; }
+
     /// <summary>What the chat client's updates are timed by.</summary>
     internal TimeProvider Clock { get; set; } = TimeProvider.System;
 
@@ -131,6 +153,7 @@ public sealed class ErnieModelOptions
     internal void Validate()
     {
         if (Threads is < 1 or > 1024) throw new ArgumentOutOfRangeException(nameof(Threads), Threads, "Threads must lie between 1 and 1024.");
+        if (GpuMemoryBytes is < 1) throw new ArgumentOutOfRangeException(nameof(GpuMemoryBytes), GpuMemoryBytes, "GpuMemoryBytes must be positive.");
         if (KvCacheBytes is < 1) throw new ArgumentOutOfRangeException(nameof(KvCacheBytes), KvCacheBytes, "KvCacheBytes must be positive.");
         if (ContextLength is < 1) throw new ArgumentOutOfRangeException(nameof(ContextLength), ContextLength, "ContextLength must be positive.");
         if (MaxConcurrentRequests is < 1 or > 4096) throw new ArgumentOutOfRangeException(nameof(MaxConcurrentRequests), MaxConcurrentRequests, "MaxConcurrentRequests must lie between 1 and 4096.");

@@ -18,6 +18,7 @@ public sealed class ErniePlan
     private readonly ErniePlanOptions _options;
     private readonly IReadOnlyList<GpuShare> _shares;
     private readonly long _reserve;
+    private readonly IReadOnlyList<ExportedWeight> _weights;
     private readonly Placement _placement;
 
     /// <param name="CpuLayers">Layers, from the last, that are on the CPU altogether.</param>
@@ -33,25 +34,28 @@ public sealed class ErniePlan
         if (ContextLength > config.ContextLength) throw new ArgumentException($"The model has a context of {config.ContextLength} tokens; {ContextLength} are too many.", nameof(options));
         (_config, _formats, _options) = (config, formats, options);
         _kvType = ErnieModel.KvTypeOf(options.KvCacheType);
-        _reserve = options.ReserveBytes ?? checked((1L << 30) + options.GpuBytes / 50);
+        _reserve = options.ReserveBytes ?? ReserveOf(options.GpuBytes);
         Requests = options.Requests;
-        var weights = ErnieGraph.Build(config, formats).Weights;
-        WeightFileBytes = WeightFileWriter.Plan(weights).TotalBytes;
-        _shares = [.. Enumerable.Range(0, options.GpuCount).Select(gpu => GpuShare.Of(config, weights, _kvType, gpu, options.GpuCount))];
-        (_placement, Fits) = Place();
+        _weights = ErnieGraph.Build(config, formats).Weights;
+        WeightFileBytes = WeightFileWriter.Plan(_weights).TotalBytes;
+        _shares = [.. Enumerable.Range(0, options.GpuCount).Select(gpu => GpuShare.Of(config, _weights, _kvType, gpu, options.GpuCount, formats.SharesEmbedding(config)))];
+        var blocks = options.CacheBlocks ?? BlocksOf(ContextLength, Requests);
+        var workspace = Workspace(ContextLength, Requests);
+        (_placement, Fits) = Place(blocks, workspace);
+        LeastBytes = _shares.Max(share => Taken(share, new Placement(0, config.MoeLayerCount, 0), blocks, workspace));
         var whole = MemoryPlan.For(config, formats, _kvType, ContextLength, Requests, options.PrefillChunkTokens);
         WeightBytes = whole.WeightBytes;
         KvCacheBytes = whole.CacheBytes;
         Gpus = [.. _shares.Select(share => new ErnieGpuPlan
         {
             WeightBytes = WeightsOf(share, _placement),
-            KvCacheBytes = CacheOf(share, _placement, ContextLength, Requests),
-            WorkspaceBytes = whole.WorkspaceBytes,
+            KvCacheBytes = CacheOf(share, _placement, blocks),
+            WorkspaceBytes = workspace,
             ReserveBytes = _reserve,
             CapacityBytes = options.GpuBytes,
         })];
         CpuWeightBytes = _shares.Sum(share => share.WeightBytes - WeightsOf(share, _placement));
-        CpuKvCacheBytes = _shares.Sum(share => CacheOf(share, default, ContextLength, Requests) - CacheOf(share, _placement, ContextLength, Requests));
+        CpuKvCacheBytes = _shares.Sum(share => CacheOf(share, default, blocks) - CacheOf(share, _placement, blocks));
         CpuExperts = CpuExpertsOf(_placement);
         CpuLayers = [.. Enumerable.Range(0, config.LayerCount).Where(layer => IsOnCpu(layer, _placement))];
     }
@@ -145,6 +149,27 @@ public sealed class ErniePlan
     /// <summary>Gets the weights' precisions in words.</summary>
     public string Precision => _formats.Describe(_config);
 
+    /// <summary>What the largest share takes, reserve included, with all routed experts on the CPU: the least that this version runs in.</summary>
+    internal long LeastBytes { get; }
+
+    /// <summary>What is left free of a GPU unless something else is asked for.</summary>
+    internal static long ReserveOf(long gpuBytes) => checked((1L << 30) + gpuBytes / 50);
+
+    /// <summary>Which experts stay on the CPU, in words: "3 of layer 7, 64 of layers 8-27".</summary>
+    internal string DescribeCpuExperts()
+    {
+        var (layers, runs) = (CpuExperts.OrderBy(static pair => pair.Key).ToList(), new List<string>());
+        for (var first = 0; first < layers.Count;)
+        {
+            // Neighbouring layers with as many experts each, as one.
+            var last = first;
+            while (last + 1 < layers.Count && layers[last + 1].Key == layers[last].Key + 1 && layers[last + 1].Value == layers[first].Value) last++;
+            runs.Add(string.Create(System.Globalization.CultureInfo.InvariantCulture, $"{layers[first].Value} of {(first == last ? $"layer {layers[first].Key}" : $"layers {layers[first].Key}-{layers[last].Key}")}"));
+            first = last + 1;
+        }
+        return string.Join(", ", runs);
+    }
+
     /// <summary>Says how many conversations of a length fit at once, with weights where this plan has them.</summary>
     /// <param name="contextLength">Tokens of each.</param>
     /// <returns>0 if not even one does.</returns>
@@ -165,9 +190,9 @@ public sealed class ErniePlan
     }
 
     /// <summary>The most that fits first: experts come before layers, and of experts no more go than must.</summary>
-    private (Placement Placement, bool Fits) Place()
+    private (Placement Placement, bool Fits) Place(long blocks, long workspace)
     {
-        bool Try(Placement placement) => Holds(placement, ContextLength, Requests);
+        bool Try(Placement placement) => _shares.All(share => Taken(share, placement, blocks, workspace) <= _options.GpuBytes);
         if (Try(default)) return (default, true);
         var moe = _config.MoeLayerCount;
         for (var layers = 0; layers < moe; layers++)
@@ -189,9 +214,18 @@ public sealed class ErniePlan
 
     private bool Holds(Placement placement, int contextLength, int requests)
     {
-        var workspace = MemoryPlan.For(_config, _formats, _kvType, contextLength, requests, _options.PrefillChunkTokens).WorkspaceBytes;
-        return _shares.All(share => checked(WeightsOf(share, placement) + CacheOf(share, placement, contextLength, requests) + workspace + _reserve) <= _options.GpuBytes);
+        var blocks = BlocksOf(contextLength, requests);
+        // Of absurd numbers of requests the cache alone is too large.
+        if (_shares.Any(share => Taken(share, placement, blocks, 0) > _options.GpuBytes)) return false;
+        var workspace = Workspace(contextLength, requests);
+        return _shares.All(share => Taken(share, placement, blocks, workspace) <= _options.GpuBytes);
     }
+
+    private long Taken(GpuShare share, Placement placement, long blocks, long workspace) => checked(WeightsOf(share, placement) + CacheOf(share, placement, blocks) + workspace + _reserve);
+
+    private long Workspace(int contextLength, int requests) => GpuWorkspace.For(_config, _weights, _kvType, StepSize.Of(_options.PrefillChunkTokens, requests, contextLength)).Bytes;
+
+    private static long BlocksOf(int contextLength, int requests) => (long)requests * KvCache.BlocksFor(contextLength);
 
     private bool IsOnCpu(int layer, Placement placement) => layer >= _config.LayerCount - placement.CpuLayers;
 
@@ -208,8 +242,8 @@ public sealed class ErniePlan
         return bytes;
     }
 
-    private long CacheOf(GpuShare share, Placement placement, int contextLength, int requests) =>
-        checked((long)requests * KvCache.BlocksFor(contextLength) * Enumerable.Range(0, _config.LayerCount).Where(layer => !IsOnCpu(layer, placement)).Sum(layer => share.Layers[layer].BlockBytes));
+    private long CacheOf(GpuShare share, Placement placement, long blocks) =>
+        checked(blocks * Enumerable.Range(0, _config.LayerCount).Where(layer => !IsOnCpu(layer, placement)).Sum(layer => share.Layers[layer].BlockBytes));
 
     /// <param name="experts">Experts of a share.</param>
     /// <param name="fromLast">0 for the last mixture-of-experts layer.</param>

@@ -35,6 +35,9 @@ public sealed class ErniePlanOptions
     /// <value>The default is that of <see cref="ErnieExporter"/>: int4 in groups of 128, a quantised checkpoint as it is.</value>
     public ErnieExportOptions Export { get; set; } = new();
 
+    /// <summary>Blocks of the KV cache, in place of those that <see cref="Requests"/> of <see cref="ContextLength"/> take.</summary>
+    internal long? CacheBlocks { get; set; }
+
     internal void Validate()
     {
         if (GpuBytes < 1) throw new ArgumentOutOfRangeException(nameof(GpuBytes), GpuBytes, "GpuBytes must be positive.");

@@ -13,6 +13,7 @@ namespace Ernie.Sdk.GpuTests;
 /// <summary>A model of random weights in the shape of 21B-A3B: steps at depth, and prompts through the public interface.</summary>
 internal static class BenchPieces
 {
+    private const int MostSequences = 64;
     private static readonly (int Depth, int[] Sequences)[] s_decodes = [(4096, [1, 4, 16, 64]), (16_384, [1, 4, 16, 64]), (65_536, [1, 4, 16]), (131_072, [1, 4, 16])];
 
     public static IReadOnlyList<Piece> All { get; } =
@@ -139,7 +140,7 @@ internal static class BenchPieces
     private static StepBenchmark Load(PieceRun run, ErniePrecision precision, ErnieKvCacheType kvType, int blocks)
     {
         var clock = Stopwatch.StartNew();
-        var model = new StepBenchmark(run, Folder(run, precision), kvType, blocks);
+        var model = new StepBenchmark(run.Installation, Folder(run, precision), kvType, blocks, MostSequences, run.IsTiny, run.CancellationToken);
         run.Measured("load", clock.Elapsed.TotalSeconds, "s", note: Text($"{model.Blocks} blocks of cache; {model.FreeBytes / 1e9:F1} GB stay free"));
         return model;
     }

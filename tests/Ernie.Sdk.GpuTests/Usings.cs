@@ -1,1 +1,2 @@
 global using Ernie.Sdk.GpuTests.Cases;
+global using Ernie.Cli.Measuring.Cards;

@@ -20,18 +20,18 @@ internal static class PlanCommand
         var dense = CommonOptions.Dense("[default: as a quantised checkpoint holds them, else int4]");
         var group = CommonOptions.Group();
         var int4Layers = CommonOptions.Numbers("--int4-layers", "Layers whose routed experts are int4 where --experts is int2; the first layer is 0.", "", 4096, least: 0);
-        var gpu = SizeOption("--gpu", "Memory of one GPU, such as 80GB or 24GiB.", required: true);
+        var gpu = CommonOptions.Bytes("--gpu", "Memory of one GPU, such as 80GB or 24GiB.", required: true);
         var gpuCount = new Option<int>("--gpu-count") { Description = "GPUs that the model is divided over.", DefaultValueFactory = static _ => 1, HelpName = "N" }.InRange(1, 1024);
         var context = new Option<int?>("--context") { Description = "Tokens of each conversation. [default: the model's context, 131072]", HelpName = "N" };
         var requests = new Option<int>("--requests") { Description = "Conversations at once.", DefaultValueFactory = static _ => 1, HelpName = "N" }.InRange(1, 1 << 20);
         var kv = new Option<string>("--kv") { Description = "Element type of cached keys and values.", DefaultValueFactory = static _ => "bf16" }.AcceptOnlyFromAmong("fp32", "bf16", "int8");
         var chunk = new Option<int>("--chunk") { Description = "Prompt tokens computed at once.", DefaultValueFactory = static _ => 512, HelpName = "N" }.InRange(1, 1 << 20);
-        var reserve = SizeOption("--reserve", "What is left free on each GPU. [default: 1 GiB and 2 % of the GPU]", required: false);
+        var reserve = CommonOptions.Bytes("--reserve", "What is left free on each GPU. [default: 1 GiB and 2 % of the GPU]");
         var json = new Option<bool>("--json") { Description = "Write JSON." };
         var command = new DocumentedCommand("plan", "Says what a model takes on GPUs, and what stays on the CPU.",
             "Weights, KV cache, workspace and reserve of each GPU, and which contexts and numbers of conversations that leaves room for. Where it does not fit, routed experts stay on the CPU first. "
             + "Sizes of weights and cache are those of an export; workspace and reserve are estimates. No GPU is asked. GB are 10^9 bytes. Returns 1 where it does not fit even with the CPU's help. "
-            + "This version runs a model on one GPU or on the CPU: a plan for several tells what to buy, not what runs.",
+            + "This version runs a model on one GPU, with the CPU's help where only experts stay there: a plan for several GPUs, or with whole layers on the CPU, tells what to buy, not what runs.",
             "ernie plan --shape 300b --experts int4 --gpu 80GB --gpu-count 4", "ernie plan --shape 300b --experts int2 --dense int8 --int4-layers 3,4,5,6 --group channel --gpu 141GB", "ernie plan samples/ernie-tiny-moe --gpu 8GB --kv int8")
         { model, shape, experts, dense, group, int4Layers, gpu, gpuCount, context, requests, kv, chunk, reserve, json };
         command.Validators.Add(result =>
@@ -84,7 +84,7 @@ internal static class PlanCommand
         else
         {
             yield return string.Create(CultureInfo.InvariantCulture, $"On the CPU      {Gigabytes(plan.CpuWeightBytes)} of weights{(plan.CpuKvCacheBytes > 0 ? $", {Gigabytes(plan.CpuKvCacheBytes)} of KV cache" : "")}");
-            if (plan.CpuExperts.Count > 0) yield return $"  experts       {string.Join(", ", Runs(plan.CpuExperts))}";
+            if (plan.CpuExperts.Count > 0) yield return $"  experts       {plan.DescribeCpuExperts()}";
             if (plan.CpuLayers.Count > 0) yield return string.Create(CultureInfo.InvariantCulture, $"  layers        {Run(plan.CpuLayers[0], plan.CpuLayers[^1])} altogether");
         }
         if (!plan.Fits) yield break;
@@ -99,19 +99,6 @@ internal static class PlanCommand
     }
 
     private static string Conversations(long count) => string.Create(CultureInfo.InvariantCulture, $"{count:N0} conversation{(count == 1 ? "" : "s")}");
-
-    /// <summary>Neighbouring layers with as many experts each, as one.</summary>
-    private static IEnumerable<string> Runs(IReadOnlyDictionary<int, int> experts)
-    {
-        var layers = experts.OrderBy(static pair => pair.Key).ToList();
-        for (var first = 0; first < layers.Count;)
-        {
-            var last = first;
-            while (last + 1 < layers.Count && layers[last + 1].Key == layers[last].Key + 1 && layers[last + 1].Value == layers[first].Value) last++;
-            yield return string.Create(CultureInfo.InvariantCulture, $"{layers[first].Value} of {Run(layers[first].Key, layers[last].Key)}");
-            first = last + 1;
-        }
-    }
 
     private static string Run(int first, int last) => first == last ? string.Create(CultureInfo.InvariantCulture, $"layer {first}") : string.Create(CultureInfo.InvariantCulture, $"layers {first}-{last}");
 
@@ -158,17 +145,5 @@ internal static class PlanCommand
             writer.WriteEndObject();
         }
         return System.Text.Encoding.UTF8.GetString(buffer.ToArray());
-    }
-
-    private static Option<string?> SizeOption(string name, string description, bool required)
-    {
-        var option = new Option<string?>(name) { Description = description, HelpName = "SIZE", Required = required };
-        option.Validators.Add(result =>
-        {
-            if (result.Tokens.Count != 1 || Size.TryParse(result.Tokens[0].Value, out _)) return;
-            var text = result.Tokens[0].Value;
-            result.AddError(decimal.TryParse(text, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out _) ? $"{name} {text}: give a unit, such as {text}GB." : $"{name} takes a size such as 80GB or 24GiB; it was '{text}'.");
-        });
-        return option;
     }
 }

@@ -26,11 +26,12 @@ internal static class BenchmarkPlot
         Axes(decode, result.Decode.Select(static d => d.Sequences));
 
         var prefill = new Plot();
-        prefill.Title($"Prefill, {result.Threads} threads, {result.Kernels}", 15);
+        prefill.Title($"Prefill, {result.Card?.Name ?? $"{result.Threads} threads"}, {result.Kernels}", 15);
         prefill.XLabel("tokens of the prompt");
         prefill.YLabel("tokens/s");
         Line(prefill, "measured", [.. result.Prefill.Select(static p => ((double)p.Tokens, p.TokensPerSecond))], Colors.C0);
-        Line(prefill, "bound by arithmetic", [.. result.Prefill.Select(static p => ((double)p.Tokens, p.TokensPerSecond * p.ArithmeticProbe / p.OperationsPerSecond))], Colors.C1, isBound: true);
+        if (result.Card is null) Line(prefill, "bound by arithmetic", [.. result.Prefill.Select(static p => ((double)p.Tokens, p.TokensPerSecond * p.ArithmeticProbe!.Value / p.OperationsPerSecond))], Colors.C1, isBound: true);
+        else Line(prefill, "bound by reading", [.. result.Prefill.Select(static p => ((double)p.Tokens, p.TokensPerSecond * p.CopyProbe!.Value / p.BytesPerSecond))], Colors.C1, isBound: true);
         Axes(prefill, result.Prefill.Select(static p => p.Tokens));
         Save([decode, prefill], path);
     }

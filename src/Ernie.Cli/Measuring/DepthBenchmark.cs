@@ -1,8 +1,10 @@
 using System.Diagnostics;
 using Ernie.Cli.Measuring.Layers;
+using Ernie.Sdk;
 using Ernie.Sdk.Engine;
 using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Native;
 
 namespace Ernie.Cli.Measuring;
 
@@ -14,11 +16,14 @@ internal sealed record DepthBenchmarkPlan
     public required IReadOnlyList<int> Depths { get; init; }
     public required SparseLimits Limits { get; init; }
     public required KvElementType KvType { get; init; }
+    public ErnieKvCacheType CacheType => KvType switch { KvElementType.BFloat16 => ErnieKvCacheType.BFloat16, KvElementType.Int8 => ErnieKvCacheType.Int8, _ => ErnieKvCacheType.Float32 };
     public required int Threads { get; init; }
     public required int Runs { get; init; }
     /// <summary>Decode steps of the model in a run; 0: single layers only.</summary>
     public required int Steps { get; init; }
     public required CpuKernels Kernels { get; init; }
+    /// <summary>Where CUDA is, if a GPU computes.</summary>
+    public CudaInstallation? Installation { get; init; }
 }
 
 /// <summary>What <see cref="DepthBenchmark"/> found. Rates are per second, sizes in bytes, times in seconds.</summary>
@@ -30,6 +35,8 @@ internal sealed record DepthBenchmarkResult
     public required int Threads { get; init; }
     public required int LayerCount { get; init; }
     public required MachineDescription Machine { get; init; }
+    /// <summary>The GPU; null: the CPU computed.</summary>
+    public string? Card { get; init; }
     public required IReadOnlyList<DepthResult> Depths { get; init; }
 }
 
@@ -38,16 +45,16 @@ internal sealed record DepthBenchmarkResult
 /// <param name="KeptBlocks">Blocks that a KV head keeps in decode, on average.</param>
 /// <param name="DecodeSeconds">Attention of one token, one layer.</param>
 /// <param name="DecodeBytes">Kept keys and values, and the summaries of all blocks.</param>
-/// <param name="ReadProbe">What all threads read from memory before and after.</param>
+/// <param name="ReadProbe">What all threads read from memory before and after; on a GPU what the card copies, reading and writing.</param>
 /// <param name="KeptShare">Prefill: kept blocks over blocks that dense attention reads.</param>
 /// <param name="PrefillTokens">Tokens of the last chunk.</param>
 /// <param name="DenseSeconds">Its attention over all blocks, one layer.</param>
 /// <param name="SparseSeconds">Over kept blocks, their selection included.</param>
-/// <param name="FloatProbe">Multiplications and additions before and after.</param>
+/// <param name="FloatProbe">Multiplications and additions before and after; null on a GPU.</param>
 /// <param name="DenseOperations">Multiplications and additions of the dense chunk.</param>
 /// <param name="StepSeconds">A decode step of the whole model; null where it was not measured.</param>
 internal sealed record DepthResult(int Depth, int Blocks, double KeptBlocks, double DecodeSeconds, double DecodeBytes, double ReadProbe, double KeptShare, int PrefillTokens, double DenseSeconds, double SparseSeconds,
-    double FloatProbe, double DenseOperations, double? StepSeconds)
+    double? FloatProbe, double DenseOperations, double? StepSeconds)
 {
     public double BytesPerSecond => DecodeBytes / DecodeSeconds;
     public double Speedup => DenseSeconds / SparseSeconds;

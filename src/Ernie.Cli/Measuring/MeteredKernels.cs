@@ -5,7 +5,7 @@ namespace Ernie.Cli.Measuring;
 
 /// <summary>Kernels that note what every call reads and computes, and leave the computing to others. Of the experts only those count that the router chose.</summary>
 /// <remarks>The engine's thread calls them; <see cref="Take"/> may be called from any, between steps.</remarks>
-internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, IDisposable
+internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, ITrafficMeter
 {
     private readonly Lock _gate = new();
     private readonly ScratchBuffer _selected = new();

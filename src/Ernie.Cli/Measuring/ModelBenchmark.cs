@@ -1,8 +1,10 @@
 using System.Diagnostics;
+using Ernie.Cli.Measuring.Cards;
 using Ernie.Sdk;
 using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Native;
 
 namespace Ernie.Cli.Measuring;
 
@@ -18,12 +20,17 @@ internal sealed record ModelBenchmarkPlan
     public required IReadOnlyList<int> Sequences { get; init; }
     /// <summary>Lengths of prompts.</summary>
     public required IReadOnlyList<int> Prompts { get; init; }
+    /// <summary>Where CUDA is, if a GPU computes.</summary>
+    public CudaInstallation? Installation { get; init; }
 }
 
 /// <summary>
 /// Times a loaded model through its public interface. Prompts are random ids, other ones in every run, and answers go on whatever token comes; bytes are those of the tensors that the kernels were given.
 /// </summary>
-internal sealed class ModelBenchmark(ModelBenchmarkPlan plan, Func<Func<CpuKernels, CpuKernels>, Task<ErnieModel>> load, Action<string> say)
+/// <param name="plan">What to measure.</param>
+/// <param name="load">Loads the model, with a meter that sees its steps.</param>
+/// <param name="say">Told what is measured.</param>
+internal sealed class ModelBenchmark(ModelBenchmarkPlan plan, Func<Task<(ErnieModel Model, ITrafficMeter Meter)>> load, Action<string> say)
 {
     private readonly Random _random = new(20_26);
     private readonly TaskRunner _runner = new(plan.Threads);
@@ -41,9 +48,11 @@ internal sealed class ModelBenchmark(ModelBenchmarkPlan plan, Func<Func<CpuKerne
         var peakPrivate = await ProcessMemory.PeakPrivateDuringAsync(() => PrefillAsync(model, longest, cancellationToken)).ConfigureAwait(false);
         var memory = new MemoryResult(afterLoad.Private, afterLoad.Mapped, longest, peakPrivate, ProcessMemory.Now());
 
-        using var bandwidth = new ReadBandwidthProbe(_runner);
+        using var bandwidth = plan.Installation is null ? new ReadBandwidthProbe(_runner) : null;
+        using var card = plan.Installation is { } installation ? new CardCopyProbe(installation) : null;
         say("probes");
-        var before = MachineReading.Take(bandwidth, _runner);
+        var before = bandwidth is null ? null : MachineReading.Take(bandwidth, _runner);
+        var copiesBefore = card?.Measure();
         // Compiles everything that the timed runs call; the pause lets the last tier come into place.
         await DecodeAsync(model, 1, Math.Min(plan.Tokens, 16), cancellationToken).ConfigureAwait(false);
         await Task.Delay(200, cancellationToken).ConfigureAwait(false);
@@ -51,6 +60,7 @@ internal sealed class ModelBenchmark(ModelBenchmarkPlan plan, Func<Func<CpuKerne
         var perStep = StepConstant(manifest);
         var arithmetic = new ArithmeticProbe(_runner);
         var isPacked = manifest.Formats.Dense.IsPacked || manifest.Formats.Experts.IsPacked;
+        double Bandwidth() => card?.Measure() ?? bandwidth!.Measure();
         double Arithmetic() => isPacked ? arithmetic.MeasureInt8() ?? arithmetic.MeasureFloat() : arithmetic.MeasureFloat();
         var decodes = new Dictionary<int, List<DecodeRun>>();
         var prefills = new Dictionary<int, List<PrefillRun>>();
@@ -60,9 +70,9 @@ internal sealed class ModelBenchmark(ModelBenchmarkPlan plan, Func<Func<CpuKerne
             {
                 say($"run {run + 1} of {plan.Runs}: decode of {sequences} sequences");
                 meter.Take();
-                var probe = bandwidth.Measure();
+                var probe = Bandwidth();
                 var (tokens, seconds) = await DecodeAsync(model, sequences, plan.Tokens, cancellationToken).ConfigureAwait(false);
-                probe = (probe + bandwidth.Measure()) / 2;
+                probe = (probe + Bandwidth()) / 2;
                 var (steps, touched) = meter.Take();
                 // The window begins when the last prompt is done; a sequence may end a step later than another.
                 var full = steps.Where(s => s.IsDecode && s.Sequences == sequences).ToArray();
@@ -74,15 +84,16 @@ internal sealed class ModelBenchmark(ModelBenchmarkPlan plan, Func<Func<CpuKerne
             {
                 say($"run {run + 1} of {plan.Runs}: prefill of {prompt} tokens");
                 meter.Take();
-                var probe = Arithmetic();
+                // A card has no probe of its arithmetic here.
+                var probe = card is null ? Arithmetic() : Bandwidth();
                 var seconds = await PrefillAsync(model, prompt, cancellationToken).ConfigureAwait(false);
-                probe = (probe + Arithmetic()) / 2;
+                probe = (probe + (card is null ? Arithmetic() : Bandwidth())) / 2;
                 var (steps, touched) = meter.Take();
-                Add(prefills, prompt, new PrefillRun(seconds, steps.Sum(static s => s.Operations), steps.Sum(static s => (double)s.WeightBytes + s.CacheBytes), touched, probe));
+                Add(prefills, prompt, new PrefillRun(seconds, steps.Sum(static s => s.Operations), steps.Sum(static s => (double)s.WeightBytes + s.CacheBytes), touched, card is null ? probe : null, card is null ? null : probe));
             }
         }
         say("probes");
-        var after = MachineReading.Take(bandwidth, _runner);
+        var after = bandwidth is null ? null : MachineReading.Take(bandwidth, _runner);
 
         return new ModelBenchmarkResult
         {
@@ -98,26 +109,26 @@ internal sealed class ModelBenchmark(ModelBenchmarkPlan plan, Func<Func<CpuKerne
             Memory = memory,
             Before = before,
             After = after,
+            Card = card is null ? null : new CardReading(card.Name, copiesBefore!.Value, card.Measure()),
             Decode = [.. decodes.Select(static d => DecodeResult.Of(d.Key, d.Value))],
             Prefill = [.. prefills.Select(static p => PrefillResult.Of(p.Key, p.Value))],
         };
     }
 
     /// <summary>Loads several times; the last model stays. The first load reads files that are not in the page cache yet, and compiles.</summary>
-    private async Task<(IReadOnlyList<LoadResult> Loads, ErnieModel Model, MeteredKernels Meter)> LoadAsync(CancellationToken cancellationToken)
+    private async Task<(IReadOnlyList<LoadResult> Loads, ErnieModel Model, ITrafficMeter Meter)> LoadAsync(CancellationToken cancellationToken)
     {
         var results = new List<LoadResult>();
         for (var run = 0; ; run++)
         {
-            MeteredKernels? meter = null;
             var start = Stopwatch.GetTimestamp();
-            var model = await load(kernels => meter = new MeteredKernels(kernels)).ConfigureAwait(false);
+            var (model, meter) = await load().ConfigureAwait(false);
             var loaded = Stopwatch.GetElapsedTime(start).TotalSeconds;
             await PrefillAsync(model, ModelBenchmarkPlan.LoadPromptTokens, cancellationToken).ConfigureAwait(false);
             results.Add(new LoadResult(loaded, Stopwatch.GetElapsedTime(start).TotalSeconds));
-            if (run == plan.Runs) return (results, model, meter!);
+            if (run == plan.Runs) return (results, model, meter);
             await model.DisposeAsync().ConfigureAwait(false);
-            meter!.Dispose();
+            meter.Dispose();
         }
     }
 

@@ -17,11 +17,18 @@ internal sealed record ModelBenchmarkResult
     /// <summary>The first load, which may find the files outside the page cache, then <see cref="Runs"/> more.</summary>
     public required IReadOnlyList<LoadResult> Loads { get; init; }
     public required MemoryResult Memory { get; init; }
-    public required MachineReading Before { get; init; }
-    public required MachineReading After { get; init; }
+    /// <summary>Null where a GPU computed.</summary>
+    public required MachineReading? Before { get; init; }
+    /// <summary>Likewise.</summary>
+    public required MachineReading? After { get; init; }
+    /// <summary>The GPU; null: the CPU computed.</summary>
+    public CardReading? Card { get; init; }
     public required IReadOnlyList<DecodeResult> Decode { get; init; }
     public required IReadOnlyList<PrefillResult> Prefill { get; init; }
 }
+
+/// <summary>What a card copies on itself, reading and writing.</summary>
+internal sealed record CardReading(string Name, double CopyBefore, double CopyAfter);
 
 internal sealed record MachineDescription(string Processor, int Processors, string System, string DotNet, string OnnxRuntime)
 {
@@ -54,7 +61,7 @@ internal sealed record DecodeRun(double TokensPerSecond, double StepBytes, doubl
 /// <param name="StepBytes">Read in that time: weights, keys and values.</param>
 /// <param name="BytesPerSecond">Rate of that.</param>
 /// <param name="OperationsPerSecond">Multiplications and additions.</param>
-/// <param name="ReadProbe">What all threads read from memory before and after the run.</param>
+/// <param name="ReadProbe">What all threads read from memory before and after the run; on a GPU what the card copies, reading and writing.</param>
 /// <param name="DistinctExperts">Experts of a layer that one step reads.</param>
 /// <param name="TouchedExperts">Experts of a layer that a whole run reads.</param>
 internal sealed record DecodeResult(int Sequences, double TokensPerSecond, double StepSeconds, double StepBytes, double BytesPerSecond, double OperationsPerSecond, double ReadProbe, double DistinctExperts, double TouchedExperts)
@@ -69,21 +76,26 @@ internal sealed record DecodeResult(int Sequences, double TokensPerSecond, doubl
     }
 }
 
-internal sealed record PrefillRun(double Seconds, double Operations, double Bytes, double TouchedExperts, double ArithmeticProbe);
+internal sealed record PrefillRun(double Seconds, double Operations, double Bytes, double TouchedExperts, double? ArithmeticProbe, double? CopyProbe);
 
 /// <param name="Tokens">Length of the prompt.</param>
 /// <param name="Seconds">To its first token.</param>
 /// <param name="TokensPerSecond">Tokens of the prompt in that time.</param>
 /// <param name="OperationsPerSecond">Multiplications and additions.</param>
-/// <param name="ArithmeticProbe">Before and after each run: products of bytes for packed weights, else float multiply-adds.</param>
+/// <param name="ArithmeticProbe">Before and after each run: products of bytes for packed weights, else float multiply-adds; null on a GPU.</param>
 /// <param name="Bytes">Read: weights of each chunk, keys and values.</param>
 /// <param name="TouchedExperts">Experts of a layer that the prompt reads.</param>
-internal sealed record PrefillResult(int Tokens, double Seconds, double TokensPerSecond, double OperationsPerSecond, double ArithmeticProbe, double Bytes, double TouchedExperts)
+/// <param name="CopyProbe">On a GPU: what the card copies, reading and writing, before and after each run.</param>
+internal sealed record PrefillResult(int Tokens, double Seconds, double TokensPerSecond, double OperationsPerSecond, double? ArithmeticProbe, double Bytes, double TouchedExperts, double? CopyProbe)
 {
+    public double BytesPerSecond => Bytes / Seconds;
+
     public static PrefillResult Of(int tokens, IReadOnlyList<PrefillRun> runs)
     {
         var seconds = Median.Of(runs.Select(static r => r.Seconds));
         var operations = runs.Average(static r => r.Operations) / seconds;
-        return new PrefillResult(tokens, seconds, tokens / seconds, operations, Median.Of(runs.Select(static r => r.ArithmeticProbe)), runs.Average(static r => r.Bytes), runs.Average(static r => r.TouchedExperts));
+        return new PrefillResult(tokens, seconds, tokens / seconds, operations, MedianOf(static r => r.ArithmeticProbe), runs.Average(static r => r.Bytes), runs.Average(static r => r.TouchedExperts), MedianOf(static r => r.CopyProbe));
+
+        double? MedianOf(Func<PrefillRun, double?> probe) => runs.Any(run => probe(run) is null) ? null : Median.Of(runs.Select(run => probe(run)!.Value));
     }
 }

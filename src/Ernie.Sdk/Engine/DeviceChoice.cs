@@ -1,4 +1,3 @@
-using System.Globalization;
 using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
@@ -26,7 +25,10 @@ internal static class DeviceChoice
         var problem = OptionProblem(options) ?? installation.Pieces().FirstOrDefault(static piece => piece.State != CudaPieceState.Present) ?? ModelProblem(path, options, installation, out choice);
         if (choice is not null)
         {
-            logger?.LogInformation("Device: {Gpu}. The CUDA kernels of this version were checked by emulation on a CPU, never on a GPU.", CudaInstallation.Describe(choice.Device));
+            if (logger is null) return choice;
+            DeviceLog.Gpu(logger, CudaInstallation.Describe(choice.Device));
+            var (plan, gpu) = (choice.Plan, choice.Memory);
+            if (!plan.IsWhollyOnGpus) DeviceLog.Offload(logger, plan.CpuWeightBytes, gpu.CapacityBytes, plan.DescribeCpuExperts(), gpu.WeightBytes, gpu.KvCacheBytes);
             return choice;
         }
         if (options.Device == ErnieDevice.Cuda) throw new ErnieDeviceException(problem!);
@@ -35,13 +37,16 @@ internal static class DeviceChoice
     }
 
     /// <summary>Says that <see cref="ErnieDevice.Auto"/> means the CPU.</summary>
-    public static void LogCpu(ILogger? logger, string problem) => logger?.LogInformation("Device: the CPU, because a GPU cannot be used. {Problem}", problem);
+    public static void LogCpu(ILogger? logger, string problem)
+    {
+        if (logger is not null) DeviceLog.Cpu(logger, problem);
+    }
 
     /// <summary>What only the CPU has.</summary>
     private static CudaPiece? OptionProblem(ErnieModelOptions options)
     {
         const string Name = "Options";
-        if (options.ExpertPrefetch == ErnieExpertPrefetch.On) return new CudaPiece(Name, CudaPieceState.Unfit, "ExpertPrefetch is On, but on a GPU all weights are in its memory and none are read ahead", Cure: "Leave ExpertPrefetch at Auto.");
+        if (options.ExpertPrefetch == ErnieExpertPrefetch.On) return new CudaPiece(Name, CudaPieceState.Unfit, "ExpertPrefetch is On, but beside a GPU no weights are read ahead", Cure: "Leave ExpertPrefetch at Auto.");
         if (options.Kernels is not null || options.MeasureExperts) return new CudaPiece(Name, CudaPieceState.Unfit, "kernels of the CPU are to be measured", Cure: "Use ErnieDevice.Cpu.");
         return null;
     }
@@ -56,39 +61,6 @@ internal static class DeviceChoice
             : KvCache.BlocksFor(config.ContextLength) > CudaLaunches.MaxSparseBlocks ? $"a context has {CudaLaunches.MaxSparseBlocks * KvBlockLayout.BlockSize:N0} tokens at most, that of the model {config.ContextLength:N0}"
             : null;
         if (limit is not null) return new CudaPiece("CUDA kernels", CudaPieceState.Unfit, limit, Cure: "Use ErnieDevice.Cpu.");
-        return MemoryProblem(config, formats, options, installation, out choice);
-    }
-
-    /// <summary>Null where the whole model fits beside a cache of the context that is asked for, or of one block.</summary>
-    private static CudaPiece? MemoryProblem(ErnieConfig config, ModelFormats formats, ErnieModelOptions options, CudaInstallation installation, out GpuChoice? choice)
-    {
-        choice = null;
-        CudaDevice gpu;
-        long free;
-        try
-        {
-            gpu = installation.Gpu();
-            using var primary = gpu.Retain();
-            free = primary.FreeBytes();
-        }
-        catch (CudaException e)
-        {
-            return new CudaPiece(MemoryName, CudaPieceState.Unfit, e.Message, Cure: e.IsOutOfMemory ? "Other processes fill the GPU: nvidia-smi lists them." : "The driver does not answer: nvidia-smi should say why.");
-        }
-        var context = Math.Min(options.ContextLength ?? KvBlockLayout.BlockSize, config.ContextLength);
-        var plan = new ErniePlan(config, formats, new ErniePlanOptions { GpuBytes = Math.Max(1, free), ContextLength = context, KvCacheType = options.KvCacheType, PrefillChunkTokens = options.PrefillChunkTokens });
-        // The provider looks tokens up in a copy of its own.
-        var lookup = formats.SharesEmbedding(config) ? MemoryPlan.For(config, formats, KvElementType.BFloat16, 1).EmbeddingBytes : 0;
-        var (workspace, reserve) = (plan.Gpus[0].WorkspaceBytes, plan.Gpus[0].ReserveBytes);
-        var weights = plan.WeightBytes + lookup;
-        var cache = free - weights - workspace - reserve;
-        if (plan.IsWhollyOnGpus && cache >= plan.KvCacheBytes)
-        {
-            choice = new GpuChoice(gpu, installation, cache);
-            return null;
-        }
-        return new CudaPiece(MemoryName, CudaPieceState.Unfit,
-            string.Create(CultureInfo.InvariantCulture, $"{CudaInstallation.Describe(gpu)} has {free:N0} bytes free; the model takes {weights + plan.KvCacheBytes + workspace + reserve:N0}: {weights:N0} of weights, {plan.KvCacheBytes:N0} of cache for {plan.ContextLength:N0} tokens, {workspace:N0} of workspace, {reserve:N0} in reserve"),
-            Cure: "Export to fewer bits, set a shorter ContextLength or a smaller KvCacheType, or use another GPU; 'ernie plan' says what fits.");
+        return GpuPlacement.Find(config, formats, options, installation, out choice);
     }
 }

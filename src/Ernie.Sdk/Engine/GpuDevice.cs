@@ -1,5 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
+using Ernie.Sdk.Checkpoints;
+using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
 using Ernie.Sdk.Operators;
@@ -19,24 +21,38 @@ internal sealed unsafe class GpuDevice : StepDevice
     private readonly CudaStream? _stream;
     private readonly CudaModules? _modules;
     private readonly CudaExpertChoices? _choices;
+    private readonly CudaHostExperts? _hostExperts;
     private readonly CudaOperatorEnvironment? _environment;
     private CudaMemory? _logits;
     private float[] _read = [];
     private GpuSampler? _sampler;
+    private readonly long _providerBytes;
     private bool _isLoaded;
+    private StepBatch? _batch;
+    private readonly GpuGraphs? _graphs;
+    private nint _workspaceAddress;
 
     /// <param name="gpu">The GPU.</param>
     /// <param name="model">What is computed.</param>
+    /// <param name="kernels">What computes experts that stay on the CPU.</param>
+    /// <param name="threadCount">Threads of that.</param>
+    /// <param name="capturesSteps">Whether decode steps are captured as CUDA graphs. Steps that the CPU has a part in are not.</param>
     /// <param name="progress">Told of weights that were sent; may be null.</param>
     /// <param name="cancellationToken">Ends sending.</param>
     /// <exception cref="ErnieDeviceException">The GPU's memory is full, or it does not answer.</exception>
-    public GpuDevice(GpuChoice gpu, RunnerModel model, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
+    public GpuDevice(GpuChoice gpu, RunnerModel model, CpuKernels kernels, int threadCount, bool capturesSteps, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
     {
         _gpu = gpu;
+        var config = model.Manifest.Config;
+        // A context that is shorter than planned takes less.
+        var step = gpu.Step with { Positions = Math.Min(gpu.Step.Positions, model.Rope.PositionCount) };
+        var workspace = GpuWorkspace.For(config, ErnieGraph.Build(config, model.Manifest.Formats).Weights, model.Layout.ElementType, step);
+        _providerBytes = ProviderWeights(model.Manifest) + workspace.ProviderBytes;
+        var limit = gpu.IsLimited ? new CudaMemoryLimit(gpu.Memory.CapacityBytes - _providerBytes) : null;
         var making = "context";
         try
         {
-            _context = gpu.Device.Retain();
+            _context = gpu.Device.Retain(limit);
             CacheMemory = new OrtMemoryInfo("Cuda", OrtAllocatorType.DeviceAllocator, gpu.Device.Ordinal, OrtMemType.Default);
             _stream = _context.CreateStream();
             making = "kernels";
@@ -44,8 +60,13 @@ internal sealed unsafe class GpuDevice : StepDevice
             _modules.Compile("linear", "attention", "experts", "sampling");
             making = "table of rotary angles";
             _choices = new CudaExpertChoices(_context, model.Load);
+            if (gpu.Plan.CpuExperts.Count > 0)
+            {
+                _hostExperts = new CudaHostExperts(_context, gpu.Plan.CpuExperts, kernels, threadCount, config.HiddenSize, config.ExpertsPerToken);
+                _hostExperts.Reserve(step.Tokens);
+            }
             var (started, sent) = (Stopwatch.GetTimestamp(), 0L);
-            _environment = new CudaOperatorEnvironment(gpu.Device, new PtxKernels(_modules), model.Layout, model.Rope, _choices)
+            _environment = new CudaOperatorEnvironment(gpu.Device, new PtxKernels(_modules), model.Layout, model.Rope, _choices, hostExperts: _hostExperts, limit: limit)
             {
                 Sent = bytes =>
                 {
@@ -54,6 +75,12 @@ internal sealed unsafe class GpuDevice : StepDevice
                     progress?.Report(new ErnieProgress("sending weights to the GPU", sent, model.Manifest.WeightBytes, Stopwatch.GetElapsedTime(started)));
                 },
             };
+            making = "workspace";
+            // At once, so that no step allocates.
+            _environment.Reserve(workspace.OperatorBytes);
+            _choices.Begin(step.Tokens);
+            _logits = _context.Allocate(workspace.LogitBytes);
+            if (capturesSteps && _hostExperts is null) _graphs = new GpuGraphs(_context, _stream, CacheMemory, step.Blocks);
         }
         catch (CudaException e)
         {
@@ -67,7 +94,18 @@ internal sealed unsafe class GpuDevice : StepDevice
         }
     }
 
+    /// <summary>Told of every step; null: nobody is.</summary>
+    public StepObserver? Observer { get; init; }
+
     public override IEnumerable<CustomOperator> Operators => _environment!.Operators();
+
+    public override bool IsBrokenOff
+    {
+        set
+        {
+            if (_hostExperts is not null) _hostExperts.IsBrokenOff = value;
+        }
+    }
 
     public override OrtMemoryInfo CacheMemory { get; }
 
@@ -96,6 +134,7 @@ internal sealed unsafe class GpuDevice : StepDevice
         {
             Try(() =>
             {
+                _graphs?.Forget();
                 _logits?.Dispose();
                 _logits = null;
                 _logits = _context!.Allocate(Math.Max(bytes, (long)vocabSize * sizeof(float)));
@@ -127,7 +166,7 @@ internal sealed unsafe class GpuDevice : StepDevice
         options.AddSessionConfigEntry("session.disable_cpu_ep_fallback", "1");
         try
         {
-            _gpu.Installation.Append(options, new Dictionary<string, string>
+            var settings = new Dictionary<string, string>
             {
                 ["device_id"] = _gpu.Device.Ordinal.ToString(CultureInfo.InvariantCulture),
                 // Addresses of one stream: what our operators ask for comes after what the provider's asked for.
@@ -135,7 +174,10 @@ internal sealed unsafe class GpuDevice : StepDevice
                 ["user_compute_stream"] = ((nuint)_stream!.Handle).ToString(CultureInfo.InvariantCulture),
                 // The default doubles what it takes each time.
                 ["arena_extend_strategy"] = "kSameAsRequested",
-            });
+            };
+            if (_graphs is not null) settings.Add("enable_cuda_graph", "1");
+            if (_gpu.IsLimited) settings.Add("gpu_mem_limit", _providerBytes.ToString(CultureInfo.InvariantCulture));
+            _gpu.Installation.Append(options, settings);
         }
         catch (OnnxRuntimeException e)
         {
@@ -151,15 +193,36 @@ internal sealed unsafe class GpuDevice : StepDevice
 
     public override void Begin(StepBatch batch, LiveRows rows)
     {
+        _batch = batch;
         _environment!.BeginStep();
+        if (_hostExperts is not null) _hostExperts.Rows = rows;
         Try(() => _choices!.Begin(batch.TokenCount));
     }
+
+    public override bool CapturesSteps => _graphs is not null;
+
+    public override CapturedStep? Captured(StepBatch batch, int vocabSize)
+    {
+        if (_graphs is null) return null;
+        CapturedStep? captured = null;
+        Try(() =>
+        {
+            if (_workspaceAddress != _environment!.WorkspaceAddress) _graphs.Forget();
+            _workspaceAddress = _environment.WorkspaceAddress;
+            captured = _graphs.Of(batch, () => BindLogits(batch.LogitRows.Count, vocabSize));
+            if (captured is not null) _choices!.AskAll();
+        });
+        return captured;
+    }
+
+    public override void Stop() => _graphs?.Dispose();
 
     public override void End() => Try(() =>
     {
         // ONNX Runtime has waited for the stream.
         _environment!.EndStep();
         _choices!.End(_stream!);
+        Observer?.Invoke(_batch!, _choices.Last);
     });
 
     public override Exception? Explain(OnnxRuntimeException reported) => _environment!.Failure switch
@@ -180,6 +243,7 @@ internal sealed unsafe class GpuDevice : StepDevice
     public override void Dispose()
     {
         _environment?.Dispose();
+        _hostExperts?.Dispose();
         _sampler?.Dispose();
         _logits?.Dispose();
         _choices?.Dispose();
@@ -188,6 +252,10 @@ internal sealed unsafe class GpuDevice : StepDevice
         CacheMemory?.Dispose();
         _context?.Dispose();
     }
+
+    /// <summary>Weights of nodes that are not ours, which ONNX Runtime copies to the GPU itself: the table that tokens are looked up in, norms, gates.</summary>
+    private static long ProviderWeights(ModelManifest manifest) =>
+        manifest.Tensors.Where(static tensor => tensor.Name == TensorNames.Embedding || tensor.Name.EndsWith("norm.weight", StringComparison.Ordinal) || tensor.Name.EndsWith(".attn_gate.weight", StringComparison.Ordinal)).Sum(static tensor => tensor.Bytes);
 
     private static bool IsOutOfMemory(string message) =>
         message.Contains("out of memory", StringComparison.OrdinalIgnoreCase) || message.Contains("allocate memory", StringComparison.OrdinalIgnoreCase) || message.Contains("Available memory of", StringComparison.Ordinal);
@@ -207,7 +275,7 @@ internal sealed unsafe class GpuDevice : StepDevice
 
     /// <summary>A step failed; the next one may well not, if it was for memory.</summary>
     private Exception StepFailure(bool isMemory, Exception inner) => isMemory
-        ? new InsufficientMemoryException($"{Describe()} has no memory left for this step. Set a smaller ErnieModelOptions.PrefillChunkTokens, MaxConcurrentRequests or KvCacheBytes.", inner)
+        ? new InsufficientMemoryException($"{Describe()} has no memory left for this step. Set a smaller ErnieModelOptions.PrefillChunkTokens, MaxConcurrentRequests or KvCacheBytes{(_gpu.IsLimited ? ", or a larger GpuMemoryBytes" : "")}.", inner)
         : new InvalidOperationException($"{Describe()} failed in a step: {inner.Message.TrimEnd('.')}. Load the model again; if it happens there too, nvidia-smi and the system's log may say why.", inner);
 
     private ErnieDeviceException Refusal(CudaException e, string what) => e.IsOutOfMemory

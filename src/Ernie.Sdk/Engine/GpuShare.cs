@@ -16,7 +16,7 @@ internal sealed class GpuShare
 
     private GpuShare() { }
 
-    /// <summary>Embedding, head and last norm.</summary>
+    /// <summary>Embedding, head and last norm. Where embedding and head are one matrix, ONNX Runtime looks tokens up in a copy of its own.</summary>
     public required long EdgeBytes { get; init; }
     public required IReadOnlyList<LayerShare> Layers { get; init; }
 
@@ -27,7 +27,8 @@ internal sealed class GpuShare
     /// <param name="cache">Element type of cached keys and values.</param>
     /// <param name="gpu">Which GPU.</param>
     /// <param name="gpuCount">Of how many; at most one for each KV head and expert.</param>
-    public static GpuShare Of(ErnieConfig config, IReadOnlyList<ExportedWeight> weights, KvElementType cache, int gpu, int gpuCount)
+    /// <param name="isTied">Whether embedding and head are one matrix.</param>
+    public static GpuShare Of(ErnieConfig config, IReadOnlyList<ExportedWeight> weights, KvElementType cache, int gpu, int gpuCount, bool isTied)
     {
         var rest = weights.ToDictionary(static weight => weight.Name, StringComparer.Ordinal);
         var kvHeads = Part(config.KvHeadCount, 1);
@@ -62,7 +63,7 @@ internal sealed class GpuShare
             layers.Add(new LayerShare(plain, config.IsMoeLayer(layer) ? (int)Part(config.ExpertCount, 1) : 0, expert, kvHeads == 0 ? 0 : new KvBlockLayout(cache, (int)kvHeads, config.HeadDim).BlockBytes));
         }
         var vocabulary = Part(config.VocabSize, Quantization.PanelLayout.Rows);
-        var edge = Rows(TensorNames.Embedding, vocabulary) + Rows(TensorNames.Head, vocabulary) + Whole(TensorNames.FinalNorm);
+        var edge = (isTied ? 2 : 1) * Rows(TensorNames.Embedding, vocabulary) + Rows(TensorNames.Head, vocabulary) + Whole(TensorNames.FinalNorm);
         if (rest.Count > 0) throw new InvalidOperationException($"{rest.Keys.First()} has no place in the plan.");
         return new GpuShare { EdgeBytes = edge, Layers = layers };
 

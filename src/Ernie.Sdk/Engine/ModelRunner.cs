@@ -11,6 +11,8 @@ namespace Ernie.Sdk.Engine;
 /// <summary>One ONNX Runtime session over an exported model, with its cache bound once. Runs steps; knows nothing of requests. One thread at a time.</summary>
 internal sealed unsafe class ModelRunner : IDisposable
 {
+    /// <summary>Of ONNX Runtime's run options: which captured graph a run is; -1 none.</summary>
+    private const string GraphId = "gpu_graph_id";
     private static readonly Lock s_firstSession = new();
     private static volatile bool s_domainIsKnown;
     private readonly StepDevice _device;
@@ -121,8 +123,14 @@ internal sealed unsafe class ModelRunner : IDisposable
         using var limits = Ints(MemoryMarshal.Cast<SparseLimits, int>(CollectionsMarshal.AsSpan(batch.Limits)), batch.SequenceCount, SparseLimits.Count);
         using var rows = Ints(CollectionsMarshal.AsSpan(batch.LogitRows), batch.LogitRows.Count);
         _logitRows = batch.LogitRows.Count;
+        if (debugOutputs.Count == 0 && _device.Captured(batch, _vocabSize) is { } captured)
+        {
+            Run(captured, termination);
+            return [];
+        }
         using var logits = _device.BindLogits(_logitRows, _vocabSize);
         using var runOptions = new RunOptions();
+        if (_device.CapturesSteps) runOptions.AddRunConfigEntry(GraphId, "-1");
         if (termination is not null && !termination.Attach(runOptions, _device, (int*)_flags.Rent(0))) throw new OperationCanceledException();
         OrtIoBinding? binding = null;
         try
@@ -156,6 +164,29 @@ internal sealed unsafe class ModelRunner : IDisposable
         {
             if (_binding is null) binding?.Dispose();
             termination?.Detach();
+        }
+    }
+
+    /// <summary>Runs a step that is captured. It cannot be broken off: it takes no longer than a token.</summary>
+    private void Run(CapturedStep step, StepTermination? termination)
+    {
+        if (termination is { IsRequested: true }) throw new OperationCanceledException();
+        using var runOptions = new RunOptions();
+        runOptions.AddRunConfigEntry(GraphId, step.Id.ToString(System.Globalization.CultureInfo.InvariantCulture));
+        try
+        {
+            if (step.Binding is null)
+            {
+                step.Binding = Bind();
+                foreach (var (name, value) in step.Inputs) step.Binding.BindInput(name, value);
+                step.Binding.BindOutput(ErnieGraph.Logits, step.Logits);
+            }
+            _session.RunWithBinding(runOptions, step.Binding);
+            _device.End();
+        }
+        catch (OnnxRuntimeException e) when (_device.Explain(e) is { } reason)
+        {
+            throw reason;
         }
     }
 

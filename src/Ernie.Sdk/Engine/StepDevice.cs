@@ -14,6 +14,11 @@ namespace Ernie.Sdk.Engine;
 /// <param name="Load">Counts the routers' choices.</param>
 internal sealed record RunnerModel(string Folder, ModelManifest Manifest, KvBlockLayout Layout, RopeTable Rope, ExpertLoad Load);
 
+/// <summary>Told of a step that a GPU has computed, on the engine's thread.</summary>
+/// <param name="batch">The step.</param>
+/// <param name="selected">[mixture-of-experts layers, tokens, experts per token] what the routers chose.</param>
+internal delegate void StepObserver(StepBatch batch, ReadOnlySpan<int> selected);
+
 /// <summary>What a runner's steps are computed on: the operators, the memory of the cache, and what stands around a step. Used by the engine's thread only.</summary>
 internal abstract unsafe class StepDevice : IDisposable
 {
@@ -48,6 +53,12 @@ internal abstract unsafe class StepDevice : IDisposable
     /// <param name="batch">The step.</param>
     /// <param name="rows">Which of its tokens are wanted, which may change while it runs.</param>
     public abstract void Begin(StepBatch batch, LiveRows rows);
+
+    /// <summary>The graph that a step is captured as, with the step's numbers in its inputs; null where it is none. In place of <see cref="BindLogits"/>, after <see cref="Begin"/>.</summary>
+    public virtual CapturedStep? Captured(StepBatch batch, int vocabSize) => null;
+
+    /// <summary>Whether runs say if they are captured.</summary>
+    public virtual bool CapturesSteps => false;
 
     /// <summary>A step was computed.</summary>
     public virtual void End()

@@ -9,6 +9,12 @@ internal abstract class CudaKernels
     public abstract void Linear(in LinearArguments arguments, in CudaKernelContext context);
     public abstract void Attention(in AttentionArguments arguments, in CudaKernelContext context);
     public abstract void Experts(in ExpertsArguments arguments, in CudaKernelContext context);
+
+    /// <summary>The router of a layer alone: what it chooses, for <see cref="Experts"/> of several devices.</summary>
+    public abstract void Route(in ExpertsArguments arguments, in CudaKernelContext context);
+
+    /// <summary>Adds another device's sum over its experts, [tokens, hidden], to the output.</summary>
+    public abstract unsafe void AddPartial(float* part, in ExpertsArguments arguments, in CudaKernelContext context);
 }
 
 /// <summary>What every launch may use.</summary>

@@ -61,15 +61,31 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher)
         SwiGlu(product, a.TokenCount, (int)a.Weight.Rows / 2, a.Output);
     }
 
-    public void Experts(in ExpertsArguments a)
+    /// <summary>Fills <see cref="ExpertsArguments.Selected"/> and <see cref="ExpertsArguments.Weights"/>.</summary>
+    public void Route(in ExpertsArguments a)
     {
         if (a.ExpertCount > MaxExperts) throw new NotSupportedException($"The CUDA kernels route to {MaxExperts} experts at most; the layer has {a.ExpertCount}.");
-        var (experts, assignments) = (a.ExpertEnd - a.ExpertBegin, checked(a.TokenCount * a.ExpertsPerToken));
         var logits = Floats((nint)a.TokenCount * a.ExpertCount);
+        launcher.Launch("experts", "router_logits", (Blocks(a.ExpertCount, 8), Blocks(a.TokenCount, 4), 1), 256, 0, a.Input, a.Router, a.TokenCount, a.HiddenSize, a.ExpertCount, logits);
+        launcher.Launch("experts", "router_select", (Blocks(a.TokenCount, 8), 1, 1), 256, 0, logits, a.CorrectionBias, a.TokenCount, a.ExpertCount, a.ExpertsPerToken, a.NormMin, a.Selected, a.Weights);
+    }
+
+    /// <summary>Adds what another device has computed of the same tokens, [tokens, hidden], to <see cref="ExpertsArguments.Output"/>.</summary>
+    public void AddPartial(float* part, in ExpertsArguments a) =>
+        launcher.Launch("experts", "add_partial", (a.TokenCount, Blocks(a.HiddenSize, 256), 1), 256, 0, part, a.HiddenSize, a.Output);
+
+    public void Experts(in ExpertsArguments a)
+    {
+        var (experts, assignments) = (a.ExpertEnd - a.ExpertBegin, checked(a.TokenCount * a.ExpertsPerToken));
         var selected = a.Selected != null ? a.Selected : (int*)launcher.Scratch((long)assignments * sizeof(int));
         var weights = a.Weights != null ? a.Weights : Floats(assignments);
-        launcher.Launch("experts", "router_logits", (Blocks(a.ExpertCount, 8), Blocks(a.TokenCount, 4), 1), 256, 0, a.Input, a.Router, a.TokenCount, a.HiddenSize, a.ExpertCount, logits);
-        launcher.Launch("experts", "router_select", (Blocks(a.TokenCount, 8), 1, 1), 256, 0, logits, a.CorrectionBias, a.TokenCount, a.ExpertCount, a.ExpertsPerToken, a.NormMin, selected, weights);
+        if (a.Router != null)
+        {
+            var routed = a;
+            routed.Selected = selected;
+            routed.Weights = weights;
+            Route(routed);
+        }
 
         var tiling = TilingOf(a.GateUp.Format, assignments / experts);
         var tile = Tokens(tiling);

@@ -10,7 +10,8 @@ internal sealed unsafe class CudaWorkspace(CudaContext context) : IDisposable
 {
     /// <summary>Kernels read rows in units of 16 bytes; 256 is what the driver's own allocations have.</summary>
     private const int Alignment = 256;
-    private const long LeastBytes = 1 << 20;
+    /// <summary>What is allocated at least.</summary>
+    public const long LeastBytes = 1 << 20;
 
     private readonly List<CudaMemory> _pieces = [];
     private int _piece;
@@ -19,6 +20,20 @@ internal sealed unsafe class CudaWorkspace(CudaContext context) : IDisposable
     /// <summary>Size of everything that is held.</summary>
     public long Bytes => _pieces.Sum(static piece => piece.Bytes);
 
+    /// <summary>Of the first piece; 0 without one. As long as it is the same and the only one, so are all addresses that a step rents.</summary>
+    public nint Address => _pieces.Count == 0 ? 0 : _pieces[0].Address;
+
+    /// <summary>What a piece of memory takes here.</summary>
+    public static long Aligned(long bytes) => (bytes + Alignment - 1) / Alignment * Alignment;
+
+    /// <summary>Makes one piece of so many bytes before anything is launched, so that no operator that needs no more has to allocate.</summary>
+    public void Reserve(long bytes)
+    {
+        if (Bytes >= bytes) return;
+        Dispose();
+        _pieces.Add(context.Allocate(Math.Max(bytes, LeastBytes)));
+    }
+
     /// <summary>The next operator begins: what was rented may be rented again.</summary>
     public void Reset() => (_piece, _used) = (0, 0);
 
@@ -26,7 +41,7 @@ internal sealed unsafe class CudaWorkspace(CudaContext context) : IDisposable
     /// <exception cref="CudaException">The GPU has no memory left.</exception>
     public void* Rent(long bytes)
     {
-        bytes = (bytes + Alignment - 1) / Alignment * Alignment;
+        bytes = Aligned(bytes);
         for (; _piece < _pieces.Count; (_piece, _used) = (_piece + 1, 0))
         {
             if (_used + bytes <= _pieces[_piece].Bytes) break;

@@ -78,7 +78,7 @@ internal unsafe struct ExpertsArguments
     public int IntermediateSize;
     /// <summary>Floor of the sum that the chosen probabilities are divided by (<c>moe_norm_min</c>).</summary>
     public float NormMin;
-    /// <summary>[experts, hidden] float.</summary>
+    /// <summary>[experts, hidden] float; null where <see cref="Selected"/> and <see cref="Weights"/> say what a router has chosen.</summary>
     public float* Router;
     /// <summary>[experts] float; added to the probabilities for selection only.</summary>
     public float* CorrectionBias;

@@ -11,6 +11,8 @@ internal sealed class PtxKernels(CudaModules modules) : CudaKernels
     public override void Linear(in LinearArguments arguments, in CudaKernelContext context) => On(context).Linear(arguments);
     public override unsafe void Attention(in AttentionArguments arguments, in CudaKernelContext context) => On(context).Attention(arguments, context.Rope);
     public override void Experts(in ExpertsArguments arguments, in CudaKernelContext context) => On(context).Experts(arguments);
+    public override void Route(in ExpertsArguments arguments, in CudaKernelContext context) => On(context).Route(arguments);
+    public override unsafe void AddPartial(float* part, in ExpertsArguments arguments, in CudaKernelContext context) => On(context).AddPartial(part, arguments);
 
     private CudaLaunches On(in CudaKernelContext context)
     {

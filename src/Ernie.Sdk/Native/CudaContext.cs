@@ -11,10 +11,12 @@ internal sealed unsafe class CudaContext : IDisposable
     private int _holders = 1;
     private int _disposed;
 
-    internal CudaContext(CudaDevice device, nint handle, int number) => (Device, _handle, _device) = (device, handle, number);
+    internal CudaContext(CudaDevice device, nint handle, int number, CudaMemoryLimit? limit) => (Device, _handle, _device, Limit) = (device, handle, number, limit);
 
     public CudaDevice Device { get; }
     public CudaDriver Driver => Device.Driver;
+    /// <summary>How much may be allocated; null: what there is.</summary>
+    public CudaMemoryLimit? Limit { get; }
 
     /// <summary>Makes this the calling thread's context.</summary>
     public void Enter()
@@ -29,8 +31,11 @@ internal sealed unsafe class CudaContext : IDisposable
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(bytes);
         Enter();
+        Limit?.Take(bytes);
         nint address;
-        Driver.Check(Driver.MemAlloc(&address, checked((nuint)bytes)), "cuMemAlloc");
+        var result = Driver.MemAlloc(&address, checked((nuint)bytes));
+        if (result != CudaResult.Success) Limit?.Give(bytes);
+        Driver.Check(result, "cuMemAlloc");
         return new CudaMemory(this, address, bytes);
     }
 

@@ -39,11 +39,12 @@ internal sealed unsafe class CudaDevice
     public long TotalBytes { get; }
 
     /// <summary>The context that ONNX Runtime's CUDA provider computes in: CUDA's runtime library knows no other.</summary>
-    public CudaContext Retain()
+    /// <param name="limit">How much memory may be allocated by what is returned; null: what there is.</param>
+    public CudaContext Retain(CudaMemoryLimit? limit = null)
     {
         nint context;
         Driver.Check(Driver.DevicePrimaryCtxRetain(&context, _device), "cuDevicePrimaryCtxRetain");
-        return new CudaContext(this, context, _device);
+        return new CudaContext(this, context, _device, limit);
     }
 
     private int Attribute(int attribute)

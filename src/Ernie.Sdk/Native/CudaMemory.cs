@@ -47,7 +47,11 @@ internal sealed unsafe class CudaMemory(CudaContext context, nint address, long 
         Driver.Check(Driver.MemsetD8Async(address, 0, (nuint)bytes, stream?.Handle ?? 0), "cuMemsetD8Async");
     }
 
-    protected override void Destroy() => _ = Driver.MemFree(address);
+    protected override void Destroy()
+    {
+        _ = Driver.MemFree(address);
+        Context.Limit?.Give(bytes);
+    }
 
     private void CheckRange(long length, long offset)
     {

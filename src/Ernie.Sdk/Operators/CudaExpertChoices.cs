@@ -23,9 +23,15 @@ internal sealed unsafe class CudaExpertChoices(CudaContext context, ExpertLoad l
         _memory = context.Allocate(bytes);
     }
 
+    /// <summary>The step is replayed: all layers' choices come, and no operator asks for their place.</summary>
+    public void AskAll() => Array.Fill(_isAsked, true);
+
     /// <summary>Place among the mixture-of-experts layers of the one that a node runs.</summary>
     /// <exception cref="InvalidDataException">The model has no such layer.</exception>
     public int IndexOf(string node, in ExpertsArguments arguments) => MoeExpertsOperator.IndexOf(load, node, arguments);
+
+    /// <summary>Number in the model of a mixture-of-experts layer.</summary>
+    public int LayerOf(int index) => load.Layers[index].Layer;
 
     /// <summary>[tokens, experts per token] for one layer's choices.</summary>
     public int* Of(int layer)
@@ -33,6 +39,9 @@ internal sealed unsafe class CudaExpertChoices(CudaContext context, ExpertLoad l
         _isAsked[layer] = true;
         return (int*)_memory!.Address + (nint)layer * _tokens * load.ExpertsPerToken;
     }
+
+    /// <summary>[layers, tokens, experts per token] of the step that was counted last.</summary>
+    public ReadOnlySpan<int> Last => _copy.AsSpan(0, Count);
 
     /// <summary>Counts the choices of a step that is over.</summary>
     /// <param name="stream">The step's.</param>

@@ -23,10 +23,12 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     /// <param name="rope">Rotary angles of every position.</param>
     /// <param name="choices">Where the routers' choices are kept until they are counted; null: nowhere.</param>
     /// <param name="provider">The provider whose nodes these operators compute.</param>
-    public CudaOperatorEnvironment(CudaDevice device, CudaKernels kernels, KvBlockLayout layout, RopeTable rope, CudaExpertChoices? choices = null, string? provider = CudaProvider)
+    /// <param name="hostExperts">Experts that stay on the CPU; null: none. They need <paramref name="choices"/>.</param>
+    /// <param name="limit">How much memory may be taken; null: what there is.</param>
+    public CudaOperatorEnvironment(CudaDevice device, CudaKernels kernels, KvBlockLayout layout, RopeTable rope, CudaExpertChoices? choices = null, string? provider = CudaProvider, CudaHostExperts? hostExperts = null, CudaMemoryLimit? limit = null)
     {
-        (Kernels, Layout, Rope, Choices, Provider) = (kernels, layout, rope, choices, provider);
-        _context = device.Retain();
+        (Kernels, Layout, Rope, Choices, Provider, HostExperts) = (kernels, layout, rope, choices, provider, hostExperts);
+        _context = device.Retain(limit);
         _workspace = new CudaWorkspace(_context);
         try
         {
@@ -44,6 +46,7 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     public KvBlockLayout Layout { get; }
     public RopeTable Rope { get; }
     public CudaExpertChoices? Choices { get; }
+    public CudaHostExperts? HostExperts { get; }
     public string? Provider { get; }
 
     /// <summary>Told of the bytes of each weight that was sent. What it throws ends the creation of the session.</summary>
@@ -57,6 +60,12 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
 
     /// <summary>The operators of domain <see cref="OperatorSchema.Domain"/> for the GPU, bound to this environment.</summary>
     public IEnumerable<CustomOperator> Operators() => [new CudaLinearOperator(this), new CudaSparseAttentionOperator(this), new CudaMoeExpertsOperator(this)];
+
+    /// <summary>Changes when that memory moves.</summary>
+    public nint WorkspaceAddress => _workspace.Address;
+
+    /// <summary>Takes memory for what an operator passes between its kernels.</summary>
+    public void Reserve(long bytes) => _workspace.Reserve(bytes);
 
     /// <summary>Ends sending: the session has all its kernels. Frees the pinned buffers.</summary>
     public void EndUpload()

@@ -121,15 +121,24 @@ internal sealed class CudaMoeExpertsOperator(CudaOperatorEnvironment environment
 
     private sealed unsafe class Kernel : CudaKernel
     {
-        private ExpertsArguments _node;
-        private int _index;
+        private ExpertsArguments _node, _host;
+        private int _index, _hostCount;
 
         public Kernel(CudaOperatorEnvironment environment, OrtKernelInfo info) : base(environment) => Create(() =>
         {
             _node = MoeExpertsOperator.Read(info);
             _index = environment.Choices?.IndexOf(info.NodeName, _node) ?? 0;
+            _hostCount = environment.HostExperts?.CountOf(environment.Choices!.LayerOf(_index)) ?? 0;
+            if (_hostCount > 0)
+            {
+                _host = Range(_node, _node.ExpertEnd - _hostCount, _node.ExpertEnd);
+                _host.Router = null;
+                _host.CorrectionBias = null;
+                _node = Range(_node, _node.ExpertBegin, _node.ExpertEnd - _hostCount);
+            }
             _node.Router = (float*)Send(_node.Router, (long)_node.ExpertCount * _node.HiddenSize * sizeof(float));
             _node.CorrectionBias = (float*)Send(_node.CorrectionBias, (long)_node.ExpertCount * sizeof(float));
+            if (_node.ExpertEnd == _node.ExpertBegin) return;
             _node.GateUp = Send(_node.GateUp);
             _node.Down = Send(_node.Down);
         });
@@ -140,7 +149,41 @@ internal sealed class CudaMoeExpertsOperator(CudaOperatorEnvironment environment
             if (arguments.TokenCount == 0) return;
             // A debug export has them among its outputs, which are not ours to read.
             if (arguments.Selected == null && Environment.Choices is { } choices) arguments.Selected = choices.Of(_index);
-            Environment.Kernels.Experts(arguments, Environment.Enter(context));
+            var cuda = Environment.Enter(context);
+            if (_hostCount == 0) Environment.Kernels.Experts(arguments, cuda);
+            else LaunchBeside(Environment.HostExperts!, arguments, cuda, context);
+        }
+
+        /// <summary>The CPU computes its experts while the GPU computes the others.</summary>
+        private void LaunchBeside(CudaHostExperts host, ExpertsArguments arguments, in CudaKernelContext cuda, OrtComputeContext call)
+        {
+            host.Reserve(arguments.TokenCount);
+            if (arguments.Weights == null) arguments.Weights = host.DeviceWeights;
+            Environment.Kernels.Route(arguments, cuda);
+            host.Ask(arguments, cuda.Stream);
+            arguments.Router = null;
+            var isSplit = arguments.ExpertEnd > arguments.ExpertBegin;
+            if (isSplit) Environment.Kernels.Experts(arguments, cuda);
+            var isChosen = host.Compute(_host, arguments.TokenCount, call);
+            if (!isSplit)
+            {
+                host.Send(arguments.Output, arguments.TokenCount, cuda.Stream);
+            }
+            else if (isChosen)
+            {
+                host.Send(host.DeviceSum, arguments.TokenCount, cuda.Stream);
+                Environment.Kernels.AddPartial(host.DeviceSum, arguments, cuda);
+            }
+        }
+
+        /// <summary>Experts [begin, end) of a node.</summary>
+        private static ExpertsArguments Range(ExpertsArguments node, int begin, int end)
+        {
+            nint first = begin - node.ExpertBegin, count = end - begin;
+            node.GateUp = node.GateUp.Slice(first * 2 * node.IntermediateSize, count * 2 * node.IntermediateSize);
+            node.Down = node.Down.Slice(first * node.HiddenSize, count * node.HiddenSize);
+            (node.ExpertBegin, node.ExpertEnd) = (begin, end);
+            return node;
         }
     }
 }

@@ -36,7 +36,15 @@ internal sealed unsafe class ExpertsCase : IDisposable
     public ExpertsResult Run(CpuKernels kernels, IParallelRunner runner) => Run(kernels, runner, 0, Tokens, 0, Experts);
 
     /// <summary>Tokens [begin, end) through experts [expertBegin, expertEnd).</summary>
-    public ExpertsResult Run(CpuKernels kernels, IParallelRunner runner, int begin, int end, int expertBegin, int expertEnd, bool optionalOutputs = true)
+    /// <param name="kernels">What computes.</param>
+    /// <param name="runner">Threads.</param>
+    /// <param name="begin">First token.</param>
+    /// <param name="end">Behind the last token.</param>
+    /// <param name="expertBegin">First expert.</param>
+    /// <param name="expertEnd">Behind the last expert.</param>
+    /// <param name="optionalOutputs">Whether choices and their weights are wanted.</param>
+    /// <param name="routing">What a router has chosen for these tokens; null: the kernels route.</param>
+    public ExpertsResult Run(CpuKernels kernels, IParallelRunner runner, int begin, int end, int expertBegin, int expertEnd, bool optionalOutputs = true, ExpertsResult? routing = null)
     {
         var count = end - begin;
         using var scratch = new ScratchBuffer();
@@ -44,6 +52,8 @@ internal sealed unsafe class ExpertsCase : IDisposable
         using var selected = new NativeArray<int>(count * PerToken);
         using var weights = new NativeArray<float>(count * PerToken);
         output.Span.Fill(float.NaN);
+        routing?.Selected.CopyTo(selected.Span);
+        routing?.Weights.CopyTo(weights.Span);
         var gateUp = new PackedMatrix(_format, _gateUp.Pointer, (nint)Experts * 2 * Intermediate, Hidden, Intermediate);
         var down = new PackedMatrix(_format, _down.Pointer, (nint)Experts * Hidden, Intermediate, Hidden);
         var arguments = new ExpertsArguments
@@ -55,7 +65,7 @@ internal sealed unsafe class ExpertsCase : IDisposable
             ExpertsPerToken = PerToken,
             IntermediateSize = Intermediate,
             NormMin = NormMin,
-            Router = Router.Pointer,
+            Router = routing is null ? Router.Pointer : null,
             CorrectionBias = Bias.Pointer,
             ExpertBegin = expertBegin,
             ExpertEnd = expertEnd,

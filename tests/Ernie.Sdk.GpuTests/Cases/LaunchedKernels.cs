@@ -57,9 +57,19 @@ internal abstract unsafe class LaunchedKernels : CpuKernels
         a.GateUp = Sent(call, a.GateUp);
         a.Down = Sent(call, a.Down);
         a.Output = call.Out(a.Output, (nint)a.TokenCount * a.HiddenSize);
-        a.Selected = call.Out(a.Selected, (nint)a.TokenCount * a.ExpertsPerToken);
-        a.Weights = call.Out(a.Weights, (nint)a.TokenCount * a.ExpertsPerToken);
+        var choices = (nint)a.TokenCount * a.ExpertsPerToken;
+        a.Selected = arguments.Router == null ? call.In(a.Selected, choices) : call.Out(a.Selected, choices);
+        a.Weights = arguments.Router == null ? call.In(a.Weights, choices) : call.Out(a.Weights, choices);
         new CudaLaunches(call.Launcher) { Tiling = Tiling }.Experts(a);
+        call.Finish();
+    }
+
+    /// <summary><c>add_partial</c> of [tokens, hidden].</summary>
+    public void AddPartial(float* part, float* output, int tokens, int hidden)
+    {
+        using var call = Begin();
+        var size = (nint)tokens * hidden;
+        new CudaLaunches(call.Launcher).AddPartial(call.In(part, size), new ExpertsArguments { TokenCount = tokens, HiddenSize = hidden, Output = call.InOut(output, size) });
         call.Finish();
     }
 

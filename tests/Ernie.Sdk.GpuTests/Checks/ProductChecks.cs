@@ -77,6 +77,23 @@ internal sealed class ProductChecks(CpuKernels kernels, IParallelRunner runner)
         findings.Same(whole.Selected, first.Selected, "experts of a half");
         findings.Near(whole.Output, [.. first.Output.Zip(second.Output, static (a, b) => a + b)], 1e-6, 1e-6, "halves");
         Near(halves.Run(s_reference, runner, 0, 21, 0, 3), first, "first half", findings);
+        findings.Near(whole.Output, halves.Run(kernels, runner, 0, 21, 0, 8, routing: whole).Output, 0, 0, "routed elsewhere");
+    }
+
+    /// <summary>Two devices have some experts each, one of them routes, and one adds the other's sum.</summary>
+    public static void Parts(LaunchedKernels kernels, IParallelRunner runner, Findings findings)
+    {
+        using var test = new ExpertsCase(5, 19, 300, 24, 8, 3, WeightFormat.Float32);
+        var whole = test.Run(kernels, runner);
+        using var sum = new NativeArray<float>(whole.Output.Length);
+        using var part = new NativeArray<float>(whole.Output.Length);
+        test.Run(kernels, runner, 0, 19, 0, 3, routing: whole).Output.CopyTo(sum.Span);
+        test.Run(s_reference, runner, 0, 19, 3, 8, routing: whole).Output.CopyTo(part.Span);
+        unsafe
+        {
+            kernels.AddPartial(part.Pointer, sum.Pointer, 19, 300);
+        }
+        findings.Near(whole.Output, sum.Span, ExpertsTolerance, ExpertsTolerance, "experts of two devices");
     }
 
     public static void Near(ExpertsResult expected, ExpertsResult actual, string what, Findings findings, bool isPacked = false)

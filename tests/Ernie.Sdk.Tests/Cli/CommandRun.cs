@@ -1,4 +1,5 @@
 using Ernie.Cli;
+using Ernie.Sdk.Native;
 
 namespace Ernie.Sdk.Tests.Cli;
 
@@ -11,6 +12,9 @@ internal sealed record CommandRun(int ExitCode, string Out, string Error)
 
     public static Task<CommandRun> Async(string input, string[] args) => RunAsync(input, args, TestContext.Current.CancellationToken);
 
+    /// <summary>With a GPU of the test's.</summary>
+    public static Task<CommandRun> Async(CudaInstallation installation, params string[] args) => RunAsync("", args, TestContext.Current.CancellationToken, installation);
+
     public static Task<CommandRun> CancelledAsync(params string[] args) => RunAsync("", args, new CancellationToken(canceled: true));
 
     public CommandRun Succeeded()
@@ -19,11 +23,11 @@ internal sealed record CommandRun(int ExitCode, string Out, string Error)
         return this;
     }
 
-    private static async Task<CommandRun> RunAsync(string input, string[] args, CancellationToken cancellationToken)
+    private static async Task<CommandRun> RunAsync(string input, string[] args, CancellationToken cancellationToken, CudaInstallation? installation = null)
     {
         using var output = new StringWriter { NewLine = "\n" };
         using var error = new StringWriter { NewLine = "\n" };
-        var exitCode = await ErnieCommandLine.RunAsync(args, new CommandStreams(new StringReader(input), output, error), cancellationToken);
+        var exitCode = await ErnieCommandLine.RunAsync(args, new CommandStreams(new StringReader(input), output, error) { Installation = installation }, cancellationToken);
         return new CommandRun(exitCode, output.ToString(), error.ToString());
     }
 }

@@ -126,16 +126,22 @@ public sealed class DeviceTests : IAsyncLifetime
         var e = await Failure(Installation(static fake => fake.Describe(bytes: 1 << 20)));
         Assert.Equal("GPU memory", e.Piece);
         Assert.Contains("1,048,576 bytes free", e.Message, StringComparison.Ordinal);
-        // The tied embedding is on a GPU twice.
-        Assert.Contains($"{ErnieModel.EstimateMemory(_model, 128).WeightBytes + 2048 * 256 * 2:N0} of weights", e.Message, StringComparison.Ordinal);
+        // The tied embedding is on a GPU twice, the routed experts are not.
+        var (config, formats) = ErniePlan.Read(_model, new ErnieExportOptions());
+        var weights = ErnieModel.EstimateMemory(_model, 128).WeightBytes + 2048 * 256 * 2 - MemoryPlan.For(config, formats, Sdk.Kernels.KvElementType.BFloat16, 128).ExpertBytes;
+        Assert.Contains("with all routed experts on the CPU the model still takes at least", e.Message, StringComparison.Ordinal);
+        Assert.Contains($"{weights:N0} of weights", e.Message, StringComparison.Ordinal);
         e = await Failure(Installation(static fake => fake.Fail("cuDevicePrimaryCtxRetain", CudaResult.OutOfMemory)));
         Assert.Contains("CUDA_ERROR_OUT_OF_MEMORY", e.Message, StringComparison.Ordinal);
-        // A longer context is what does not fit.
-        var estimate = ErnieModel.EstimateMemory(_model, 128);
-        var least = (1L << 30) + estimate.TotalBytes + 2048 * 256 * 2;
-        var installation = Installation(fake => fake.Describe(bytes: (least + (64 << 10)) * 50 / 49));
-        Assert.NotNull(DeviceChoice.Resolve(_model, new ErnieModelOptions { Device = ErnieDevice.Cuda }, installation, null));
-        Assert.Equal("GPU memory", (await Failure(installation, new ErnieModelOptions { ContextLength = 131072, KvCacheType = ErnieKvCacheType.Float32 })).Piece);
+        // To the byte, beside the reserve; a longer context is what does not fit.
+        var least = ErniePlan.ForModel(_model, new ErniePlanOptions { GpuBytes = 1, ReserveBytes = 0, ContextLength = 128, Requests = 1 }).LeastBytes;
+        var total = least + ErniePlan.ReserveOf(least);
+        while (total - ErniePlan.ReserveOf(total) < least) total++;
+        ErnieModelOptions One(int? context = null) => new() { Device = ErnieDevice.Cuda, MaxConcurrentRequests = 1, ContextLength = context };
+        var installation = Installation(fake => fake.Describe(bytes: total));
+        Assert.Equal(32, DeviceChoice.Resolve(_model, One(), installation, null)!.Plan.CpuExperts.Values.Sum());
+        Assert.Equal("GPU memory", (await Failure(installation, One(131072))).Piece);
+        Assert.Equal("GPU memory", (await Failure(Installation(fake => fake.Describe(bytes: total - 1)), One())).Piece);
     }
 
     [Fact]

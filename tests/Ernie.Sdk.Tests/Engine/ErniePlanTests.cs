@@ -85,7 +85,9 @@ public class ErniePlanTests
         var manifest = ModelManifest.Read(folder.File("model"));
         Assert.Equal(new FileInfo(folder.File("model/model.weights")).Length, planned.WeightFileBytes);
         Assert.Equal(manifest.Tensors.Sum(static tensor => tensor.Bytes), planned.WeightBytes);
-        Assert.Equal(planned.WeightBytes, Assert.Single(planned.Gpus).WeightBytes);
+        // ONNX Runtime looks tokens up in a matrix of its own.
+        var lookup = manifest.Formats.SharesEmbedding(manifest.Config) ? MemoryPlan.For(manifest.Config, manifest.Formats, KvElementType.BFloat16, 1).EmbeddingBytes : 0;
+        Assert.Equal(planned.WeightBytes + lookup, Assert.Single(planned.Gpus).WeightBytes);
 
         var exported = ErniePlan.ForModel(folder.File("model"), options);
         Assert.Equal((planned.WeightFileBytes, planned.WeightBytes, planned.Precision), (exported.WeightFileBytes, exported.WeightBytes, exported.Precision));

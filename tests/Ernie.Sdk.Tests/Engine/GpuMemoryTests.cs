@@ -63,17 +63,15 @@ public sealed class GpuMemoryTests : IDisposable
     {
         var e = await Assert.ThrowsAsync<ErnieDeviceException>(() => Load(static options => options.KvCacheBytes = 9L << 30));
         Assert.Equal("GPU memory", e.Piece);
-        Assert.Contains("no room for the KV cache of 9,6", e.Message, StringComparison.Ordinal);
+        Assert.Contains("9,6", e.Message, StringComparison.Ordinal);
+        Assert.Contains("of cache for", e.Message, StringComparison.Ordinal);
         _gpu.Driver.AssertNothingIsLeft();
     }
 
     [Theory]
-    [InlineData("cuMemAlloc_v2", 1)] // the routers' choices
-    [InlineData("cuMemAlloc_v2", 2)] // logits
-    [InlineData("cuMemAlloc_v2", 3)] // the operators' workspace
-    [InlineData("cuMemAlloc_v2", 4)] // what requests want of a token, the tokens, and the workspace of choosing them
-    [InlineData("cuMemAlloc_v2", 5)]
-    [InlineData("cuMemAlloc_v2", 6)]
+    [InlineData("cuMemAlloc_v2", 1)] // what requests want of a token, the tokens, and the workspace of choosing them
+    [InlineData("cuMemAlloc_v2", 2)]
+    [InlineData("cuMemAlloc_v2", 3)]
     [InlineData("cudaMalloc", 1)] // a number of the step
     [InlineData("cudaMalloc", 9)] // activations
     [InlineData("cudaMalloc", 10)]

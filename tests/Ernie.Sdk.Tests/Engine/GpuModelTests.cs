@@ -1,3 +1,4 @@
+using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Engine;
 using Ernie.Sdk.Native;
 using Ernie.Sdk.Tests.Chat;
@@ -66,10 +67,12 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
     [Theory]
     [InlineData(ErniePrecision.Int8, ErniePrecision.Int8)]
     [InlineData(ErniePrecision.Int4, ErniePrecision.Int4)]
+    [InlineData(ErniePrecision.Int2, ErniePrecision.Int8)]
+    [InlineData(ErniePrecision.Int2, ErniePrecision.Int4)]
     public async Task QuantisedWeights_GiveTheCpusLogits(ErniePrecision experts, ErniePrecision dense)
     {
         using var folder = new TemporaryFolder();
-        await ErnieExporter.ExportAsync(TinyModel.Checkpoint, folder.File("model"), new ErnieExportOptions { Experts = experts, Dense = dense, Calibrate = false }, cancellationToken: Token);
+        await ErnieExporter.ExportAsync(TinyModel.Checkpoint, folder.File("model"), new ErnieExportOptions { Experts = experts, Dense = dense, Calibrate = experts == ErniePrecision.Int2 }, cancellationToken: Token);
         var options = new ErnieModelOptions { KvCacheType = ErnieKvCacheType.Float32, KvCacheBytes = 8 << 20, Threads = 2 };
         await using var cpu = await ErnieModel.LoadAsync(folder.File("model"), options, cancellationToken: Token);
         (options.Device, options.Installation) = (ErnieDevice.Cuda, _gpu.Installation);
@@ -79,6 +82,60 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
             output.WriteLine($"{experts} and {dense}: largest difference {Golden.MaxDifference(logits, expected):E2} of {expected.Max(Math.Abs):F1}");
             // Activations are quantised too, and one on the edge between two codes may fall either way: of int8 the CPU's own kernels differ by 0.16 here.
             TensorAssert.Near(expected, logits, 0.3, 0, "logits");
+            foreach (var prompt in new[] { s_prompt, Ids(9, 60) }) Assert.Equal((await Answer(cpu, prompt)).Tokens, (await Answer(model, prompt)).Tokens);
+        }
+        _gpu.Driver.AssertNothingIsLeft();
+    }
+
+    [Fact]
+    public async Task APublishedTwoBitCheckpoint_GivesTheCpusLogits()
+    {
+        using var folder = new TemporaryFolder();
+        // WINT8, WINT4 and WINT2 in one model, as they are.
+        new TwoBitsCheckpoint().Write(folder.File("checkpoint"));
+        await ErnieExporter.ExportAsync(folder.File("checkpoint"), folder.File("model"), cancellationToken: Token);
+        var options = new ErnieModelOptions { KvCacheType = ErnieKvCacheType.Float32, KvCacheBytes = 8 << 20, Threads = 2 };
+        await using var cpu = await ErnieModel.LoadAsync(folder.File("model"), options, cancellationToken: Token);
+        (options.Device, options.Installation) = (ErnieDevice.Cuda, _gpu.Installation);
+        await using (var model = await ErnieModel.LoadAsync(folder.File("model"), options, cancellationToken: Token))
+        {
+            int[] prompt = [3, 17, 60, 42, 9, 12, 33];
+            var (expected, logits) = (await Logits(cpu, prompt), await Logits(model, prompt));
+            output.WriteLine($"largest difference {Golden.MaxDifference(logits, expected):E2} of {expected.Max(Math.Abs):F1}");
+            TensorAssert.Near(expected, logits, 0.3, 0, "logits");
+            Assert.Equal((await Answer(cpu, prompt)).Tokens, (await Answer(model, prompt)).Tokens);
+        }
+        _gpu.Driver.AssertNothingIsLeft();
+    }
+
+    [Fact]
+    public async Task LearnedGates_ChooseTheBlocksThatTheCpuChooses()
+    {
+        using var folder = new TemporaryFolder();
+        var (plain, gated) = (await TinyModel.ExportedAsync(), folder.File("model"));
+        Directory.CreateDirectory(folder.File("checkpoint"));
+        foreach (var file in Directory.EnumerateFiles(TinyModel.Checkpoint)) File.Copy(file, Path.Combine(folder.File("checkpoint"), Path.GetFileName(file)));
+        // Of both signs: nothing like a mean.
+        SafetensorsWriter.Write(Path.Combine(folder.File("checkpoint"), AttentionGates.FileName),
+            [.. Enumerable.Range(0, 4).Select(static layer => EncodedTensor.Of($"ernie.layers.{layer}.self_attn.attn_gate.weight", StoredType.BFloat16, [2, 128, 64], RandomTensor.Floats(new Random(layer), 2 * 128 * 64, 1)))]);
+        await ErnieExporter.ExportAsync(folder.File("checkpoint"), gated, ExportAs.BFloat16, cancellationToken: Token);
+        var prompt = Ids(6, 520);
+        ErnieModelOptions Sparse(ErnieDevice device) => new()
+        {
+            Device = device, Installation = _gpu.Installation, KvCacheType = ErnieKvCacheType.Float32, KvCacheBytes = 8 << 20, PrefillChunkTokens = 128, Threads = 2,
+            SparseAttention = new ErnieSparseAttention { EncoderTopKLeft = 1, EncoderTopKRight = 1, DecoderTopKLeft = 1, DecoderTopKRight = 2 },
+        };
+        await using var means = await ErnieModel.LoadAsync(plain, Sparse(ErnieDevice.Cpu), cancellationToken: Token);
+        await using var cpu = await ErnieModel.LoadAsync(gated, Sparse(ErnieDevice.Cpu), cancellationToken: Token);
+        var expected = await Logits(cpu, prompt);
+        var gates = Golden.MaxDifference(await Logits(means, prompt), expected);
+        Assert.True(gates > 0.1, $"Gates change logits by {gates:E1} only.");
+        await using (var model = await ErnieModel.LoadAsync(gated, Sparse(ErnieDevice.Cuda), cancellationToken: Token))
+        {
+            var logits = await Logits(model, prompt);
+            output.WriteLine($"largest difference {Golden.MaxDifference(logits, expected):E2}; of means instead of gates {gates:E2}");
+            TensorAssert.Near(expected, logits, Tolerance, Tolerance, "logits");
+            Assert.Equal((await Answer(cpu, prompt)).Tokens, (await Answer(model, prompt)).Tokens);
         }
         _gpu.Driver.AssertNothingIsLeft();
     }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, NO_DEVICE = 100, INVALID_CONTEXT = 201, INVALID_PTX = 218, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600 };
 enum { MEMORY, MODULE, STREAM, EVENT, PINNED, PROVIDER, KINDS };
@@ -34,6 +35,28 @@ typedef struct Function { struct Function *next; Emulated launch; int parameters
 typedef struct { char *text; Function *functions; } Module;
 static void *s_emulations[16];
 static int s_launches;
+static size_t s_peak;
+
+// Captured graphs: what was asked for between begin and end, in order, to be done later and again. A launch has copies of its parameters; what a provider computes itself is a function and what it is told.
+enum { GRAPHS = 64, PARAMETERS = 40, CAPTURE_UNSUPPORTED = 900 };
+typedef struct { Emulated launch; int grid[3], threads, shared, count; uint64_t values[PARAMETERS]; void (*call)(const void *); char data[256]; } Asked;
+typedef struct { Asked *asked; int count, room, replays; } Graph;
+static Graph s_graphs[GRAPHS];
+static int s_graph_count, s_capturing = -1;
+static Asked *next_asked(void)
+{
+    Graph *g = &s_graphs[s_capturing];
+    if (g->count == g->room) g->asked = realloc(g->asked, (g->room = g->room ? 2 * g->room : 256) * sizeof(Asked));
+    return memset(&g->asked[g->count++], 0, sizeof(Asked));
+}
+// Calls that wait, allocate, or look at the CPU's memory have no place in a graph.
+static int breaks_capture(const char *call)
+{
+    static const char *calls[] = { "cuStreamSynchronize", "cuCtxSynchronize", "cuEventSynchronize", "cuEventQuery", "cuMemAlloc_v2", "cuMemFree_v2", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuMemcpyDtoDAsync_v2",
+        "cuMemsetD8Async", "cuMemHostRegister_v2", "cuMemHostUnregister", "cuModuleLoadDataEx", "cudaMalloc" };
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) if (!strcmp(call, calls[i])) return 1;
+    return 0;
+}
 
 static int is_memory(int kind) { return kind == MEMORY || kind == PROVIDER; }
 
@@ -76,9 +99,11 @@ static void give(char *address, size_t bytes)
 
 static int add(int kind, void *address, size_t bytes)
 {
-    for (int i = 0; i < 4096; i++)
-        if (!s_live[i].address) { s_live[i] = (Live){ kind, address, bytes }; return 1; }
-    return 0;
+    int added = 0;
+    for (int i = 0; i < 4096 && !added; i++)
+        if (!s_live[i].address) { s_live[i] = (Live){ kind, address, bytes }; added = 1; }
+    if (is_memory(kind) && used() > s_peak) s_peak = used();
+    return added;
 }
 
 static Live *find(int kind, const void *address)
@@ -101,6 +126,7 @@ static int enter(const char *call, int needs_context)
     size_t length = strlen(s_log);
     if (length + strlen(call) + 2 < sizeof s_log) sprintf(s_log + length, "%s\n", call);
     if (s_fail_after > 0 && !strcmp(call, s_fail_call) && --s_fail_after == 0) return s_fail_result;
+    if (s_capturing >= 0 && breaks_capture(call)) return CAPTURE_UNSUPPORTED;
     if (!s_started && strcmp(call, "cuInit") && strcmp(call, "cuDriverGetVersion")) return NOT_INITIALIZED;
     return needs_context && (!s_current || !s_retained) ? INVALID_CONTEXT : SUCCESS;
 }
@@ -116,6 +142,9 @@ void fake_reset(void)
     pthread_mutex_lock(&s_lock);
     curtain(1);
     s_curtain = s_launches = 0;
+    for (int i = 0; i < s_graph_count; i++) { free(s_graphs[i].asked); s_graphs[i] = (Graph){ 0 }; }
+    s_graph_count = 0;
+    s_capturing = -1;
     for (int i = 0; i < 4096; i++)
     {
         if (!s_live[i].address || s_live[i].kind == PROVIDER) continue;
@@ -135,6 +164,16 @@ const char *fake_log(void) { return s_log; }
 int fake_inside(const void *address, size_t bytes) { pthread_mutex_lock(&s_lock); int found = inside(address, bytes); pthread_mutex_unlock(&s_lock); return found; }
 void fake_curtain(int drawn) { pthread_mutex_lock(&s_lock); curtain(1); s_curtain = drawn; curtain(0); pthread_mutex_unlock(&s_lock); }
 int fake_launches(void) { return s_launches; }
+size_t fake_peak(void) { return s_peak; }
+void fake_forget_peak(void) { pthread_mutex_lock(&s_lock); s_peak = used(); pthread_mutex_unlock(&s_lock); }
+size_t fake_provider_used(void)
+{
+    pthread_mutex_lock(&s_lock);
+    size_t bytes = 0;
+    for (int i = 0; i < 4096; i++) if (s_live[i].address && s_live[i].kind == PROVIDER) bytes += s_live[i].bytes;
+    pthread_mutex_unlock(&s_lock);
+    return bytes;
+}
 size_t fake_used(void) { pthread_mutex_lock(&s_lock); size_t bytes = used(); pthread_mutex_unlock(&s_lock); return bytes; }
 int fake_emulate(const char *path)
 {
@@ -165,6 +204,44 @@ void fake_provider_free(void *address)
     if (live) { give(address, live->bytes); live->address = 0; }
     leave(0);
 }
+
+// Returns the graph's number.
+int fake_capture_begin(void)
+{
+    pthread_mutex_lock(&s_lock);
+    s_capturing = s_graph_count < GRAPHS ? s_graph_count++ : -1;
+    pthread_mutex_unlock(&s_lock);
+    return s_capturing;
+}
+void fake_capture_end(void) { pthread_mutex_lock(&s_lock); s_capturing = -1; pthread_mutex_unlock(&s_lock); }
+int fake_capturing(void) { return s_capturing >= 0; }
+void fake_capture_call(void (*call)(const void *), const void *data, size_t bytes)
+{
+    pthread_mutex_lock(&s_lock);
+    Asked *a = next_asked();
+    a->call = call;
+    memcpy(a->data, data, bytes);
+    pthread_mutex_unlock(&s_lock);
+}
+int fake_replay(int graph)
+{
+    pthread_mutex_lock(&s_lock);
+    curtain(1);
+    int failed = 0;
+    for (int i = 0; i < s_graphs[graph].count && !failed; i++)
+    {
+        Asked *a = &s_graphs[graph].asked[i];
+        void *arguments[PARAMETERS];
+        for (int p = 0; p < a->count; p++) arguments[p] = &a->values[p];
+        if (a->call) a->call(a->data);
+        else { s_launches++; failed = a->launch(a->grid, a->threads, a->shared, 0, arguments, a->count); }
+    }
+    s_graphs[graph].replays++;
+    leave(0);
+    return failed;
+}
+int fake_graphs(void) { return s_graph_count; }
+int fake_replays(void) { int n = 0; for (int i = 0; i < s_graph_count; i++) n += s_graphs[i].replays; return n; }
 
 int fake_live(int kind) { int n = 0; if (kind == KINDS) return s_retained; for (int i = 0; i < 4096; i++) n += s_live[i].address && s_live[i].kind == kind; return n; }
 
@@ -272,6 +349,13 @@ int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
         int grid[3] = { gx, gy, gz };
         // Grids are limited but for their first size, and shared memory to what needs no attribute.
         if (gy > 65535 || gz > 65535 || (int)bx > f->threads || by != 1 || bz != 1 || shared > 49152) FAIL(INVALID_VALUE);
+        if (s_capturing >= 0)
+        {
+            Asked *a = next_asked();
+            *a = (Asked){ .launch = f->launch, .grid = { gx, gy, gz }, .threads = bx, .shared = shared, .count = f->parameters };
+            for (int i = 0; i < f->parameters; i++) a->values[i] = *(uint64_t *)arguments[i];
+            END;
+        }
         s_launches++;
         curtain(1);
         FAIL(f->launch(grid, bx, shared, 0, arguments, f->parameters) ? 700 : SUCCESS);
@@ -300,9 +384,18 @@ int cuStreamCreate(void **stream, unsigned flags) { BEGIN(1); if (flags != 1) FA
 int cuStreamDestroy_v2(void *stream) { BEGIN(1); Live *live = find(STREAM, stream); if (!live) FAIL(INVALID_HANDLE); free(stream); live->address = 0; END; }
 int cuStreamSynchronize(void *stream) { BEGIN(1); if (stream && !find(STREAM, stream)) FAIL(INVALID_HANDLE); END; }
 int cuStreamWaitEvent(void *stream, void *event, unsigned flags) { BEGIN(1); if (!find(STREAM, stream) || !find(EVENT, event)) FAIL(INVALID_HANDLE); END; }
-int cuEventCreate(void **event, unsigned flags) { BEGIN(1); if (flags & ~3u) FAIL(INVALID_VALUE); *event = malloc(1); add(EVENT, *event, flags & 2 ? 1 : 2); END; }
+int cuEventCreate(void **event, unsigned flags) { BEGIN(1); if (flags & ~3u) FAIL(INVALID_VALUE); *event = calloc(1, sizeof(double)); add(EVENT, *event, flags & 2 ? 1 : 2); END; }
 int cuEventDestroy_v2(void *event) { BEGIN(1); Live *live = find(EVENT, event); if (!live) FAIL(INVALID_HANDLE); free(event); live->address = 0; END; }
-int cuEventRecord(void *event, void *stream) { BEGIN(1); if (!find(EVENT, event)) FAIL(INVALID_HANDLE); END; }
+// What was asked for before is done: the time is now.
+int cuEventRecord(void *event, void *stream)
+{
+    BEGIN(1);
+    if (!find(EVENT, event)) FAIL(INVALID_HANDLE);
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    *(double *)event = now.tv_sec * 1e3 + now.tv_nsec * 1e-6;
+    END;
+}
 int cuEventSynchronize(void *event) { BEGIN(1); if (!find(EVENT, event)) FAIL(INVALID_HANDLE); END; }
 int cuEventQuery(void *event) { BEGIN(1); if (!find(EVENT, event)) FAIL(INVALID_HANDLE); if (s_pending_polls > 0) { s_pending_polls--; FAIL(NOT_READY); } END; }
 int cuEventElapsedTime(float *milliseconds, void *start, void *end)
@@ -311,7 +404,7 @@ int cuEventElapsedTime(float *milliseconds, void *start, void *end)
     Live *a = find(EVENT, start), *b = find(EVENT, end);
     // Events without timing have no time.
     if (!a || !b || a->bytes != 2 || b->bytes != 2) FAIL(INVALID_HANDLE);
-    *milliseconds = 1.5f;
+    *milliseconds = (float)(*(double *)end - *(double *)start);
     END;
 }
 
@@ -327,6 +420,7 @@ int cuGetErrorName(int code, const char **name)
         case INVALID_PTX: *name = "CUDA_ERROR_INVALID_PTX"; break;
         case INVALID_HANDLE: *name = "CUDA_ERROR_INVALID_HANDLE"; break;
         case NOT_FOUND: *name = "CUDA_ERROR_NOT_FOUND"; break;
+        case CAPTURE_UNSUPPORTED: *name = "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"; break;
         case 700: *name = "CUDA_ERROR_ILLEGAL_ADDRESS"; break;
         default: *name = 0; return INVALID_VALUE;
     }

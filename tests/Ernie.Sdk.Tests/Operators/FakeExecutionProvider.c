@@ -17,7 +17,14 @@ static struct { char *address; size_t bytes; } s_live[8192];
 static int s_copies_in, s_copies_out, s_taken, s_stream;
 static void *s_used_stream = &s_stream;
 static void *(*s_driver_alloc)(size_t);
+static size_t (*s_driver_used)(void), s_memory_limit;
 static void (*s_driver_free)(void *), (*s_driver_open)(void), (*s_driver_close)(void);
+static int (*s_driver_begin)(void), (*s_driver_capturing)(void), (*s_driver_replay)(int);
+static void (*s_driver_end)(void), (*s_driver_call)(void (*)(const void *), const void *, size_t);
+// As CUDA's provider does where it captures graphs, this one keeps memory that was freed, so that a graph finds it again.
+static int s_keeps;
+static struct { void *address; size_t bytes; int is_free; } s_kept[8192];
+static int s_kept_count;
 static void device_open(void) { if (s_driver_open) s_driver_open(); }
 static void device_close(void) { if (s_driver_close) s_driver_close(); }
 
@@ -39,7 +46,14 @@ int fake_ep_inside(const char *address)
 static void *ORT_API_CALL allocate(struct OrtAllocator *self, size_t bytes)
 {
     if (!bytes) return 0;
-    if (s_driver_alloc) return s_driver_alloc(bytes);
+    for (int i = 0; s_keeps && i < s_kept_count; i++) if (s_kept[i].is_free && s_kept[i].bytes == bytes) { s_kept[i].is_free = 0; return s_kept[i].address; }
+    if (s_keeps && s_kept_count < 8192)
+    {
+        void *address = s_driver_alloc(bytes);
+        if (address) { s_kept[s_kept_count].address = address; s_kept[s_kept_count].bytes = bytes; s_kept[s_kept_count++].is_free = 0; }
+        return address;
+    }
+    if (s_driver_alloc) return s_memory_limit && s_driver_used() + bytes > s_memory_limit ? 0 : s_driver_alloc(bytes);
     char *address = aligned_alloc(256, (bytes + 255) / 256 * 256);
     pthread_mutex_lock(&s_lock);
     for (int i = 0; i < 8192; i++) if (!s_live[i].address) { s_live[i].address = address; s_live[i].bytes = bytes; break; }
@@ -48,6 +62,7 @@ static void *ORT_API_CALL allocate(struct OrtAllocator *self, size_t bytes)
 }
 static void ORT_API_CALL release(struct OrtAllocator *self, void *address)
 {
+    for (int i = 0; s_keeps && i < s_kept_count; i++) if (address && s_kept[i].address == address) { s_kept[i].is_free = 1; return; }
     if (s_driver_free) { s_driver_free(address); return; }
     pthread_mutex_lock(&s_lock);
     for (int i = 0; i < 8192; i++) if (address && s_live[i].address == address) s_live[i].address = 0;
@@ -73,6 +88,7 @@ static OrtStatus *ORT_API_CALL copy(OrtDataTransferImpl *self, const OrtValue **
         if (status) return status;
         // What the allocator had no memory for has no address.
         if (bytes && (!to || !from)) return s_api->CreateStatus(ORT_FAIL, "CUDA failure 2: out of memory");
+        if (s_driver_capturing && s_driver_capturing()) return s_api->CreateStatus(ORT_FAIL, "CUDA failure 900: operation not permitted when stream is capturing");
         device_open();
         memcpy(to, from, bytes);
         device_close();
@@ -145,6 +161,12 @@ static OrtStatus *bind_driver(void)
     void *driver = dlopen(DRIVER, RTLD_NOW);
     s_driver_alloc = dlsym(driver, "fake_provider_alloc");
     s_driver_free = dlsym(driver, "fake_provider_free");
+    s_driver_used = dlsym(driver, "fake_provider_used");
+    s_driver_begin = dlsym(driver, "fake_capture_begin");
+    s_driver_end = dlsym(driver, "fake_capture_end");
+    s_driver_capturing = dlsym(driver, "fake_capturing");
+    s_driver_call = dlsym(driver, "fake_capture_call");
+    s_driver_replay = dlsym(driver, "fake_replay");
     s_driver_open = dlsym(driver, "fake_open");
     s_driver_close = dlsym(driver, "fake_close");
     return add_nodes();
@@ -169,6 +191,37 @@ static OrtStatus *ORT_API_CALL capability(OrtEp *self, const OrtGraph *graph, Or
     return status;
 }
 static OrtStatus *ORT_API_CALL ep_stream(OrtEp *self, const OrtMemoryDevice *device, OrtSyncStreamImpl **stream) { *stream = &s_stream_impl; return 0; }
+
+// Captured graphs, by the application's number. The first run of a number is an ordinary one, as CUDA's provider has it.
+typedef struct { OrtEp base; int runs[256], graphs[256], capturing; } GraphEp;
+static int graph_id(const OrtRunOptions *options)
+{
+    const char *text = s_api->GetRunConfigEntry(options, "gpu_graph_id");
+    return text ? atoi(text) : 0;
+}
+static bool ORT_API_CALL captures(const OrtEp *self) { return true; }
+static bool ORT_API_CALL is_captured(const OrtEp *self, int id) { return id >= 0 && ((const GraphEp *)self)->graphs[id]; }
+static OrtStatus *replay(int graph) { return s_driver_replay(graph) ? s_api->CreateStatus(ORT_FAIL, "CUDA failure 700: an illegal memory access was encountered") : 0; }
+static OrtStatus *ORT_API_CALL replay_graph(OrtEp *self, int id) { return replay(((GraphEp *)self)->graphs[id] - 1); }
+static OrtStatus *ORT_API_CALL run_start(OrtEp *self, const OrtRunOptions *options)
+{
+    GraphEp *ep = (GraphEp *)self;
+    int id = graph_id(options);
+    s_driver_end();
+    ep->capturing = id >= 0 && !ep->graphs[id] && ep->runs[id] ? s_driver_begin() + 1 : 0;
+    return 0;
+}
+static OrtStatus *ORT_API_CALL run_end(OrtEp *self, const OrtRunOptions *options, bool sync)
+{
+    GraphEp *ep = (GraphEp *)self;
+    int id = graph_id(options);
+    s_driver_end();
+    if (id >= 0) ep->runs[id]++;
+    if (!ep->capturing) return 0;
+    ep->graphs[id] = ep->capturing;
+    // What was captured was not done yet.
+    return replay(ep->graphs[id] - 1);
+}
 
 static OrtStatus *ORT_API_CALL kernels(OrtEp *self, const OrtKernelRegistry **registry) { *registry = s_registry; return 0; }
 
@@ -198,7 +251,25 @@ static OrtStatus *ORT_API_CALL create_ep(OrtEpFactory *self, const OrtHardwareDe
     OrtStatus *status = s_api->GetSessionConfigEntry(options, "ep.cuda.user_compute_stream", stream, &length);
     if (status) { s_api->ReleaseStatus(status); s_used_stream = &s_stream; }
     else s_used_stream = (void *)strtoull(stream, 0, 10);
-    OrtEp *created = calloc(1, sizeof *created);
+    char limit[32];
+    length = sizeof limit;
+    status = s_api->GetSessionConfigEntry(options, "ep.cuda.gpu_mem_limit", limit, &length);
+    s_memory_limit = status ? 0 : strtoull(limit, 0, 10);
+    if (status) s_api->ReleaseStatus(status);
+    char graphs[8];
+    length = sizeof graphs;
+    status = s_api->GetSessionConfigEntry(options, "ep.cuda.enable_cuda_graph", graphs, &length);
+    s_keeps = !status && !strcmp(graphs, "1");
+    if (status) s_api->ReleaseStatus(status);
+    OrtEp *created = calloc(1, sizeof(GraphEp));
+    if (s_keeps)
+    {
+        created->IsGraphCaptureEnabled = captures;
+        created->IsGraphCaptured = is_captured;
+        created->ReplayGraph = replay_graph;
+        created->OnRunStart = run_start;
+        created->OnRunEnd = run_end;
+    }
     created->ort_version_supported = ORT_API_VERSION;
     created->GetName = ep_name;
     created->GetCapability = capability;
@@ -207,7 +278,13 @@ static OrtStatus *ORT_API_CALL create_ep(OrtEpFactory *self, const OrtHardwareDe
     *ep = created;
     return 0;
 }
-static void ORT_API_CALL release_ep(OrtEpFactory *self, struct OrtEp *ep) { free(ep); }
+static void ORT_API_CALL release_ep(OrtEpFactory *self, struct OrtEp *ep)
+{
+    for (int i = 0; s_keeps && i < s_kept_count; i++) if (s_kept[i].is_free) s_driver_free(s_kept[i].address);
+    // What is in use still goes to the driver when it is freed.
+    s_kept_count = s_keeps = 0;
+    free(ep);
+}
 static OrtStatus *ORT_API_CALL create_allocator(OrtEpFactory *self, const OrtMemoryInfo *memory, const OrtKeyValuePairs *options, OrtAllocator **allocator) { *allocator = &s_allocator; return 0; }
 static void ORT_API_CALL release_allocator(OrtEpFactory *self, OrtAllocator *allocator) { }
 static OrtStatus *ORT_API_CALL create_transfer(OrtEpFactory *self, OrtDataTransferImpl **transfer) { *transfer = &s_transfer; return 0; }

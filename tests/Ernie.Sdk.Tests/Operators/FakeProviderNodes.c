@@ -23,10 +23,49 @@ static OrtStatus *output(OrtKernelContext *context, const int64_t *sizes, size_t
     OrtValue *value;
     OrtStatus *status = s_api->KernelContext_GetOutput(context, 0, sizes, rank, &value);
     if (!status) status = s_api->GetTensorMutableData(value, data);
+    // Of a step without logits there are tensors without elements, which have no address.
+    for (size_t i = 0; i < rank; i++) if (!sizes[i]) return status;
     return status || *data ? status : s_api->CreateStatus(ORT_FAIL, "CUDA failure 2: out of memory");
 }
 
+// Does what a node does, or has it captured to be done later.
+static void perform(void (*call)(const void *), const void *task, size_t bytes)
+{
+    if (s_driver_capturing()) { s_driver_call(call, task, bytes); return; }
+    device_open();
+    call(task);
+    device_close();
+}
+typedef struct { const char *a, *b; void *y; size_t count, width; float epsilon; } Task;
+
 // [n, width] rows by int index
+static void do_gather(const void *data)
+{
+    const Task *t = data;
+    for (size_t i = 0; i < t->count; i++) memcpy((char *)t->y + i * t->width, t->a + ((const int *)t->b)[i] * t->width, t->width);
+}
+static void do_widen(const void *data)
+{
+    const Task *t = data;
+    for (size_t i = 0; i < t->count; i++) ((uint32_t *)t->y)[i] = (uint32_t)((const uint16_t *)t->a)[i] << 16;
+}
+static void do_add(const void *data)
+{
+    const Task *t = data;
+    for (size_t i = 0; i < t->count; i++) ((float *)t->y)[i] = ((const float *)t->a)[i] + ((const float *)t->b)[i];
+}
+static void do_rms_norm(const void *data)
+{
+    const Task *t = data;
+    for (size_t first = 0; first < t->count; first += t->width)
+    {
+        const float *row = (const float *)t->a + first;
+        float *out = (float *)t->y + first, sum = 0;
+        for (size_t i = 0; i < t->width; i++) sum += row[i] * row[i];
+        float scale = 1 / sqrtf(sum / t->width + t->epsilon);
+        for (size_t i = 0; i < t->width; i++) out[i] = row[i] * scale * ((const float *)t->b)[i];
+    }
+}
 static OrtStatus *gather(OrtKernelContext *context, size_t element)
 {
     Tensor table, indices;
@@ -35,10 +74,7 @@ static OrtStatus *gather(OrtKernelContext *context, size_t element)
     if (!status) status = input(context, 1, &indices);
     if (!status) status = output(context, (int64_t[]){ indices.count, table.sizes[1] }, 2, &y);
     if (status) return status;
-    size_t bytes = table.sizes[1] * element;
-    device_open();
-    for (size_t i = 0; i < indices.count; i++) memcpy((char *)y + i * bytes, table.data + ((int *)indices.data)[i] * bytes, bytes);
-    device_close();
+    perform(do_gather, &(Task){ table.data, indices.data, y, indices.count, table.sizes[1] * element }, sizeof(Task));
     return 0;
 }
 static OrtStatus *ORT_API_CALL gather_float(OrtKernelImpl *self, OrtKernelContext *context) { return gather(context, 4); }
@@ -51,9 +87,7 @@ static OrtStatus *ORT_API_CALL widen(OrtKernelImpl *self, OrtKernelContext *cont
     OrtStatus *status = input(context, 0, &x);
     if (!status) status = output(context, x.sizes, x.rank, &y);
     if (status) return status;
-    device_open();
-    for (size_t i = 0; i < x.count; i++) ((uint32_t *)y)[i] = (uint32_t)((uint16_t *)x.data)[i] << 16;
-    device_close();
+    perform(do_widen, &(Task){ x.data, 0, y, x.count }, sizeof(Task));
     return 0;
 }
 
@@ -66,9 +100,7 @@ static OrtStatus *ORT_API_CALL add_rows(OrtKernelImpl *self, OrtKernelContext *c
     if (!status) status = output(context, a.sizes, a.rank, &y);
     if (status) return status;
     if (a.count != b.count) return s_api->CreateStatus(ORT_INVALID_ARGUMENT, "Add of different shapes.");
-    device_open();
-    for (size_t i = 0; i < a.count; i++) ((float *)y)[i] = ((float *)a.data)[i] + ((float *)b.data)[i];
-    device_close();
+    perform(do_add, &(Task){ a.data, b.data, y, a.count }, sizeof(Task));
     return 0;
 }
 
@@ -80,15 +112,7 @@ static OrtStatus *ORT_API_CALL rms_norm(OrtKernelImpl *self, OrtKernelContext *c
     if (!status) status = input(context, 1, &weight);
     if (!status) status = output(context, x.sizes, x.rank, &y);
     if (status) return status;
-    device_open();
-    for (size_t first = 0; first < x.count; first += weight.count)
-    {
-        float *row = (float *)x.data + first, *out = (float *)y + first, sum = 0;
-        for (size_t i = 0; i < weight.count; i++) sum += row[i] * row[i];
-        float scale = 1 / sqrtf(sum / weight.count + ((Node *)self)->epsilon);
-        for (size_t i = 0; i < weight.count; i++) out[i] = row[i] * scale * ((float *)weight.data)[i];
-    }
-    device_close();
+    perform(do_rms_norm, &(Task){ x.data, weight.data, y, x.count, weight.count, ((Node *)self)->epsilon }, sizeof(Task));
     return 0;
 }
 

@@ -72,8 +72,16 @@ internal sealed unsafe class FakeCuda
     /// <summary>Kernels that were launched.</summary>
     public int Launches => ((delegate* unmanaged<int>)Export("fake_launches"))();
 
+    /// <summary>Graphs that were captured, and how often they were replayed.</summary>
+    public (int Captured, int Replayed) Graphs => (((delegate* unmanaged<int>)Export("fake_graphs"))(), ((delegate* unmanaged<int>)Export("fake_replays"))());
+
     /// <summary>Bytes of device memory, the provider's among them, that are not freed.</summary>
     public long UsedBytes => (long)((delegate* unmanaged<nuint>)Export("fake_used"))();
+
+    /// <summary>Most bytes of device memory that were taken at once since <see cref="ForgetPeak"/>.</summary>
+    public long PeakBytes => (long)((delegate* unmanaged<nuint>)Export("fake_peak"))();
+
+    public void ForgetPeak() => ((delegate* unmanaged<void>)Export("fake_forget_peak"))();
 
     public int Live(int kind) => ((delegate* unmanaged<int, int>)Export("fake_live"))(kind);
 

@@ -58,6 +58,24 @@ internal sealed unsafe class ReferenceLaunches(FakeCuda fake) : CudaKernels
         _kernels.Experts(arguments, _context);
     }
 
+    public override void Route(in ExpertsArguments arguments, in CudaKernelContext context)
+    {
+        var a = arguments;
+        // Of no expert: the routing alone.
+        (a.ExpertBegin, a.ExpertEnd) = (0, 0);
+        var output = new float[a.TokenCount * a.HiddenSize];
+        fixed (float* o = output)
+        {
+            a.Output = o;
+            _kernels.Experts(a, _context);
+        }
+    }
+
+    public override void AddPartial(float* part, in ExpertsArguments arguments, in CudaKernelContext context)
+    {
+        for (nint i = 0; i < (nint)arguments.TokenCount * arguments.HiddenSize; i++) arguments.Output[i] += part[i];
+    }
+
     private void AssertIsSent(string name, PackedMatrix matrix) =>
         Assert.True(fake.IsDeviceMemory(matrix.Data, matrix.Format.Bytes(matrix.Rows / matrix.SectionRows, matrix.SectionRows, matrix.Columns)), $"{name} was not sent to the GPU.");
 

@@ -74,6 +74,13 @@ internal static unsafe class VectorExperts<TLanes> where TLanes : unmanaged, ILa
 
     private static void Route(ExpertsArguments a, ExpertsScratch scratch, IParallelRunner parallel)
     {
+        if (a.Router == null)
+        {
+            var choices = a.TokenCount * a.ExpertsPerToken;
+            new ReadOnlySpan<int>(a.Selected, choices).CopyTo(new Span<int>(scratch.Selected, choices));
+            new ReadOnlySpan<float>(a.Weights, choices).CopyTo(new Span<float>(scratch.Weights, choices));
+            return;
+        }
         VectorLinear<TLanes>.Run<Float32Element>(new LinearArguments
         {
             Input = a.Input,

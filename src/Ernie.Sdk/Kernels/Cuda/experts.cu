@@ -2,7 +2,7 @@
 //      x        [tokens, hidden]                   float
 //      router   [experts, hidden], bias [experts]  float
 //  Math       p = softmax(x · routerᵀ); S = top-k of p + bias, ties to the lower index, NaN counts as -∞; w = p[S] / max(Σ p[S], normMin)
-//             out = Σ over the ranks, in order, of w · result of the rank's expert
+//             out = Σ over the ranks, in order, of w · result of the rank's expert; what another device has computed is added to it
 //  Reference  Kernels/Reference/ReferenceExperts.cs
 //  Tolerance  1e-6 for weights; sums in float
 
@@ -187,4 +187,14 @@ KERNEL(256) combine_experts(const float* results, const int* selected, const flo
         sum = fused(weights[assignment], results[assignment * hidden + column], sum);
     }
     out[token * hidden + column] = sum;
+}
+
+// out [tokens, hidden] += part [tokens, hidden]
+// grid (tokens, hidden / 256 rounded up); block 256; shared 0
+KERNEL(256) add_partial(const float* part, int hidden, float* out)
+{
+    const int column = block_y() * 256 + thread_x();
+    if (column >= hidden) return;
+    const s64 i = (s64)block_x() * hidden + column;
+    out[i] += part[i];
 }

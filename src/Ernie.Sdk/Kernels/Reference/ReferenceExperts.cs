@@ -17,9 +17,9 @@ internal static unsafe class ReferenceExperts
     public static void Run(ExpertsArguments a, KernelContext context) => context.Parallel.For(a.TokenCount, t =>
     {
         var x = a.Input + (nint)t * a.HiddenSize;
-        var probabilities = Probabilities(a, x);
-        var selected = Select(a, probabilities);
-        var weights = Weights(a, probabilities, selected);
+        var probabilities = a.Router == null ? [] : Probabilities(a, x);
+        var selected = a.Router == null ? new ReadOnlySpan<int>(a.Selected + (nint)t * a.ExpertsPerToken, a.ExpertsPerToken).ToArray() : Select(a, probabilities);
+        var weights = a.Router == null ? new ReadOnlySpan<float>(a.Weights + (nint)t * a.ExpertsPerToken, a.ExpertsPerToken).ToArray() : Weights(a, probabilities, selected);
 
         var sum = new double[a.HiddenSize];
         for (var rank = 0; rank < a.ExpertsPerToken; rank++)

@@ -50,6 +50,9 @@ public sealed class CudaProductTests
     public void Experts_UnevenAndInHalves_EqualReference() => FindingsAssert.None(static findings => Checks().UnevenExperts(findings));
 
     [Fact]
+    public void ExpertsOfTwoDevices_AddUp() => FindingsAssert.None(static findings => ProductChecks.Parts(Cuda(), s_runner, findings));
+
+    [Fact]
     public void Experts_WithTiesAndNaN_ChooseDifferentExpertsByLowerIndex()
     {
         using var test = new ExpertsCase(4, 3, 20, 8, 20, 4, WeightFormat.Float32);

@@ -1,10 +1,9 @@
-using Ernie.Cli.Measuring;
 using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Engine;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
 
-namespace Ernie.Sdk.GpuTests.Speed;
+namespace Ernie.Cli.Measuring.Cards;
 
 /// <summary>
 /// One attention layer of a model's shape over a paged cache on the GPU. Keys and values are those of <see cref="SegmentRecipe"/>, stored by the kernels themselves; every sequence has blocks of its own.
@@ -32,10 +31,11 @@ internal sealed unsafe class AttentionSpeed : IDisposable
     /// <param name="sequences">Sequences.</param>
     /// <param name="isTiny">Whether the GPU is an emulated one.</param>
     /// <param name="pool">Device memory of <see cref="PoolBytes"/> to fill and use; 0: memory of its own.</param>
-    public AttentionSpeed(CudaContext context, ErnieConfig config, KvElementType type, int depth, int sequences, bool isTiny, nint pool = 0)
+    /// <param name="runs">Repetitions; medians are given.</param>
+    public AttentionSpeed(CudaContext context, ErnieConfig config, KvElementType type, int depth, int sequences, bool isTiny, nint pool = 0, int runs = 3)
     {
         (_context, _config, _depth, _sequences) = (context, config, depth, sequences);
-        _clock = new GpuClock(context, isTiny);
+        _clock = new GpuClock(context, isTiny, runs);
         _layout = new KvBlockLayout(type, config.KvHeadCount, config.HeadDim);
         _blocks = KvCache.BlocksFor(depth);
         _rope = new RopeTable(config.HeadDim, config.RopeTheta, config.CompressionRatio, config.ContextLength);
@@ -62,26 +62,21 @@ internal sealed unsafe class AttentionSpeed : IDisposable
         double kept = _blocks;
         if (selection.DecodeKept != null && !limits.DecodeIsDense(_depth - 1))
         {
-            var words = new uint[_sequences * _config.KvHeadCount * selection.Words];
-            fixed (uint* to = words)
-            {
-                _context.Enter();
-                _context.Driver.Check(_context.Driver.MemcpyDtoHAsync(to, (nint)selection.DecodeKept, (nuint)words.Length * sizeof(uint), _clock.Stream.Handle), "cuMemcpyDtoHAsync");
-            }
-            _clock.Stream.Synchronize();
+            var words = Read(selection.DecodeKept, _sequences * _config.KvHeadCount * selection.Words);
             kept = words.Sum(static word => (double)uint.PopCount(word)) / (_sequences * _config.KvHeadCount);
         }
         double sums = kept < _blocks ? (double)_blocks * _config.KvHeadCount * _config.HeadDim * sizeof(float) : 0;
-        return new Result(seconds, _clock.LaunchSeconds, kept, _blocks, _sequences * (kept * _config.KvHeadCount * _layout.ReadBytes + sums) / seconds, 0);
+        return new Result(seconds, _clock.LaunchSeconds, kept, _blocks, _sequences * (kept * _config.KvHeadCount * _layout.ReadBytes + sums) / seconds, 0, kept / _blocks);
     }
 
     /// <summary>The last tokens of the first sequence.</summary>
     public Result Prefill(int tokens, SparseLimits limits)
     {
         using var step = new Step(this, 1, tokens, _depth - tokens, SequenceFlags.None, limits);
-        var seconds = _clock.Seconds(_ => step.Launch());
+        CudaSelection selection = default;
+        var seconds = _clock.Seconds(_ => selection = step.Launch());
         var operations = 4.0 * _config.HeadCount * _config.HeadDim * tokens * (_depth - (tokens - 1) / 2.0);
-        return new Result(seconds, _clock.LaunchSeconds, _blocks, _blocks, 0, operations / seconds);
+        return new Result(seconds, _clock.LaunchSeconds, _blocks, _blocks, 0, operations / seconds, Share(selection, limits));
     }
 
     public void Dispose()
@@ -95,6 +90,37 @@ internal sealed unsafe class AttentionSpeed : IDisposable
 
     /// <summary>Blocks of a sequence; neighbours do not lie side by side.</summary>
     public int[] Table(int sequence) => [.. Enumerable.Range(0, _blocks).Select(j => sequence * _blocks + (int)((long)j * 7919 % _blocks))];
+
+    /// <summary>Blocks that packs and heads keep, over those that they would read densely.</summary>
+    private double Share(in CudaSelection selection, SparseLimits limits)
+    {
+        if (selection.PrefillKept == null) return 1;
+        var (heads, words) = (_config.HeadCount, selection.Words);
+        var packs = Read((uint*)selection.Packs, 4 * selection.PrefillCount); // sequence, first token, tokens, block
+        var kept = Read(selection.PrefillKept, selection.PrefillCount * heads * words);
+        double read = 0, all = 0;
+        for (var pack = 0; pack < selection.PrefillCount; pack++)
+        {
+            var (tokens, block) = ((int)packs[4 * pack + 2], (int)packs[4 * pack + 3]);
+            if (tokens == 0) continue;
+            var dense = (double)tokens * heads * (block + 1);
+            all += dense;
+            read += limits.PrefillIsDense(block) ? dense : tokens * kept.Skip(pack * heads * words).Take(heads * words).Sum(static word => (double)uint.PopCount(word));
+        }
+        return all == 0 ? 1 : read / all;
+    }
+
+    private uint[] Read(uint* device, int count)
+    {
+        var words = new uint[count];
+        fixed (uint* to = words)
+        {
+            _context.Enter();
+            _context.Driver.Check(_context.Driver.MemcpyDtoHAsync(to, (nint)device, (nuint)count * sizeof(uint), _clock.Stream.Handle), "cuMemcpyDtoHAsync");
+            _clock.Stream.Synchronize();
+        }
+        return words;
+    }
 
     private void Fill()
     {
@@ -177,5 +203,6 @@ internal sealed unsafe class AttentionSpeed : IDisposable
     /// <param name="Blocks">Blocks that there are of a sequence.</param>
     /// <param name="BytesPerSecond">Decode: keys and values that are read, and the summaries that they are selected by.</param>
     /// <param name="OperationsPerSecond">Prefill: multiplications and additions of dense attention.</param>
-    public readonly record struct Result(double Seconds, double LaunchSeconds, double KeptBlocks, int Blocks, double BytesPerSecond, double OperationsPerSecond);
+    /// <param name="KeptShare">Blocks that are read, over those that dense attention reads.</param>
+    public readonly record struct Result(double Seconds, double LaunchSeconds, double KeptBlocks, int Blocks, double BytesPerSecond, double OperationsPerSecond, double KeptShare);
 }

@@ -1,14 +1,16 @@
 using System.Diagnostics;
 using Ernie.Sdk.Native;
 
-namespace Ernie.Sdk.GpuTests;
+namespace Ernie.Cli.Measuring.Cards;
 
 /// <summary>Times what is launched on a stream of its own, by events of the GPU.</summary>
-internal sealed class GpuClock(CudaContext context, bool isTiny) : IDisposable
+/// <param name="context">Of the GPU.</param>
+/// <param name="isTiny">Whether one call will do: the GPU is an emulated one.</param>
+/// <param name="runs">Repetitions; medians are given.</param>
+internal sealed class GpuClock(CudaContext context, bool isTiny, int runs = 3) : IDisposable
 {
     /// <summary>A measurement lasts so long at least; a card has reached its clock rate then.</summary>
     private const double LeastSeconds = 0.1;
-    private const int Runs = 3;
     /// <summary>So many calls the driver takes without waiting for the GPU: it keeps about a thousand launches.</summary>
     private const int CallsAtOnce = 16;
     private readonly CudaEvent _start = context.CreateEvent(timing: true), _end = context.CreateEvent(timing: true);
@@ -26,7 +28,7 @@ internal sealed class GpuClock(CudaContext context, bool isTiny) : IDisposable
         Stream.Synchronize();
         var once = Run(1, launch);
         var calls = isTiny ? 1 : (int)Math.Clamp(LeastSeconds / Math.Max(once, 1e-7), 3, 5000);
-        var seconds = Enumerable.Range(0, isTiny ? 1 : Runs).Select(_ => Run(calls, launch)).Order().ToArray();
+        var seconds = Enumerable.Range(0, isTiny ? 1 : runs).Select(_ => Run(calls, launch)).Order().ToArray();
         return seconds[seconds.Length / 2];
     }
 

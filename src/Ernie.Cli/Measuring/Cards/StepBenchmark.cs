@@ -1,19 +1,19 @@
 using System.Diagnostics;
+using Ernie.Sdk;
 using Ernie.Sdk.Engine;
 using Ernie.Sdk.Export;
-using Ernie.Sdk.GpuTests.Speed;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
 
-namespace Ernie.Sdk.GpuTests.Models;
+namespace Ernie.Cli.Measuring.Cards;
 
 /// <summary>
-/// Times steps of an exported model on the GPU by the clock on the wall, from the call to its end, without the choice of tokens. The cache is filled with <see cref="Ernie.Cli.Measuring.SegmentRecipe"/>, not prefilled;
+/// Times steps of an exported model on the GPU by the clock on the wall, from the call to its end, without the choice of tokens. The cache is filled with <see cref="SegmentRecipe"/>, not prefilled;
 /// queries are the model's.
 /// </summary>
 internal sealed unsafe class StepBenchmark : IDisposable
 {
-    private const int WarmUp = 3;
+    private const int WarmUp = 3, Chunk = 2048;
     private readonly CudaContext _context;
     private readonly CudaStream _stream;
     private readonly KvElementType _kvType;
@@ -21,21 +21,24 @@ internal sealed unsafe class StepBenchmark : IDisposable
     private readonly ModelRunner _runner;
     private readonly Random _random = new(7);
 
-    /// <param name="run">Where CUDA is.</param>
+    /// <param name="installation">Where CUDA is.</param>
     /// <param name="folder">Of the export.</param>
     /// <param name="kvType">Of the cache.</param>
     /// <param name="blocks">Blocks of the cache, as far as there is memory for them.</param>
-    public StepBenchmark(PieceRun run, string folder, ErnieKvCacheType kvType, int blocks)
+    /// <param name="sequences">Of a step, at most.</param>
+    /// <param name="isTiny">Whether the GPU is an emulated one.</param>
+    /// <param name="cancellationToken">Ends loading.</param>
+    public StepBenchmark(CudaInstallation installation, string folder, ErnieKvCacheType kvType, int blocks, int sequences, bool isTiny, CancellationToken cancellationToken)
     {
-        (_kvType, _isTiny) = (ErnieModel.KvTypeOf(kvType), run.IsTiny);
+        (_kvType, _isTiny) = (ErnieModel.KvTypeOf(kvType), isTiny);
         Manifest = ModelManifest.Read(folder);
-        var gpu = DeviceChoice.Resolve(folder, new ErnieModelOptions { Device = ErnieDevice.Cuda, KvCacheType = kvType, PrefillChunkTokens = 2048 }, run.Installation, null)!;
+        var gpu = DeviceChoice.Resolve(folder, new ErnieModelOptions { Device = ErnieDevice.Cuda, KvCacheType = kvType, PrefillChunkTokens = Chunk, MaxConcurrentRequests = sequences }, installation, null)!;
         var ofBlock = new KvBlockLayout(_kvType, Manifest.Config.KvHeadCount, Manifest.Config.HeadDim).BlockBytes * (long)Manifest.Config.LayerCount;
         // What the provider and the workspace take beside the plan's estimate is what is to be found out.
         Blocks = (int)Math.Min(blocks, gpu.CacheBytes / 10 * 9 / ofBlock);
         _context = gpu.Device.Retain();
         _stream = _context.CreateStream();
-        _runner = new ModelRunner(folder, Manifest, _kvType, Blocks, Math.Min(8, Environment.ProcessorCount), model => new GpuDevice(gpu, model, null, run.CancellationToken));
+        _runner = new ModelRunner(folder, Manifest, _kvType, Blocks, Math.Min(8, Environment.ProcessorCount), model => new GpuDevice(gpu, model, KernelRegistry.Choose(), Math.Min(8, Environment.ProcessorCount), false, null, cancellationToken));
         for (var block = 0; block < Blocks; block++) _runner.Cache.Allocate();
     }
 

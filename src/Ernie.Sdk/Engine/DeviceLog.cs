@@ -1,0 +1,16 @@
+using Microsoft.Extensions.Logging;
+
+namespace Ernie.Sdk.Engine;
+
+/// <summary>What the log says of the device that a model is computed on.</summary>
+internal static partial class DeviceLog
+{
+    [LoggerMessage(1, LogLevel.Information, "Device: {Gpu}. The CUDA kernels of this version were checked by emulation on a CPU, never on a GPU.")]
+    public static partial void Gpu(ILogger logger, string gpu);
+
+    [LoggerMessage(2, LogLevel.Information, "Device: the CPU, because a GPU cannot be used. {Problem}")]
+    public static partial void Cpu(ILogger logger, string problem);
+
+    [LoggerMessage(3, LogLevel.Information, "{Bytes:N0} bytes of weights stay on the CPU and are computed there, because {Memory:N0} bytes of GPU memory are too few for all: experts {Experts}. The GPU has {GpuBytes:N0} bytes of weights and {CacheBytes:N0} of KV cache.")]
+    public static partial void Offload(ILogger logger, long bytes, long memory, string experts, long gpuBytes, long cacheBytes);
+}

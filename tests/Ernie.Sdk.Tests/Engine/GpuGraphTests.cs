@@ -1,0 +1,80 @@
+using Ernie.Sdk.Native;
+
+namespace Ernie.Sdk.Tests.Engine;
+
+/// <summary>Decode steps that are captured as graphs on an emulated GPU, where a captured step does nothing but what was recorded: the same launches over other numbers give what ordinary steps give.</summary>
+[Collection(FakeCuda.Collection)]
+public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
+{
+    private readonly EmulatedGpu _gpu = new();
+
+    private static CancellationToken Token => TestContext.Current.CancellationToken;
+
+    public void Dispose() => _gpu.Dispose();
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(3)]
+    [InlineData(4)]
+    public async Task Answers_AreThoseOfOrdinarySteps_ToTheBit(int sequences)
+    {
+        int[][] prompts = [.. Enumerable.Range(0, sequences).Select(static s => Ids(s, 5 + 3 * s))];
+        var expected = await Answers(graphs: false, prompts);
+        Assert.Equal((0, 0), _gpu.Driver.Graphs);
+        var answers = await Answers(graphs: true, prompts);
+        Assert.Equal(expected, answers);
+        var (captured, replayed) = _gpu.Driver.Graphs;
+        output.WriteLine($"{captured} graphs, {replayed} replays");
+        // One request decodes five tokens. Of several, which begin and end one after another, some steps are of other numbers, and three are no number that is captured.
+        if (sequences == 1) Assert.Equal((1, 5), (captured, replayed));
+        Assert.InRange(replayed, captured, 5 * sequences);
+        _gpu.Driver.AssertNothingIsLeft();
+    }
+
+    [Fact]
+    public async Task AnAnswerThatGrowsOverBlocks_IsCapturedAnew_WhereLaunchesChange()
+    {
+        int[][] prompts = [Ids(1, 126)];
+        var expected = await Answers(graphs: false, prompts);
+        Assert.Equal(expected, await Answers(graphs: true, prompts));
+        // One block, then two.
+        Assert.Equal(2, _gpu.Driver.Graphs.Captured);
+        _gpu.Driver.AssertNothingIsLeft();
+    }
+
+    [Fact]
+    public async Task Routers_AreCounted_AndScoringBetweenAnswersDoesNoHarm()
+    {
+        await using (var model = await Load(graphs: true))
+        {
+            var before = await Answer(model, Ids(3, 6));
+            // Logits of every token take more memory: they move.
+            await model.ScoreAsync(Ids(4, 40), static (_, _) => { }, Token);
+            Assert.Equal(before, await Answer(model, Ids(3, 6)));
+            var load = model.GetExpertLoad();
+            Assert.All(load.Layers, layer => Assert.Equal((long)layer.TokenCount * load.ExpertsPerToken, layer.ExpertTokens.Sum()));
+            Assert.Equal(40 + 2 * (6 + 5), load.Layers[0].TokenCount);
+        }
+        _gpu.Driver.AssertNothingIsLeft();
+    }
+
+    private async Task<List<(int Token, float LogProbability)>[]> Answers(bool graphs, int[][] prompts)
+    {
+        await using var model = await Load(graphs);
+        return await Task.WhenAll(prompts.Select(prompt => Answer(model, prompt)));
+    }
+
+    /// <summary>Six tokens, of which five are decoded, with their log-probabilities: equal bits of logits give equal ones.</summary>
+    private static async Task<List<(int Token, float LogProbability)>> Answer(ErnieModel model, int[] prompt) =>
+        await model.GenerateTokensAsync(prompt, new ErnieGenerationOptions { Temperature = 0, MaxTokens = 6, IgnoreStopTokens = true }, null, 0, Token).Select(static token => (token.Id, token.Probabilities!.Chosen)).ToListAsync(Token);
+
+    private static int[] Ids(int seed, int count)
+    {
+        var random = new Random(seed);
+        return [.. Enumerable.Range(0, count).Select(_ => random.Next(3, 2000))];
+    }
+
+    private Task<ErnieModel> Load(bool graphs) => TinyModel.LoadAsync(options =>
+        (options.Device, options.Installation, options.KvCacheBytes, options.CudaGraphs, options.PrefixCacheBytes) = (ErnieDevice.Cuda, _gpu.Installation, 8 << 20, graphs, 0));
+}
