@@ -41,6 +41,23 @@ public sealed class KernelConformanceTests
         }
     }
 
+    /// <summary>More groups than sums of a tile have room for, so that scales are applied in several parts.</summary>
+    [Theory]
+    [MemberData(nameof(Families))]
+    public void Linear_OfLongRows_EqualsReference(string family)
+    {
+        var kernels = Supported(family);
+        foreach (var format in WeightFormat.All)
+        {
+            var columns = format.Kind == WeightKind.Int2 ? 17_536 : 8_230;
+            foreach (var tokens in new[] { 1, 2, 3, 9 })
+            {
+                using var test = new LinearCase(7 + tokens, tokens, 34, columns, format, swiGlu: false);
+                TensorAssert.Near(test.Run(Reference, Runner), test.Run(kernels, Runner), LinearTolerance, LinearTolerance, $"{family}: {format}, {tokens} tokens, {columns} columns");
+            }
+        }
+    }
+
     [Theory]
     [MemberData(nameof(Families))]
     public void Linear_SwiGlu_OfLargeGates_Saturates(string family)
