@@ -156,6 +156,27 @@ public sealed class CommandLineTests
         Assert.Empty(run.Out);
     }
 
+    [Fact]
+    public async Task WrongUsage_NamesTheWholeCommand_AndOneMistake()
+    {
+        Assert.EndsWith("\nRun 'ernie cache clear --help'.\n", (await CommandRun.Async("cache", "clear", "--older-than", "-3")).Error, StringComparison.Ordinal);
+        var lines = (await CommandRun.Async("frobnicate")).Error.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        Assert.Equal(2, lines.Length);
+        Assert.Contains("frobnicate", lines[0], StringComparison.Ordinal);
+        Assert.Equal("Run 'ernie --help'.", lines[1]);
+    }
+
+    [Fact]
+    public async Task AFilterWhoseReaderHasEnough_EndsQuietly()
+    {
+        Assert.SkipUnless(File.Exists("/bin/sh"), "There is no /bin/sh.");
+        using var folder = new TemporaryFolder();
+        await File.WriteAllLinesAsync(folder.File("many.jsonl"), Enumerable.Repeat("{\"text\": \"Who are you?\"}", 50_000), TestContext.Current.CancellationToken);
+        var run = await ChildProcess.RunAsync("/bin/sh", ["-c", "{ dotnet exec \"$0\" tokenize \"$1\" \"$2\"; echo \"code $?\" >&2; } | head -n 1", ChildProcess.Cli, ExportedTinyModel.Checkpoint, folder.File("many.jsonl")]);
+        Assert.Equal("code 0\n", run.Error);
+        Assert.Single(run.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries));
+    }
+
     [Theory]
     [InlineData("verify", "ernie.json")]
     [InlineData("inspect", "config.json")]
