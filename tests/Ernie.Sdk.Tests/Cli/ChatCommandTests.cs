@@ -107,8 +107,9 @@ public sealed partial class ChatCommandTests(ExportedTinyModel tiny) : IClassFix
     public async Task Template_BringsReasoning()
     {
         var run = (await ChatAsync($"{Norway}\n", "--template", "thinking")).Succeeded();
-        Assert.StartsWith("[reasoning]\n", run.Out, StringComparison.Ordinal);
-        Assert.EndsWith($"[answer]\n{Oslo}\n", run.Out, StringComparison.Ordinal);
+        Assert.Equal($"{Oslo}\n", run.Out);
+        Assert.StartsWith("[reasoning]\n", run.Error, StringComparison.Ordinal);
+        Assert.Matches(@"\n\[\d+ tokens \(\d+ of reasoning\)", run.Error);
     }
 
     [Fact]
@@ -130,20 +131,21 @@ public sealed partial class ChatCommandTests(ExportedTinyModel tiny) : IClassFix
     }
 
     [Theory]
-    [InlineData(true, "\e[2mhm\e[0m\nyes\n")]
-    [InlineData(false, "[reasoning]\nhm\n[answer]\nyes\n")]
-    public void Reasoning_IsDimmed_OrBetweenMarks(bool colours, string expected)
+    [InlineData(true, true, "\e[2mhm\e[0m\nyes\n", "about\n")]
+    [InlineData(true, false, "[reasoning]\nhm\n[answer]\nyes\n", "about\n")]
+    [InlineData(false, false, "yes\n", "[reasoning]\nhm\nabout\n")]
+    public void Reasoning_IsDimmed_OrBetweenMarks_OrNotInAPipe(bool terminal, bool colours, string expected, string aside)
     {
         using var output = new StringWriter { NewLine = "\n" };
         using var error = new StringWriter { NewLine = "\n" };
-        var screen = new ChatScreen(new CommandStreams(TextReader.Null, output, error), colours);
+        var screen = new ChatScreen(new CommandStreams(TextReader.Null, output, error) { OutIsTerminal = terminal }, colours);
         screen.Reasoning("h");
         screen.Reasoning("m");
         screen.Answer("\n");
         screen.Answer("yes");
         screen.End("about");
         Assert.Equal(expected, output.ToString());
-        Assert.Equal("about\n", error.ToString());
+        Assert.Equal(aside, error.ToString());
     }
 
     [Fact]
