@@ -60,6 +60,18 @@ public sealed partial class ChatCommandTests(ExportedTinyModel tiny) : IClassFix
     }
 
     [Fact]
+    public async Task ASaveOnAFullDisk_NamesTheFileAndLeavesNothing()
+    {
+        Assert.SkipUnless(File.Exists("/dev/full"), "There is no /dev/full.");
+        File.CreateSymbolicLink(_folder.File("c.json.new"), "/dev/full");
+        var run = await ChatAsync($"/save {_folder.File("c.json")}\n");
+        Assert.Equal(ExitCode.BadInput, run.ExitCode);
+        Assert.StartsWith($"ernie: {_folder.File("c.json")} cannot be written: No space left", run.Error, StringComparison.Ordinal);
+        Assert.DoesNotContain(".new", run.Error, StringComparison.Ordinal);
+        Assert.Empty(Directory.GetFileSystemEntries(_folder.Path));
+    }
+
+    [Fact]
     public async Task File_GoesBeforeTheNextMessage_Once()
     {
         await File.WriteAllTextAsync(_folder.File("facts.txt"), "The clerk keeps the seal.\n", TestContext.Current.CancellationToken);
@@ -72,6 +84,7 @@ public sealed partial class ChatCommandTests(ExportedTinyModel tiny) : IClassFix
     [InlineData("/nonsense", "/nonsense")]
     [InlineData("/file /does/not/exist", "/does/not/exist")]
     [InlineData("/save", "wants a path")]
+    [InlineData("/save /does/not/exist/c.json", "/does/not/exist/c.json cannot be written: there is no folder /does/not/exist.")]
     [InlineData("/load {0}", "no saved conversation")]
     [InlineData("/file {0}", "UTF-8")]
     public async Task CommandThatFails_EndsAPipe_WithItsReason(string command, string expected)
