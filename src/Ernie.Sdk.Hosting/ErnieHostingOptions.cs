@@ -19,7 +19,6 @@ public sealed class ErnieHostingOptions
     /// <summary>Reads each setting by its name: what a binder by reflection does, but it works in trimmed programs, and a misspelled key is an error.</summary>
     internal void Bind(IConfigurationSection section)
     {
-        RequireSection(section);
         foreach (var child in section.GetChildren())
         {
             switch (child.Key.ToUpperInvariant())
@@ -35,7 +34,8 @@ public sealed class ErnieHostingOptions
 
     private void BindModel(IConfigurationSection section)
     {
-        RequireSection(section);
+        // An empty object, and an empty variable, ask for nothing.
+        if (section.Value is { Length: > 0 } value) throw new InvalidDataException($"Configuration {section.Path} is '{value}'; expected a section, such as {section.Path}:{nameof(ErnieModelOptions.ContextLength)}.");
         foreach (var child in section.GetChildren())
         {
             switch (child.Key.ToUpperInvariant())
@@ -59,12 +59,6 @@ public sealed class ErnieHostingOptions
                     throw Unknown(child, "Device, Threads, KvCacheType, KvCacheBytes, PrefixCacheBytes, ContextLength, ContextOverflow, MaxConcurrentRequests, MaxQueuedRequests, PrefillChunkTokens, ExpertPrefetch, ChatTemplate, SparseAttention, CacheDirectory, Calibrate");
             }
         }
-    }
-
-    /// <summary>An empty object and an empty variable have no children either; they ask for nothing.</summary>
-    private static void RequireSection(IConfigurationSection section)
-    {
-        if (section.Value is { Length: > 0 } value) throw new InvalidDataException($"Configuration {section.Path} is '{value}'; expected a section, such as {section.Path}:{(section.Key.Equals(nameof(Model), StringComparison.OrdinalIgnoreCase) ? nameof(ErnieModelOptions.ContextLength) : nameof(ModelPath))}.");
     }
 
     private static string? Text(IConfigurationSection setting) =>
