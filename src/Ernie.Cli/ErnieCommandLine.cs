@@ -76,7 +76,7 @@ internal static class ErnieCommandLine
     }
 
     /// <summary>What the parser complains of. A word that is no command is one complaint, not two: the missing command is the word.</summary>
-    private static IEnumerable<string> Mistakes(ParseResult result)
+    private static string[] Mistakes(ParseResult result)
     {
         var all = result.Errors.Select(static error => error.Message).ToArray();
         if (result.CommandResult.Command is not { Action: null, Subcommands.Count: > 0 }) return all;
