@@ -1,3 +1,5 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
 using Ernie.Sdk;
 using Microsoft.Extensions.AI;
 using OpenTelemetry.Metrics;
@@ -27,8 +29,12 @@ builder.Services.AddProblemDetails(static problems => problems.CustomizeProblemD
 {
     // Messages of the library name what is wrong and what helps. Those of other faults are the log's.
     if (context.Exception is ErnieQueueFullException) context.HttpContext.Response.Headers.RetryAfter = "1";
-    if (context.Exception is { } failure && context.ProblemDetails.Status < StatusCodes.Status500InternalServerError) context.ProblemDetails.Detail = failure.Message;
+    // What is wrong with JSON is told by the reader's own message, one below.
+    if (context.Exception is { } failure && context.ProblemDetails.Status < StatusCodes.Status500InternalServerError) context.ProblemDetails.Detail = failure.InnerException is JsonException json ? $"The body cannot be read: {json.Message}" : failure.Message;
 });
+// Otherwise only Development throws for a wrong request, and elsewhere its status comes without a word. A field that nobody reads is a mistake too.
+builder.Services.Configure<RouteHandlerOptions>(static routes => routes.ThrowOnBadRequest = true);
+builder.Services.ConfigureHttpJsonOptions(static json => json.SerializerOptions.UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow);
 
 var app = builder.Build();
 app.UseExceptionHandler(new ExceptionHandlerOptions
@@ -43,6 +49,7 @@ app.UseExceptionHandler(new ExceptionHandlerOptions
 });
 app.UseStatusCodePages();
 app.MapHealthChecks("/health");
+app.MapGet("/", static () => "POST /chat with {\"messages\": [{\"role\": \"user\", \"text\": \"Who are you?\"}]} streams an answer; GET /ask?question=... gives it whole; GET /health says whether the model is ready.\n");
 
 // The whole answer at once.
 app.MapGet("/ask", static async (string question, IChatClient client, CancellationToken cancel) =>

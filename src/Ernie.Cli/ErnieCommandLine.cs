@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.CommandLine.Help;
+using System.CommandLine.Parsing;
 using Ernie.Cli.Commands;
 
 namespace Ernie.Cli;
@@ -21,7 +22,7 @@ internal static class ErnieCommandLine
         catch (IOException e)
         {
             // After an error it is most likely the same one.
-            if (code != ExitCode.Success) return code;
+            if (code != ExitCode.Success || IsBrokenPipe(e)) return code;
             await ReportAsync(streams, $"ernie: {ErrorLine.Of(e)}").ConfigureAwait(false);
             return ExitCode.BadInput;
         }
@@ -45,12 +46,12 @@ internal static class ErnieCommandLine
             var isHelp = result.Action is ExampleHelp;
             var command = result.CommandResult.Command;
             // A variable of a script that was never set.
-            var mistakes = result.Errors.Select(static error => error.Message)
+            var mistakes = Mistakes(result)
                 .Concat(command.Arguments.Where(argument => result.GetResult(argument)?.Tokens.Any(static token => token.Value.Length == 0) == true).Select(static argument => $"{argument.Name} is empty.")).ToList();
             if (mistakes.Count > 0 && !isHelp)
             {
                 foreach (var mistake in mistakes) await streams.Error.WriteLineAsync($"ernie: {mistake}").ConfigureAwait(false);
-                await streams.Error.WriteLineAsync($"Run 'ernie {(command is RootCommand ? "" : command.Name + " ")}--help'.").ConfigureAwait(false);
+                await streams.Error.WriteLineAsync($"Run '{NameOf(result.CommandResult)} --help'.").ConfigureAwait(false);
                 return ExitCode.Usage;
             }
             var configuration = new InvocationConfiguration { Output = streams.Out, Error = streams.Error, EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null };
@@ -61,6 +62,10 @@ internal static class ErnieCommandLine
             await ReportAsync(streams, "ernie: cancelled").ConfigureAwait(false);
             return ExitCode.Cancelled;
         }
+        catch (IOException e) when (IsBrokenPipe(e))
+        {
+            return ExitCode.Success;
+        }
 #pragma warning disable CA1031 // The last stop: users get one line, whatever went wrong.
         catch (Exception e)
 #pragma warning restore CA1031
@@ -68,6 +73,25 @@ internal static class ErnieCommandLine
             await ReportAsync(streams, $"ernie: {(verbose ? e.ToString() : ErrorLine.Of(e))}").ConfigureAwait(false);
             return ExitCode.BadInput;
         }
+    }
+
+    /// <summary>What the parser complains of. A word that is no command is one complaint, not two: the missing command is the word.</summary>
+    private static string[] Mistakes(ParseResult result)
+    {
+        var all = result.Errors.Select(static error => error.Message).ToArray();
+        if (result.CommandResult.Command is not { Action: null, Subcommands.Count: > 0 }) return all;
+        var named = Array.FindAll(all, message => result.UnmatchedTokens.Any(token => message.Contains(token, StringComparison.Ordinal)));
+        return named.Length > 0 ? named : all;
+    }
+
+    /// <summary>The command with those that it belongs to, as it is typed.</summary>
+    private static string NameOf(CommandResult command) => command.Parent is CommandResult parent ? $"{NameOf(parent)} {command.Command.Name}" : "ernie";
+
+    /// <summary>Whether the reader of standard output is gone: <c>| head</c> has what it wanted.</summary>
+    private static bool IsBrokenPipe(Exception failure)
+    {
+        const int Unix = 32, Windows = unchecked((int)0x8007006D), WindowsClosing = unchecked((int)0x800700E8);
+        return failure is IOException { InnerException: null } && failure.HResult is Unix or Windows or WindowsClosing;
     }
 
     private static async Task ReportAsync(CommandStreams streams, string line)

@@ -23,7 +23,7 @@ public sealed class ErnieHostingOptions
         {
             switch (child.Key.ToUpperInvariant())
             {
-                case "MODELPATH": ModelPath = child.Value ?? ""; break;
+                case "MODELPATH": ModelPath = Text(child) ?? ""; break;
                 case "LOADATSTART": LoadAtStart = Value<bool>(child); break;
                 case "MODEL": BindModel(child); break;
                 // The section of a client without a key contains those of keyed ones.
@@ -34,6 +34,8 @@ public sealed class ErnieHostingOptions
 
     private void BindModel(IConfigurationSection section)
     {
+        // An empty object, and an empty variable, ask for nothing.
+        if (section.Value is { Length: > 0 } value) throw new InvalidDataException($"Configuration {section.Path} is '{value}'; expected a section, such as {section.Path}:{nameof(ErnieModelOptions.ContextLength)}.");
         foreach (var child in section.GetChildren())
         {
             switch (child.Key.ToUpperInvariant())
@@ -51,13 +53,16 @@ public sealed class ErnieHostingOptions
                 case "EXPERTPREFETCH": Model.ExpertPrefetch = Choice<ErnieExpertPrefetch>(child); break;
                 case "CHATTEMPLATE": Model.ChatTemplate = Choice<ErnieChatTemplate>(child); break;
                 case "SPARSEATTENTION": Model.SparseAttention = Value<bool>(child) ? new ErnieSparseAttention() : ErnieSparseAttention.Dense; break;
-                case "CACHEDIRECTORY": Model.CacheDirectory = child.Value; break;
+                case "CACHEDIRECTORY": Model.CacheDirectory = Text(child); break;
                 case "CALIBRATE": Model.Export.Calibrate = Value<bool>(child); break;
                 default:
                     throw Unknown(child, "Device, Threads, KvCacheType, KvCacheBytes, PrefixCacheBytes, ContextLength, ContextOverflow, MaxConcurrentRequests, MaxQueuedRequests, PrefillChunkTokens, ExpertPrefetch, ChatTemplate, SparseAttention, CacheDirectory, Calibrate");
             }
         }
     }
+
+    private static string? Text(IConfigurationSection setting) =>
+        setting.GetChildren().Any() ? throw new InvalidDataException($"Configuration {setting.Path} is a section; expected a text.") : setting.Value;
 
     private static T Value<T>(IConfigurationSection setting) where T : IParsable<T> =>
         T.TryParse(setting.Value, CultureInfo.InvariantCulture, out var value) ? value : throw new InvalidDataException($"Configuration {setting.Path} is '{setting.Value}'; expected {(typeof(T) == typeof(bool) ? "true or false" : "an integer")}.");

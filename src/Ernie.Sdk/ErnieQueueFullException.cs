@@ -4,7 +4,12 @@ namespace Ernie.Sdk;
 public sealed class ErnieQueueFullException : InvalidOperationException
 {
     internal ErnieQueueFullException(int waiting)
-        : base($"{waiting} requests wait already beside those that are computed, as many as ErnieModelOptions.MaxQueuedRequests allows. Try again later.") => WaitingRequests = waiting;
+        : base(waiting switch
+        {
+            0 => "As many requests are computed as can be at once, and ErnieModelOptions.MaxQueuedRequests lets none wait. Try again later.",
+            1 => "1 request waits already beside those that are computed, as many as ErnieModelOptions.MaxQueuedRequests allows. Try again later.",
+            _ => $"{waiting} requests wait already beside those that are computed, as many as ErnieModelOptions.MaxQueuedRequests allows. Try again later.",
+        }) => WaitingRequests = waiting;
 
     /// <summary>Gets how many requests were waiting.</summary>
     public int WaitingRequests { get; }

@@ -3,12 +3,15 @@ using System.Text;
 namespace Ernie.Cli.Chatting;
 
 /// <summary>
-/// Answers go to standard output, everything about them to standard error. Reasoning is dimmed on a terminal with colours, and stands between marks elsewhere.
+/// Answers go to standard output, everything about them to standard error. Reasoning is dimmed on a terminal with colours, and stands between marks on one without;
+/// where standard output is no terminal it goes to standard error, and the answer stands alone.
 /// What a model writes never controls the terminal.
 /// </summary>
 internal sealed class ChatScreen(CommandStreams streams, bool colours)
 {
     private bool _isReasoning, _any;
+
+    private TextWriter Thoughts => streams.OutIsTerminal ? streams.Out : streams.Error;
 
     /// <summary>Whether the terminal takes colours, and its user wants them (https://no-color.org).</summary>
     public static bool Colours(CommandStreams streams) =>
@@ -17,9 +20,11 @@ internal sealed class ChatScreen(CommandStreams streams, bool colours)
 
     public void Reasoning(string text)
     {
-        if (!_isReasoning) streams.Out.Write(colours ? "\e[2m" : "[reasoning]\n");
+        if (!_isReasoning) Thoughts.Write(colours ? "\e[2m" : "[reasoning]\n");
         _isReasoning = true;
-        Write(text);
+        Thoughts.Write(Plain(text));
+        Thoughts.Flush();
+        _any |= streams.OutIsTerminal;
     }
 
     public void Answer(string text)
@@ -71,6 +76,11 @@ internal sealed class ChatScreen(CommandStreams streams, bool colours)
     {
         if (!_isReasoning) return;
         _isReasoning = false;
+        if (!streams.OutIsTerminal)
+        {
+            streams.Error.WriteLine();
+            return;
+        }
         streams.Out.Write(colours ? "\e[0m\n" : beforeAnswer ? "\n[answer]\n" : "\n[no answer]");
         _any = !beforeAnswer && !colours;
     }

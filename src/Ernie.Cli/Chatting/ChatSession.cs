@@ -73,7 +73,7 @@ internal sealed class ChatSession(ErnieModel model, ChatOptions options, Command
                 await AttachAsync(PathOf(command, rest), cancellationToken).ConfigureAwait(false);
                 break;
             case "/save":
-                await SaveAsync(PathOf(command, rest), cancellationToken).ConfigureAwait(false);
+                Save(PathOf(command, rest));
                 break;
             case "/load":
                 await LoadAsync(PathOf(command, rest), cancellationToken).ConfigureAwait(false);
@@ -159,13 +159,10 @@ internal sealed class ChatSession(ErnieModel model, ChatOptions options, Command
         _screen.Note(string.Create(CultureInfo.InvariantCulture, $"{path}: {model.Tokenizer!.CountTokens(text)} tokens go before the next message."));
     }
 
-    private async Task SaveAsync(string path, CancellationToken cancellationToken)
+    private void Save(string path)
     {
         var messages = Messages();
-        // Whole or not at all.
-        var temporary = path + ".new";
-        await File.WriteAllBytesAsync(temporary, JsonSerializer.SerializeToUtf8Bytes(messages, AIJsonUtilities.DefaultOptions), cancellationToken).ConfigureAwait(false);
-        File.Move(temporary, path, overwrite: true);
+        WholeFile.Write(path, JsonSerializer.SerializeToUtf8Bytes(messages, AIJsonUtilities.DefaultOptions));
         _screen.Note($"{path}: {messages.Count} messages.");
     }
 

@@ -34,6 +34,10 @@ internal static class BenchCommand
         });
         command.SetAction(async (result, cancellationToken) =>
         {
+            foreach (var wanted in new[] { result.GetValue(json), result.GetValue(plot) })
+            {
+                if (wanted is not null) WholeFile.Check(wanted);
+            }
             if (CommonOptions.NumbersOf(result.GetValue(depth)!) is { Count: > 0 } depths)
             {
                 DepthBenchmarkResult deep;
@@ -44,7 +48,7 @@ internal static class BenchCommand
                     deep = await Task.Run(() => atDepth.Installation is { } gpu ? new CardDepthBenchmark(atDepth, gpu, Say).Run(cancellationToken) : new DepthBenchmark(atDepth, Say).Run(cancellationToken), cancellationToken).ConfigureAwait(false);
                 }
                 await streams.Out.WriteAsync(Table(deep)).ConfigureAwait(false);
-                if (result.GetValue(json) is { } deepFile) await File.WriteAllTextAsync(deepFile, JsonSerializer.Serialize(deep, Json) + "\n", cancellationToken).ConfigureAwait(false);
+                if (result.GetValue(json) is { } deepFile) WholeFile.Write(deepFile, [.. JsonSerializer.SerializeToUtf8Bytes(deep, Json), (byte)'\n']);
                 return ExitCode.Success;
             }
             var plan = new ModelBenchmarkPlan
@@ -76,7 +80,7 @@ internal static class BenchCommand
                 measured = await benchmark.RunAsync(cancellationToken).ConfigureAwait(false);
             }
             await streams.Out.WriteAsync(Table(measured)).ConfigureAwait(false);
-            if (result.GetValue(json) is { } file) await File.WriteAllTextAsync(file, JsonSerializer.Serialize(measured, Json) + "\n", cancellationToken).ConfigureAwait(false);
+            if (result.GetValue(json) is { } file) WholeFile.Write(file, [.. JsonSerializer.SerializeToUtf8Bytes(measured, Json), (byte)'\n']);
             if (result.GetValue(plot) is { } picture) BenchmarkPlot.Save(measured, picture);
             return ExitCode.Success;
         });

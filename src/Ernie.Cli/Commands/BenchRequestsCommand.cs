@@ -22,6 +22,7 @@ internal static class BenchRequestsCommand
         var model = ModelOptions.AddTo(command, null, defaultKv: "bf16", first: [answers, tokens, prompt, cancels, json]);
         command.SetAction(async (result, cancellationToken) =>
         {
+            if (result.GetValue(json) is { } wanted) WholeFile.Check(wanted);
             RequestBenchmarkResult measured;
             MeteredKernels? meter = null;
             using (var progress = new ProgressLine(streams, "bench"))
@@ -35,7 +36,7 @@ internal static class BenchRequestsCommand
             }
             meter?.Dispose();
             await streams.Out.WriteAsync(Table(measured)).ConfigureAwait(false);
-            if (result.GetValue(json) is { } file) await File.WriteAllTextAsync(file, JsonSerializer.Serialize(measured, BenchCommand.Json) + "\n", cancellationToken).ConfigureAwait(false);
+            if (result.GetValue(json) is { } file) WholeFile.Write(file, [.. JsonSerializer.SerializeToUtf8Bytes(measured, BenchCommand.Json), (byte)'\n']);
             return ExitCode.Success;
         });
         return command;

@@ -24,7 +24,7 @@ internal static class ChatCommand
         var template = CommonOptions.Template();
         var command = new DocumentedCommand("chat",
             "Chats at the terminal.",
-            "Answers go to standard output; a line of token counts and speed after each, and everything else, to standard error. From a pipe, every line is a message, and an error ends with exit code 1.\nIn the chat, /help lists commands. Ctrl+C stops the answer that is being written, otherwise the program.",
+            "Answers go to standard output; a line of token counts and speed after each, and everything else, to standard error. Reasoning is shown before its answer on a terminal; where standard output\nis none, it goes to standard error too. From a pipe, every line is a message, and an error ends with exit code 1.\nIn the chat, /help lists commands. Ctrl+C stops the answer that is being written, otherwise the program.",
             "ernie chat samples/ernie-tiny-moe", "ernie chat samples/ernie-tiny-moe --template thinking", """ernie chat models/0.3b --system "Answer in one sentence." --temperature 0.3""", """echo "Who are you?" | ernie chat samples/ernie-tiny-moe --temperature 0 2> /dev/null""");
         var model = ModelOptions.AddTo(command, defaultKv: "bf16", first: [system, temperature, maxTokens, context, template]);
         command.SetAction(async (result, cancellationToken) =>

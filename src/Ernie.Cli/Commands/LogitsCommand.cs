@@ -21,7 +21,7 @@ internal static class LogitsCommand
             using var model = await modelOptions.LoadAsync(result, streams, maxConcurrentRequests: 1, cancellationToken).ConfigureAwait(false);
             using var progress = new ProgressLine(streams, "logits");
             using var writer = new JsonLineWriter(streams.Out, progress, flushEachLine: true);
-            var folder = Directory.CreateDirectory(result.GetValue(output)!).FullName;
+            var folder = CreateFolder(result.GetValue(output)!);
             var index = 0;
             await foreach (var line in lines.ReadAllAsync(cancellationToken).ConfigureAwait(false))
             {
@@ -53,5 +53,18 @@ internal static class LogitsCommand
             return ExitCode.Success;
         });
         return command;
+    }
+
+    private static string CreateFolder(string path)
+    {
+        try
+        {
+            return Directory.CreateDirectory(path).FullName;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // What the system says of some folders, such as /proc, is that a file is missing.
+            throw new IOException($"--out: the folder {path} cannot be created{(File.Exists(path) ? ": a file has that name" : e is UnauthorizedAccessException ? ": access is denied" : "")}. Name another one.", e);
+        }
     }
 }

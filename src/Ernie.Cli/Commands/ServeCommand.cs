@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Net.Sockets;
 using Ernie.Cli.Serving;
 using Ernie.Sdk;
 
@@ -60,6 +61,11 @@ internal static class ServeCommand
                 catch (IOException e) when (e.InnerException is Microsoft.AspNetCore.Connections.AddressInUseException)
                 {
                     throw new IOException($"{e.Message.TrimEnd('.')}. Another program listens there, perhaps another 'ernie serve'. --urls http://127.0.0.1:0 takes a free port.", e);
+                }
+                catch (Exception e) when (e is IOException or SocketException)
+                {
+                    var cure = e is SocketException { SocketErrorCode: SocketError.AddressNotAvailable } ? "--urls takes addresses of this machine, or http://0.0.0.0:8000 for all of them." : "Name another address or port with --urls.";
+                    throw new IOException($"The server cannot listen at {string.Join(" or ", addresses)}: {e.Message.TrimEnd('.')}. {cure}", e);
                 }
             }
         });

@@ -88,13 +88,17 @@ internal static class BenchmarkPlot
         multiplot.Layout = new ScottPlot.MultiplotLayouts.Columns();
         if (!Path.GetExtension(path).Equals(".svg", StringComparison.OrdinalIgnoreCase))
         {
-            multiplot.SavePng(path, Width, Height);
+            using var image = multiplot.Render(Width, Height);
+            WholeFile.Write(path, image.GetImageBytes(ImageFormat.Png));
             return;
         }
         // The library saves a single plot as SVG, but not several.
-        using var file = File.Create(path);
-        using var canvas = SKSvgCanvas.Create(SKRect.Create(Width, Height), file);
-        canvas.Clear(SKColors.White);
-        multiplot.Render(canvas, new PixelRect(0, Width, Height, 0));
+        using var svg = new MemoryStream();
+        using (var canvas = SKSvgCanvas.Create(SKRect.Create(Width, Height), svg))
+        {
+            canvas.Clear(SKColors.White);
+            multiplot.Render(canvas, new PixelRect(0, Width, Height, 0));
+        }
+        WholeFile.Write(path, svg.ToArray());
     }
 }

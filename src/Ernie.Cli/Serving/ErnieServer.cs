@@ -89,7 +89,7 @@ internal sealed class ErnieServer : IAsyncDisposable
             kestrel.Limits.MaxRequestBodySize = MaxRequestBytes;
         }).UseUrls([.. urls]);
         builder.Services.AddRoutingCore();
-        builder.Services.Replace(ServiceDescriptor.Singleton(loggers));
+        builder.Services.Replace(ServiceDescriptor.Singleton<ILoggerFactory>(new WithoutStartFailures(loggers)));
         builder.Services.Replace(ServiceDescriptor.Singleton<IHostLifetime>(new CallersLifetime()));
         builder.Services.Configure<HostOptions>(static host => host.ShutdownTimeout = TimeSpan.FromSeconds(5));
         var app = builder.Build();

@@ -15,7 +15,7 @@ internal sealed class RequestObject
 
     public RequestObject(JsonElement json, string path = "")
     {
-        if (json.ValueKind != JsonValueKind.Object) throw Wrong(path.Length == 0 ? "the body" : path, "an object", json);
+        if (json.ValueKind != JsonValueKind.Object) throw Wrong(path, "an object", json);
         (_json, _path) = (json, path);
     }
 
@@ -170,6 +170,6 @@ internal sealed class RequestObject
     {
         var text = value.GetRawText();
         if (text.Length > 60) text = text[..(char.IsHighSurrogate(text[59]) ? 59 : 60)] + "…";
-        return new ApiException(StatusCodes.Status400BadRequest, $"'{path}' must be {expected}; it is {text}.", path, "invalid_value");
+        return new ApiException(StatusCodes.Status400BadRequest, $"{(path.Length == 0 ? "The body" : $"'{path}'")} must be {expected}; it is {text}.", path.Length == 0 ? null : path, "invalid_value");
     }
 }

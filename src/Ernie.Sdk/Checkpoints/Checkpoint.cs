@@ -52,7 +52,7 @@ internal sealed class Checkpoint : IWeightSource, IDisposable
         var json = CheckpointFiles.ReadSmall(path, JsonKeys.MaxBytes);
         var notes = new List<string>();
         Wint2Config? quantization;
-        using (var keys = JsonKeys.Parse(json, "config.json"))
+        using (var keys = JsonKeys.Parse(json, path))
         {
             // Before the weights are looked at: a vision-language checkpoint, or one quantised in another way, is told by its name, not by its tensors.
             UnsupportedFeatures.ThrowIfAny(keys);
@@ -63,7 +63,7 @@ internal sealed class Checkpoint : IWeightSource, IDisposable
         try
         {
             if (quantization is null) UnknownTensors.ThrowIfQuantised(files.Tensors);
-            var config = ErnieConfigReader.Parse(json, "config.json", notes, CheckpointFacts.Of(files.Tensors));
+            var config = ErnieConfigReader.Parse(json, path, notes, CheckpointFacts.Of(files.Tensors));
             gates = AttentionGates.Open(folder, config);
             if (gates is not null) config = config with { HasAttentionGates = true };
             var checkpoint = new Checkpoint(folder, files, gates, config, new TensorBinder(files.Tensors, config, folder, quantization), notes);

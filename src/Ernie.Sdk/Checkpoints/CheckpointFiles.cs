@@ -42,7 +42,7 @@ internal sealed partial class CheckpointFiles : IDisposable
     public static byte[] ReadSmall(string path, long max)
     {
         using var stream = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, bufferSize: 0);
-        if (stream.Length > max) throw new InvalidDataException($"{Path.GetFileName(path)}: {stream.Length} bytes, more than the {max} allowed. Download the file again.");
+        if (stream.Length > max) throw new InvalidDataException($"{path}: {stream.Length} bytes, more than the {max} allowed. Download the file again.");
         var bytes = new byte[stream.Length];
         stream.ReadExactly(bytes);
         return bytes;
@@ -71,7 +71,7 @@ internal sealed partial class CheckpointFiles : IDisposable
             var file = Add(single);
             foreach (var entry in file.Entries) Tensors.Add(new StoredTensor(file, file.Name, entry));
         }
-        else if (File.Exists(index)) OpenIndexed(folder, ShardIndex.Parse(ReadSmall(index, ShardIndex.MaxBytes), ShardIndex.FileName), notes);
+        else if (File.Exists(index)) OpenIndexed(folder, ShardIndex.Parse(ReadSmall(index, ShardIndex.MaxBytes), index), notes);
         else OpenUnindexed(folder, notes);
     }
 

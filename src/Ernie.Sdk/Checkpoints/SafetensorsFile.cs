@@ -46,9 +46,9 @@ internal sealed class SafetensorsFile : IDisposable
         var stream = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, bufferSize: 0);
         try
         {
-            var header = ReadHeader(stream, System.IO.Path.GetFileName(path));
+            var header = ReadHeader(stream, path);
             var dataStart = 8L + header.Length;
-            return new SafetensorsFile(path, stream, dataStart, SafetensorsHeader.Parse(header, stream.Length - dataStart, System.IO.Path.GetFileName(path)));
+            return new SafetensorsFile(path, stream, dataStart, SafetensorsHeader.Parse(header, stream.Length - dataStart, path));
         }
         catch
         {

@@ -26,9 +26,9 @@ internal static class ExportCache
         var name = System.IO.Path.GetFileName(System.IO.Path.TrimEndingDirectorySeparator(folder));
         var target = Entry(cache, name, Key(folder, options.Export));
         var reason = RemoveIfDamaged(target) ? "the earlier export is damaged" : Directory.Exists(target + ".exporting") ? "the earlier export was not finished" : "no export of its content with these options is there";
-        if (options.ContextLength is not null && !Directory.Exists(target))
+        if (!File.Exists(System.IO.Path.Combine(target, ModelManifest.FileName)))
         {
-            // Before hours of work.
+            // Before hours of work, and before any is announced.
             using var checkpoint = Checkpoint.Open(folder);
             ErnieModelOptions.CheckContext(checkpoint.Config.ContextLength, options);
         }

@@ -130,7 +130,7 @@ public class SafetensorsTests
         File.WriteAllBytes(folder.File("x.safetensors"), content);
         var e = Assert.Throws<InvalidDataException>(() => SafetensorsFile.Open(folder.File("x.safetensors")));
         Assert.Contains(reason, e.Message, StringComparison.Ordinal);
-        Assert.StartsWith("x.safetensors: ", e.Message, StringComparison.Ordinal);
+        Assert.StartsWith($"{folder.File("x.safetensors")}: ", e.Message, StringComparison.Ordinal);
         // A refused file is closed again.
         File.Delete(folder.File("x.safetensors"));
     }

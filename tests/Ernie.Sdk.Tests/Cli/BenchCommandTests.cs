@@ -49,6 +49,21 @@ public sealed class BenchCommandTests(ExportedTinyModel tiny) : IClassFixture<Ex
         Assert.Contains(option, run.Error, StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("bench", "--json", "b.json")]
+    [InlineData("bench", "--plot", "b.svg")]
+    [InlineData("bench-requests", "--json", "b.json")]
+    public async Task AFileThatCannotBeWritten_IsNamedBeforeLoading(string command, string option, string file)
+    {
+        using var folder = new TemporaryFolder();
+        var run = await CommandRun.Async(command, "no-such-model", option, folder.File("missing/" + file));
+        Assert.Equal(1, run.ExitCode);
+        Assert.StartsWith($"ernie: {folder.File("missing/" + file)} cannot be written: there is no folder", run.Error, StringComparison.Ordinal);
+        // One that can be is not there before it is written.
+        Assert.Contains("no-such-model", (await CommandRun.Async(command, "no-such-model", option, folder.File(file))).Error, StringComparison.Ordinal);
+        Assert.Empty(Directory.GetFileSystemEntries(folder.Path));
+    }
+
     [Fact]
     public async Task BenchLayer_ChecksAndTimesOursAndOnnxRuntimes()
     {

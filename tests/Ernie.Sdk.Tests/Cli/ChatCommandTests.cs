@@ -60,6 +60,18 @@ public sealed partial class ChatCommandTests(ExportedTinyModel tiny) : IClassFix
     }
 
     [Fact]
+    public async Task ASaveOnAFullDisk_NamesTheFileAndLeavesNothing()
+    {
+        Assert.SkipUnless(File.Exists("/dev/full"), "There is no /dev/full.");
+        File.CreateSymbolicLink(_folder.File("c.json.new"), "/dev/full");
+        var run = await ChatAsync($"/save {_folder.File("c.json")}\n");
+        Assert.Equal(ExitCode.BadInput, run.ExitCode);
+        Assert.StartsWith($"ernie: {_folder.File("c.json")} cannot be written: No space left", run.Error, StringComparison.Ordinal);
+        Assert.DoesNotContain(".new", run.Error, StringComparison.Ordinal);
+        Assert.Empty(Directory.GetFileSystemEntries(_folder.Path));
+    }
+
+    [Fact]
     public async Task File_GoesBeforeTheNextMessage_Once()
     {
         await File.WriteAllTextAsync(_folder.File("facts.txt"), "The clerk keeps the seal.\n", TestContext.Current.CancellationToken);
@@ -72,6 +84,7 @@ public sealed partial class ChatCommandTests(ExportedTinyModel tiny) : IClassFix
     [InlineData("/nonsense", "/nonsense")]
     [InlineData("/file /does/not/exist", "/does/not/exist")]
     [InlineData("/save", "wants a path")]
+    [InlineData("/save /does/not/exist/c.json", "/does/not/exist/c.json cannot be written: there is no folder /does/not/exist.")]
     [InlineData("/load {0}", "no saved conversation")]
     [InlineData("/file {0}", "UTF-8")]
     public async Task CommandThatFails_EndsAPipe_WithItsReason(string command, string expected)
@@ -107,8 +120,9 @@ public sealed partial class ChatCommandTests(ExportedTinyModel tiny) : IClassFix
     public async Task Template_BringsReasoning()
     {
         var run = (await ChatAsync($"{Norway}\n", "--template", "thinking")).Succeeded();
-        Assert.StartsWith("[reasoning]\n", run.Out, StringComparison.Ordinal);
-        Assert.EndsWith($"[answer]\n{Oslo}\n", run.Out, StringComparison.Ordinal);
+        Assert.Equal($"{Oslo}\n", run.Out);
+        Assert.StartsWith("[reasoning]\n", run.Error, StringComparison.Ordinal);
+        Assert.Matches(@"\n\[\d+ tokens \(\d+ of reasoning\)", run.Error);
     }
 
     [Fact]
@@ -130,20 +144,21 @@ public sealed partial class ChatCommandTests(ExportedTinyModel tiny) : IClassFix
     }
 
     [Theory]
-    [InlineData(true, "\e[2mhm\e[0m\nyes\n")]
-    [InlineData(false, "[reasoning]\nhm\n[answer]\nyes\n")]
-    public void Reasoning_IsDimmed_OrBetweenMarks(bool colours, string expected)
+    [InlineData(true, true, "\e[2mhm\e[0m\nyes\n", "about\n")]
+    [InlineData(true, false, "[reasoning]\nhm\n[answer]\nyes\n", "about\n")]
+    [InlineData(false, false, "yes\n", "[reasoning]\nhm\nabout\n")]
+    public void Reasoning_IsDimmed_OrBetweenMarks_OrNotInAPipe(bool terminal, bool colours, string expected, string aside)
     {
         using var output = new StringWriter { NewLine = "\n" };
         using var error = new StringWriter { NewLine = "\n" };
-        var screen = new ChatScreen(new CommandStreams(TextReader.Null, output, error), colours);
+        var screen = new ChatScreen(new CommandStreams(TextReader.Null, output, error) { OutIsTerminal = terminal }, colours);
         screen.Reasoning("h");
         screen.Reasoning("m");
         screen.Answer("\n");
         screen.Answer("yes");
         screen.End("about");
         Assert.Equal(expected, output.ToString());
-        Assert.Equal("about\n", error.ToString());
+        Assert.Equal(aside, error.ToString());
     }
 
     [Fact]

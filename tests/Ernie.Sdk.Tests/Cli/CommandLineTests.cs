@@ -156,6 +156,53 @@ public sealed class CommandLineTests
         Assert.Empty(run.Out);
     }
 
+    [Fact]
+    public async Task WrongUsage_NamesTheWholeCommand_AndOneMistake()
+    {
+        Assert.EndsWith("\nRun 'ernie cache clear --help'.\n", (await CommandRun.Async("cache", "clear", "--older-than", "-3")).Error, StringComparison.Ordinal);
+        var lines = (await CommandRun.Async("frobnicate")).Error.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        Assert.Equal(2, lines.Length);
+        Assert.Contains("frobnicate", lines[0], StringComparison.Ordinal);
+        Assert.Equal("Run 'ernie --help'.", lines[1]);
+    }
+
+    [Fact]
+    public async Task AFilterWhoseReaderHasEnough_EndsQuietly()
+    {
+        Assert.SkipUnless(File.Exists("/bin/sh"), "There is no /bin/sh.");
+        using var folder = new TemporaryFolder();
+        await File.WriteAllLinesAsync(folder.File("many.jsonl"), Enumerable.Repeat("{\"text\": \"Who are you?\"}", 50_000), TestContext.Current.CancellationToken);
+        var run = await ChildProcess.RunAsync("/bin/sh", ["-c", "{ dotnet exec \"$0\" tokenize \"$1\" \"$2\"; echo \"code $?\" >&2; } | head -n 1", ChildProcess.Cli, ExportedTinyModel.Checkpoint, folder.File("many.jsonl")]);
+        Assert.Equal("code 0\n", run.Error);
+        Assert.Single(run.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries));
+    }
+
+    [Fact]
+    public async Task WhatTheLibraryRefuses_IsSaidInTheCommandsWords()
+    {
+        var run = await CommandRun.Async("serve", await TinyModel.ExportedAsync(), "--context", "999999999");
+        Assert.StartsWith("ernie: --context may be at most ", run.Error, StringComparison.Ordinal);
+        Assert.DoesNotContain("ErnieModelOptions", run.Error, StringComparison.Ordinal);
+        using var folder = new TemporaryFolder();
+        await File.WriteAllTextAsync(folder.File("taken"), "x", TestContext.Current.CancellationToken);
+        run = await CommandRun.Async("", ["logits", await TinyModel.ExportedAsync(), "--out", folder.File("taken")]);
+        Assert.Contains($"the folder {folder.File("taken")} cannot be created: a file has that name", run.Error, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("config.json")]
+    [InlineData("model.safetensors")]
+    public async Task ADamagedFileOfACheckpoint_IsNamedWithItsFolder_BeforeAnyExport(string file)
+    {
+        using var folder = new TemporaryFolder();
+        new TinyCheckpoint { Experts = 4 }.Write(folder.File("checkpoint"));
+        var path = Path.Combine(folder.File("checkpoint"), file);
+        Assert.True(File.Exists(path));
+        await File.WriteAllTextAsync(path, "{", TestContext.Current.CancellationToken);
+        foreach (var command in new[] { new[] { "inspect", folder.File("checkpoint") }, ["export", folder.File("checkpoint"), folder.File("out")], ["chat", folder.File("checkpoint"), "--cache", folder.File("cache")] })
+            Assert.StartsWith($"ernie: {path}: ", (await CommandRun.Async(command)).Error, StringComparison.Ordinal);
+    }
+
     [Theory]
     [InlineData("verify", "ernie.json")]
     [InlineData("inspect", "config.json")]

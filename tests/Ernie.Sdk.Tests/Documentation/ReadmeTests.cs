@@ -1,3 +1,4 @@
+using System.Net;
 using System.Text.RegularExpressions;
 using Ernie.Cli;
 
@@ -25,10 +26,11 @@ public sealed partial class ReadmeTests
             using var program = await ReadmeProgram.CompileAsync(blocks[i], i, isWeb);
             if (isWeb)
             {
-                await using var running = RunningProgram.Start(program.Name, $"--Ernie:ModelPath={await TinyModel.ExportedAsync()}", "--urls", "http://127.0.0.1:0");
+                await using var running = RunningProgram.Start(program.Name, $"--Ernie:ModelPath={await TinyModel.ExportedAsync()}", "--environment", "Development", "--Ernie:Model:ContextLength", "1000", "--Ernie:Model:MaxConcurrentRequests", "1", "--Ernie:Model:MaxQueuedRequests", "0", "--urls", "http://127.0.0.1:0");
                 var line = await running.LineAsync(static line => line.Contains("Now listening on: ", StringComparison.Ordinal));
                 using var http = new HttpClient { BaseAddress = new Uri(line[line.IndexOf("http", StringComparison.Ordinal)..].Trim()) };
                 Assert.Matches(expected[i], await http.GetStringAsync(new Uri("ask?question=Who%20are%20you%3F", UriKind.Relative), Token));
+                await RefusesAsync(http);
                 Assert.Equal("Healthy", await http.GetStringAsync(new Uri("health", UriKind.Relative), Token));
             }
             else
@@ -37,6 +39,23 @@ public sealed partial class ReadmeTests
                 Assert.True(result.ExitCode == 0, $"{blocks[i]}\n{result.Output}{result.Error}");
                 Assert.Matches(expected[i], result.Output);
             }
+        }
+    }
+
+    /// <summary>What is the client's fault is none of the service's; Development is where wrong requests are exceptions.</summary>
+    private static async Task RefusesAsync(HttpClient http)
+    {
+        Assert.Equal(HttpStatusCode.BadRequest, await StatusAsync("ask"));
+        Assert.Equal(HttpStatusCode.BadRequest, await StatusAsync($"ask?question={string.Concat(Enumerable.Repeat("a%20", 1200))}"));
+        // One is computed and none may wait: of many that come together some are too many, on whatever machine.
+        var statuses = await Task.WhenAll(Enumerable.Range(0, 32).Select(_ => StatusAsync("ask?question=Thank%20you")));
+        Assert.Contains(HttpStatusCode.TooManyRequests, statuses);
+        Assert.All(statuses, static status => Assert.True(status is HttpStatusCode.OK or HttpStatusCode.TooManyRequests, $"{status}"));
+
+        async Task<HttpStatusCode> StatusAsync(string path)
+        {
+            using var response = await http.GetAsync(new Uri(path, UriKind.Relative), Token);
+            return response.StatusCode;
         }
     }
 

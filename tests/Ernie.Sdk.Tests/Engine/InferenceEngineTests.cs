@@ -107,9 +107,10 @@ public sealed class InferenceEngineTests
     }
 
     [Theory]
-    [InlineData(16, 4)]
-    [InlineData(2, 0)]
-    public async Task AnIdleEngine_TakesWhatItComputesAndWhatMayWait(int concurrent, int queued)
+    [InlineData(16, 4, "4 requests wait already")]
+    [InlineData(2, 1, "1 request waits already")]
+    [InlineData(2, 0, "MaxQueuedRequests lets none wait")]
+    public async Task AnIdleEngine_TakesWhatItComputesAndWhatMayWait(int concurrent, int queued, string refusal)
     {
         using var gate = new ManualResetEventSlim();
         using var exported = Model();
@@ -119,6 +120,7 @@ public sealed class InferenceEngineTests
         sequences.ForEach(engine.Submit);
         var refused = Assert.Throws<ErnieQueueFullException>(() => engine.Submit(Request(model, 99, 20, 2)));
         Assert.Equal(queued, refused.WaitingRequests);
+        Assert.Contains(refusal, refused.Message, StringComparison.Ordinal);
         // Whoever has been cancelled has left, and leaves once.
         engine.Cancel(sequences[^1]);
         engine.Cancel(sequences[^1]);

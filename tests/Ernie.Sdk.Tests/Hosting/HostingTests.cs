@@ -77,7 +77,10 @@ public sealed class HostingTests
     [Theory]
     [InlineData("Ernie:ModelPath", "", "Ernie:ModelPath is missing")]
     [InlineData("Ernie:ModelPath", "/no/such/folder", "/no/such/folder")]
-    [InlineData("Ernie:Model:MaxQueuedRequests", "-1", "MaxQueuedRequests must not be negative")]
+    [InlineData("Ernie:Model:MaxQueuedRequests", "-1", "Ernie:Model:MaxQueuedRequests must not be negative")]
+    [InlineData("Ernie:Model:ContextLength", "1000000", "Ernie:Model:ContextLength may be at most")]
+    [InlineData("Ernie:Model", "x", "Ernie:Model is 'x'; expected a section")]
+    [InlineData("Ernie:ModelPath:Folder", "x", "Ernie:ModelPath is a section; expected a text")]
     [InlineData("Ernie:Model:Threads", "many", "Ernie:Model:Threads is 'many'; expected an integer")]
     [InlineData("Ernie:Model:KvCacheType", "Int3", "expected BFloat16, Float32, Int8")]
     [InlineData("Ernie:Model:KvCacheType", "1", "expected BFloat16, Float32, Int8")]
@@ -91,12 +94,27 @@ public sealed class HostingTests
         Assert.Contains(expected, failure.Message, StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData(null, "neither an exported model (ernie.json) nor a checkpoint")]
+    [InlineData("config.json", "config.json")]
+    [InlineData("ernie.json", "ernie.json")]
+    public async Task AFolderWithoutAModel_StopsTheStart_WithTheNameOfItsSetting(string? file, string expected)
+    {
+        using var folder = new TemporaryFolder();
+        if (file is not null) await File.WriteAllTextAsync(folder.File(file), "{", Token);
+        var failure = await Assert.ThrowsAsync<OptionsValidationException>(async () => (await StartAsync(null, static builder => builder.Services.AddKeyedErnieChatClient("code"), ("Ernie:code:ModelPath", folder.Path))).Dispose());
+        Assert.StartsWith($"Ernie:code:ModelPath: {folder.Path}", failure.Message, StringComparison.Ordinal);
+        Assert.Contains(expected, failure.Message, StringComparison.Ordinal);
+    }
+
     [Fact]
     public async Task Health_FollowsTheLoad()
     {
-        using var damaged = new TemporaryFolder();
-        await File.WriteAllTextAsync(damaged.File("config.json"), "{", Token);
         var path = await TinyModel.ExportedAsync();
+        // What is wrong with it shows when the weights are looked for.
+        using var damaged = new TemporaryFolder();
+        foreach (var file in Directory.GetFiles(path)) File.Copy(file, damaged.File(Path.GetFileName(file)));
+        using (var weights = File.OpenWrite(damaged.File("model.weights"))) weights.SetLength(weights.Length / 2);
         var log = new RecordedLog();
         using var host = await StartAsync(log, builder =>
         {
@@ -107,7 +125,7 @@ public sealed class HostingTests
         });
         var client = host.Services.GetRequiredKeyedService<IChatClient>("damaged");
         var failure = await Assert.ThrowsAsync<InvalidDataException>(() => client.GetResponseAsync("x", cancellationToken: Token));
-        Assert.Contains("config.json", failure.Message, StringComparison.Ordinal);
+        Assert.Contains("model.weights", failure.Message, StringComparison.Ordinal);
         Assert.Single(log.Lines, static line => line.StartsWith("Critical", StringComparison.Ordinal));
         var checks = host.Services.GetRequiredService<HealthCheckService>();
         var report = await checks.CheckHealthAsync(Token);

@@ -24,6 +24,7 @@ public sealed class WebApiTests
         var (type, done) = (events[^1].EventType, events[^1].Data);
         Assert.Equal(("done", "stop", 16, 12), (type, done.GetProperty("finish").GetString(), done.GetProperty("inputTokenCount").GetInt32(), done.GetProperty("outputTokenCount").GetInt32()));
 
+        Assert.Contains("POST /chat", Assert.Single((await http.GetStringAsync(new Uri("/", UriKind.Relative), Token)).Split('\n', StringSplitOptions.RemoveEmptyEntries)), StringComparison.Ordinal);
         Assert.Equal("Healthy", await http.GetStringAsync(new Uri("health", UriKind.Relative), Token));
         var whole = await http.GetFromJsonAsync<JsonElement>(new Uri("ask?question=What%20is%207%20plus%208%3F", UriKind.Relative), Token);
         Assert.Contains("15", whole.GetProperty("text").GetString(), StringComparison.Ordinal);
@@ -43,10 +44,13 @@ public sealed class WebApiTests
     [Theory]
     [InlineData("""{"messages": []}""", "no messages")]
     [InlineData("""{"messages": [{"role": "king", "text": "Hello"}]}""", "king")]
-    [InlineData("""{"role": "user", "content": "Hello"}""", "has no \u0027messages\u0027")]
+    [InlineData("""{"role": "user", "content": "Hello"}""", "role")]
+    [InlineData("{}", "has no \u0027messages\u0027")]
     [InlineData("""{"messages": [{"role": "user", "text": "Hello"}, {"role": "user"}]}""", "Message 1 has no \u0027text\u0027")]
     [InlineData("""{"messages": [{"text": "Hello"}]}""", "Message 0 has no \u0027role\u0027")]
-    [InlineData("""{"mess""", "")]
+    [InlineData("""{"mess""", "The body cannot be read")]
+    [InlineData("""{"messages": [{"role": "user", "text": "Hello"}], "temperature": 0}""", "temperature")]
+    [InlineData("""{"messages": [{"role": "user", "text": "Hello", "name": "x"}]}""", "name")]
     public async Task WebApi_RefusesWhatIsWrongWithTheCause(string body, string cause)
     {
         await using var program = RunningProgram.Start("WebApi.dll", "--urls", "http://127.0.0.1:0");
@@ -56,7 +60,10 @@ public sealed class WebApiTests
         using var response = await http.PostAsync(new Uri("chat", UriKind.Relative), content, Token);
         Assert.Equal((HttpStatusCode.BadRequest, "application/problem+json"), (response.StatusCode, response.Content.Headers.ContentType?.MediaType));
         var problem = await response.Content.ReadFromJsonAsync<JsonElement>(Token);
-        if (cause.Length > 0) Assert.Contains(cause, problem.GetProperty("detail").GetString(), StringComparison.Ordinal);
+        Assert.Contains(cause, problem.GetProperty("detail").GetString(), StringComparison.Ordinal);
+        using var ask = await http.GetAsync(new Uri("ask", UriKind.Relative), Token);
+        Assert.Equal(HttpStatusCode.BadRequest, ask.StatusCode);
+        Assert.Contains("question", (await ask.Content.ReadFromJsonAsync<JsonElement>(Token)).GetProperty("detail").GetString(), StringComparison.Ordinal);
     }
 
     private static async Task<List<SseItem<JsonElement>>> ChatAsync(HttpClient http, string body)

@@ -81,6 +81,26 @@ public sealed class ErnieServerTests : IAsyncLifetime
         var run = await CommandRun.Async("serve", await TinyModel.ExportedAsync(), "--urls", _server.Http.BaseAddress!.ToString().TrimEnd('/'));
         Assert.Equal(Ernie.Cli.ExitCode.BadInput, run.ExitCode);
         Assert.Contains("--urls http://127.0.0.1:0", run.Error, StringComparison.Ordinal);
+        Assert.Equal(1, run.Error.Count(static c => c == '\n'));
+    }
+
+    [Fact]
+    public async Task AnAddressOfAnotherMachine_IsOneLineWithItsCure()
+    {
+        // Reserved for documentation (RFC 5737): nobody has it.
+        var run = await CommandRun.Async("serve", await TinyModel.ExportedAsync(), "--urls", "http://192.0.2.1:8000", "--api-key", "x");
+        Assert.Equal(Ernie.Cli.ExitCode.BadInput, run.ExitCode);
+        Assert.StartsWith("ernie: The server cannot listen at http://192.0.2.1:8000: ", run.Error, StringComparison.Ordinal);
+        Assert.Contains("--urls", run.Error, StringComparison.Ordinal);
+        Assert.Equal(1, run.Error.Count(static c => c == '\n'));
+    }
+
+    [Fact]
+    public async Task ABodyThatIsNoObject_IsNoFieldsFault()
+    {
+        var (status, answer) = await _server.PostAsync("v1/chat/completions", "[]");
+        Assert.Equal((400, JsonValueKind.Null), (status, answer.GetProperty("error").GetProperty("param").ValueKind));
+        Assert.Equal("The body must be an object; it is [].", answer.GetProperty("error").GetProperty("message").GetString());
     }
 
     [Fact]
