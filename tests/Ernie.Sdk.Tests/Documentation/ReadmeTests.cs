@@ -41,6 +41,27 @@ public sealed partial class ReadmeTests
     }
 
     [Fact]
+    public async Task TheProgramOfThePackages_CompilesAndRuns()
+    {
+        var source = Assert.Single(Readme.Blocks("csharp", Readme.OfPackages));
+        using var folder = new TemporaryFolder();
+        Copy(TinyModel.Checkpoint, folder.File("artifacts/0.3b"));
+        using var program = await ReadmeProgram.CompileAsync(source, 100, isWeb: false);
+        var environment = new Dictionary<string, string> { ["XDG_DATA_HOME"] = folder.File("data"), ["LOCALAPPDATA"] = folder.File("data") };
+        var result = await ChildProcess.RunAsync("dotnet", [ReadmeProgram.PathOf(program.Name)], folder.Path, TimeSpan.FromMinutes(5), environment);
+        Assert.True(result.ExitCode == 0, result.Output + result.Error);
+        Assert.Matches(@"^The capital of Norway is Oslo\.\n.+ \(\d+ tokens\)", result.Output);
+    }
+
+    [Fact]
+    public void TheReadmeOfPackages_NamesNoFileBesideIt()
+    {
+        // A feed shows it alone.
+        Assert.DoesNotMatch(@"\]\((?!https://)", Readme.OfPackages);
+        Assert.DoesNotContain("not published", Readme.OfPackages, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void EveryCommand_IsOneOfTheCommandLine()
     {
         using var output = new StringWriter();
