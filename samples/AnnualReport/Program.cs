@@ -14,6 +14,11 @@ const string Usage = "Usage: AnnualReport [--model PATH] [--document tiny|report
 const int AnswerTokens = 256;
 
 if (!Arguments.TryParse(args, Usage, ["--model", "--document", "--tokens", "--question", "--seed"], out var arguments)) return 2;
+if (arguments["--document"] is { } own and not ("tiny" or "report") && arguments["--question"] is null)
+{
+    Console.Error.WriteLine($"Ask something about {own}: --question TEXT.");
+    return 2;
+}
 
 return await DocumentModel.RunAsync(async stop =>
 {
@@ -27,7 +32,6 @@ return await DocumentModel.RunAsync(async stop =>
         var file => Report.FromFile(file, room, model.Count),
     };
     if (arguments["--question"] is { } asked) report = report with { Questions = [new Question(asked)] };
-    if (report.Questions.Count == 0) throw new ArgumentException("Ask something about this document: --question TEXT.");
     Console.Error.WriteLine($"{report.Clauses.Count:N0} clauses, {model.Count(report.Text):N0} tokens");
 
     var format = ChatResponseFormat.ForJsonSchema(JsonSerializer.SerializeToElement(report.CitationSchema()));

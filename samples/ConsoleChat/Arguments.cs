@@ -15,6 +15,12 @@ internal sealed record Arguments(string Model, string? Prompt)
             else if (args[i] == "--prompt" && value is not null) arguments = arguments with { Prompt = value };
             else
             {
+                Console.Error.WriteLine(args[i] switch
+                {
+                    "--model" => "--model takes a path, and none follows.",
+                    "--prompt" => "--prompt takes a text, and none follows.",
+                    var other => $"There is no option '{other}'.",
+                });
                 Console.Error.WriteLine($"Usage: {AppDomain.CurrentDomain.FriendlyName} [--model PATH] [--prompt TEXT]");
                 return false;
             }

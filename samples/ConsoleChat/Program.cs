@@ -8,6 +8,8 @@ using Microsoft.Extensions.AI;
 //   dotnet run --project samples/ConsoleChat -- --prompt "Who are you?"        answers once
 //   dotnet run --project samples/ConsoleChat -- --model PATH                   PATH: a checkpoint, or an exported model
 
+const string Commands = "/new starts over, /exit ends, Ctrl+C stops an answer.";
+
 if (!Arguments.TryParse(args, out var arguments)) return 2;
 
 // Ctrl+C stops the answer that is being written. Without one it ends the program, as everywhere.
@@ -29,7 +31,7 @@ try
     if (arguments.Prompt is { } prompt) return await AnswerAsync(client, history, prompt) ? 0 : 130;
 
     var interactive = !Console.IsInputRedirected;
-    if (interactive) Console.WriteLine($"{model.ModelId}, {model.ContextLength} tokens of context. /new starts over, /exit ends, Ctrl+C stops an answer.");
+    if (interactive) Console.WriteLine($"{model.ModelId}, {model.ContextLength} tokens of context. {Commands}");
     while (true)
     {
         if (interactive) Console.Write("\n> ");
@@ -37,9 +39,21 @@ try
         if (line is null) return 0;
         // Ctrl+U takes back what stands before it; Console.ReadLine leaves that to its caller.
         line = line[(line.LastIndexOf('\u0015') + 1)..];
-        if (line.Trim() == "/exit") return 0;
-        if (line.Trim() is "/new" or "/clear") history.Clear();
-        else if (!string.IsNullOrWhiteSpace(line)) await AnswerAsync(client, history, line);
+        switch (line.Trim())
+        {
+            case "/exit":
+                return 0;
+            case "/new" or "/clear":
+                history.Clear();
+                break;
+            case "/help":
+                // Only answers go to standard output, which may be a file.
+                Console.Error.WriteLine(Commands);
+                break;
+            case not "":
+                await AnswerAsync(client, history, line);
+                break;
+        }
     }
 }
 catch (Exception e) when (e is InvalidDataException or NotSupportedException or IOException or UnauthorizedAccessException or InvalidOperationException or ArgumentException)

@@ -24,7 +24,7 @@ internal static class BenchLayerCommand
         var layers = new Option<string>("--layers") { Description = "Which layers.", DefaultValueFactory = static _ => "both" }.AcceptOnlyFromAmong("linear", "experts", "both");
         var tokens = CommonOptions.Numbers("--tokens", "Tokens at once, with commas between.", "1,4,8,16,32,64,512,2048", 1 << 16);
         var runs = new Option<int>("--runs") { Description = "Repetitions; medians are shown.", DefaultValueFactory = static _ => 5, HelpName = "N" }.InRange(1, 10_000);
-        var rotate = new Option<int>("--rotate") { Description = "Least megabytes that the copies of a linear layer take together.", DefaultValueFactory = static _ => 256, HelpName = "MB" }.InRange(1, 1 << 20);
+        var rotate = new Option<int>("--rotate") { Description = "Megabytes that copies of a layer take together: of a linear layer at least, of a layer of experts at most, unless one is larger itself.", DefaultValueFactory = static _ => 256, HelpName = "MB" }.InRange(1, 1 << 20);
         var noRivals = new Option<bool>("--ours-only") { Description = "Leave ONNX Runtime's operators out." };
         var threads = new Option<int>("--threads") { Description = "Threads that compute.", DefaultValueFactory = static _ => Environment.ProcessorCount, HelpName = "N" }.InRange(1, 1024);
         var kernels = new Option<string?>("--kernels") { Description = "Kernel family, instead of the best that this machine runs." }.AcceptOnlyFromAmong(StringComparer.OrdinalIgnoreCase, [.. KernelRegistry.All.Select(static k => k.Name)]);
@@ -32,7 +32,7 @@ internal static class BenchLayerCommand
         var plot = BenchCommand.Plot();
         var command = new DocumentedCommand("bench-layer",
             "Measures one linear layer and one layer of experts, beside ONNX Runtime's MatMulNBits and QMoE.",
-            "Weights are random. All contestants run on ONNX Runtime's thread pool and take turns; each is compared with the reference kernels before it is timed. Weights rotate, over copies of a linear\nlayer and over the experts that other tokens choose. ONNX Runtime's operators have blocks of 32 and 128 and 8-bit activations (accuracy level 4). 'x ORT' is how many times as fast ours is.",
+            "Weights are random. All contestants run on ONNX Runtime's thread pool and take turns; each is compared with the reference kernels before it is timed. Weights rotate, over copies of a\nlayer and over the experts that other tokens choose: a cache that holds less than half of --rotate cannot serve them.\nONNX Runtime's operators have blocks of 32 and 128 and 8-bit activations (accuracy level 4). 'x ORT' is how many times as fast ours is.",
             "ernie bench-layer", "ernie bench-layer --formats bf16,int4/128,int2 --layers experts --tokens 1,16,512 --plot experts.svg")
         { shape, model, formats, layers, tokens, runs, rotate, noRivals, threads, kernels, json, plot };
         command.SetAction(async (result, cancellationToken) =>

@@ -85,6 +85,20 @@ public sealed class BenchCommandTests(ExportedTinyModel tiny) : IClassFixture<Ex
     }
 
     [Fact]
+    public async Task BenchLayer_CopiesSmallLayersOfExperts_UpToTheBytesThatRotate()
+    {
+        using var folder = new TemporaryFolder();
+        (await CommandRun.Async("bench-layer", "--model", tiny.Model, "--layers", "experts", "--tokens", "1", "--runs", "1", "--rotate", "16", "--json", folder.File("l.json"))).Succeeded();
+        using var json = JsonDocument.Parse(await File.ReadAllTextAsync(folder.File("l.json"), TestContext.Current.CancellationToken));
+        var rows = json.RootElement.GetProperty("rows").EnumerateArray().ToArray();
+        Assert.Contains(rows, static r => r.GetProperty("isOurs").GetBoolean());
+        Assert.Contains(rows, static r => !r.GetProperty("isOurs").GetBoolean());
+        Assert.All(rows, static r => Assert.InRange(r.GetProperty("rotatingBytes").GetInt64(), 8 << 20, 20 << 20));
+        // A token reads some experts of one copy.
+        Assert.All(rows, static r => Assert.InRange(r.GetProperty("bytes").GetDouble(), 1, 1 << 20));
+    }
+
+    [Fact]
     public async Task BenchLayer_UnknownFormat_IsWrongUsage()
     {
         var run = await CommandRun.Async("bench-layer", "--formats", "int3");

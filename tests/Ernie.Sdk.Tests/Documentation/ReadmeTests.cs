@@ -14,7 +14,7 @@ public sealed partial class ReadmeTests
     {
         var blocks = Readme.Blocks("csharp");
         // What each must print or answer; a new block needs a line here.
-        string[] expected = [@"The capital of Norway is Oslo\.\n.+ \(\d+ tokens\)", @"call: get_weather of Oslo\n(.*\n)+The weather in Oslo is sunny, 21 degrees\.", @" \d+ and \d+ tokens", "ERNIE"];
+        string[] expected = [@"The capital of Norway is Oslo\.\n.+ \(\d+ tokens\)", @"^ernie-tiny-moe: 131,072 tokens of context$", @"call: get_weather of Oslo\n(.*\n)+The weather in Oslo is sunny, 21 degrees\.", @" \d+ and \d+ tokens", "ERNIE"];
         Assert.Equal(expected.Length, blocks.Length);
         using var folder = new TemporaryFolder();
         Copy(TinyModel.Checkpoint, folder.File("samples/ernie-tiny-moe"));
@@ -57,6 +57,27 @@ public sealed partial class ReadmeTests
             using var response = await http.GetAsync(new Uri(path, UriKind.Relative), Token);
             return response.StatusCode;
         }
+    }
+
+    [Fact]
+    public async Task TheProgramOfThePackages_CompilesAndRuns()
+    {
+        var source = Assert.Single(Readme.Blocks("csharp", Readme.OfPackages));
+        using var folder = new TemporaryFolder();
+        Copy(TinyModel.Checkpoint, folder.File("artifacts/0.3b"));
+        using var program = await ReadmeProgram.CompileAsync(source, 100, isWeb: false);
+        var environment = new Dictionary<string, string> { ["XDG_DATA_HOME"] = folder.File("data"), ["LOCALAPPDATA"] = folder.File("data") };
+        var result = await ChildProcess.RunAsync("dotnet", [ReadmeProgram.PathOf(program.Name)], folder.Path, TimeSpan.FromMinutes(5), environment);
+        Assert.True(result.ExitCode == 0, result.Output + result.Error);
+        Assert.Matches(@"^The capital of Norway is Oslo\.\n.+ \(\d+ tokens\)", result.Output);
+    }
+
+    [Fact]
+    public void TheReadmeOfPackages_NamesNoFileBesideIt()
+    {
+        // A feed shows it alone.
+        Assert.DoesNotMatch(@"\]\((?!https://)", Readme.OfPackages);
+        Assert.DoesNotContain("not published", Readme.OfPackages, StringComparison.Ordinal);
     }
 
     [Fact]

@@ -71,6 +71,7 @@ public sealed partial class AnnualReportTests
     [InlineData(2, "Usage: AnnualReport ", "--tokens 512 --tokens 1024")]
     [InlineData(2, "--tokens takes 512 to 131072; it was '200000'.", "--tokens 200000")]
     [InlineData(2, "--seed takes 0 to 2147483647; it was 'one'.", "--seed one")]
+    [InlineData(2, "Ask something about nowhere.md: --question TEXT.", "--model nowhere --document nowhere.md")]
     [InlineData(1, "there is no file ", "--document nowhere.md --question Who?")]
     [InlineData(1, "nowhere", "--model nowhere")]
     public Task WrongArguments_AreNamed(int exitCode, string cause, string arguments) => DocumentSample.AssertRefusedAsync(Sample, exitCode, cause, arguments);

@@ -1,3 +1,5 @@
+using System.IO.Compression;
+
 namespace Ernie.Sdk.Tests.Samples;
 
 /// <summary>
@@ -7,6 +9,7 @@ namespace Ernie.Sdk.Tests.Samples;
 public sealed class PublishedSampleTests(ITestOutputHelper output)
 {
     private static readonly TimeSpan s_limit = TimeSpan.FromMinutes(10);
+    private static readonly string[] s_sharedLibraries = [".so", ".dylib", ".dll"];
 
     [Theory]
     [InlineData("ConsoleChat", "-p:OnnxRuntimePackage=Microsoft.ML.OnnxRuntime.Gpu")]
@@ -29,6 +32,8 @@ public sealed class PublishedSampleTests(ITestOutputHelper output)
         string[] linker = OnPath("clang") ? [] : ["-p:CppCompilerAndLinker=gcc"];
         await DotnetAsync(copy, ["publish", "samples/ConsoleChat", "-c", "Release", "-r", System.Runtime.InteropServices.RuntimeInformation.RuntimeIdentifier, "-o", copy.File("published"), .. linker]);
         output.WriteLine($"executable: {new FileInfo(Path.Combine(copy.Path, "published", "ConsoleChat")).Length:N0} bytes");
+        // One system's libraries, and nothing for a compiler.
+        Assert.DoesNotContain(Directory.GetFiles(copy.File("published")), static file => Path.GetExtension(file) is ".dll" or ".lib" or ".xml");
         await AssertAnswersAsync(Path.Combine(copy.Path, "published", "ConsoleChat"), [], copy);
     }
 
@@ -67,6 +72,33 @@ public sealed class PublishedSampleTests(ITestOutputHelper output)
         Assert.StartsWith("The capital of Norway is Oslo.", result.Output, StringComparison.Ordinal);
         Assert.True(Directory.Exists(project.File($"nuget/ernie.sdk/{version}")));
         Assert.False(Directory.Exists(Path.Combine(shared, "ernie.sdk", version)), $"The test left its package in {shared}.");
+    }
+
+    [Fact]
+    public async Task TheTool_HoldsTheLibrariesOfSupportedSystemsAlone_AndRuns()
+    {
+        using var copy = CopyOfTheSources();
+        var version = $"0.1.0-test{DateTime.UtcNow:yyyyMMddHHmmss}";
+        await DotnetAsync(copy, ["pack", "src/Ernie.Cli", "-c", "Release", "-o", copy.File("packages"), $"-p:Version={version}"]);
+        await using (var package = await ZipFile.OpenReadAsync(Assert.Single(Directory.GetFiles(copy.File("packages"))), TestContext.Current.CancellationToken))
+        {
+            var native = package.Entries.Select(static entry => entry.FullName).Where(static name => name.Contains("/native/", StringComparison.Ordinal)).ToArray();
+            string[] systems = ["linux-arm64", "linux-x64", "osx", "osx-arm64", "win-arm64", "win-x64"];
+            Assert.Equal(systems, native.Select(static name => name.Split('/')[^3]).Distinct().Order(StringComparer.Ordinal));
+            Assert.All(native, static name => Assert.Contains(Path.GetExtension(name), s_sharedLibraries));
+            Assert.Equal(5, native.Count(static name => Path.GetFileNameWithoutExtension(name) is "onnxruntime" or "libonnxruntime"));
+            Assert.DoesNotContain(package.Entries, static entry => entry.Name is "onnxruntime.dll" or "Ernie.Sdk.xml" && !entry.FullName.Contains("/native/", StringComparison.Ordinal));
+        }
+        var environment = new Dictionary<string, string> { ["NUGET_PACKAGES"] = copy.File("nuget"), ["XDG_DATA_HOME"] = copy.File("data") };
+        await DotnetAsync(copy, environment, ["tool", "install", "Ernie.Cli", "--version", version, "--tool-path", copy.File("tools"), "--add-source", copy.File("packages")]);
+        var ernie = copy.File(OperatingSystem.IsWindows() ? "tools/ernie.exe" : "tools/ernie");
+        string[][] commands = [["doctor"], ["bench", TinyModel.Checkpoint, "--runs", "1", "--sequences", "1", "--prefill", "128", "--plot", copy.File("bench.png")]];
+        foreach (var command in commands)
+        {
+            var result = await ChildProcess.RunAsync(ernie, command, copy.Path, s_limit, environment);
+            Assert.True(result.ExitCode == 0, result.Output + result.Error);
+        }
+        Assert.True(new FileInfo(copy.File("bench.png")).Length > 0);
     }
 
     private static async Task AssertAnswersAsync(string program, string[] arguments, TemporaryFolder copy)

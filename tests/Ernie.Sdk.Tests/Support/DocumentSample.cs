@@ -1,6 +1,6 @@
 namespace Ernie.Sdk.Tests.Support;
 
-/// <summary>The samples that read long documents, as processes of their own. They share a data folder: the first one exports the tiny model, the others find it there.</summary>
+/// <summary>The console samples, most of which read long documents, as processes of their own. They share a data folder: the first one exports the tiny model, the others find it there.</summary>
 internal static class DocumentSample
 {
     private static readonly TimeSpan s_limit = TimeSpan.FromMinutes(5);
@@ -12,8 +12,10 @@ internal static class DocumentSample
     /// <summary>Tokens of a text, as the samples count them when they fill a document.</summary>
     public static int Count(string text) => s_tokenizer.Value.CountTokens(text);
 
-    public static Task<ChildProcess.Result> RunAsync(string sample, params string[] arguments) =>
-        ChildProcess.RunAsync("dotnet", [Path.Combine(AppContext.BaseDirectory, $"{sample}.dll"), .. arguments], limit: s_limit, environment: new Dictionary<string, string> { ["XDG_DATA_HOME"] = s_data.Path });
+    public static Task<ChildProcess.Result> RunAsync(string sample, params string[] arguments) => RunAsync(sample, arguments, "");
+
+    public static Task<ChildProcess.Result> RunAsync(string sample, string[] arguments, string input) =>
+        ChildProcess.RunAsync("dotnet", [Path.Combine(AppContext.BaseDirectory, $"{sample}.dll"), .. arguments], limit: s_limit, environment: new Dictionary<string, string> { ["XDG_DATA_HOME"] = s_data.Path }, input: input);
 
     /// <summary>A run that succeeds.</summary>
     public static async Task<ChildProcess.Result> SucceedAsync(string sample, params string[] arguments)

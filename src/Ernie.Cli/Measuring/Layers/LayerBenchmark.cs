@@ -13,7 +13,7 @@ internal sealed record LayerBenchmarkPlan
     public required IReadOnlyList<int> Tokens { get; init; }
     public required int Threads { get; init; }
     public required int Runs { get; init; }
-    /// <summary>Least bytes that the weights of successive calls of a linear layer take together.</summary>
+    /// <summary>Bytes that the weights of successive calls take together: of a linear layer at least; of a layer of experts at most, unless it is larger itself.</summary>
     public required long RotatingBytes { get; init; }
     public required bool Linear { get; init; }
     public required bool Experts { get; init; }
@@ -59,7 +59,7 @@ internal sealed record LayerRow
 
 /// <summary>
 /// Times one linear layer and one layer of experts beside ONNX Runtime's own operators on the same shape. All run on pools of ONNX Runtime's, take turns within a run, read the same inputs, and are
-/// checked against the reference first. Weights rotate: over copies of a linear layer, over the experts that other tokens choose.
+/// checked against the reference first. Weights rotate: over copies of a layer, and over the experts that other tokens choose.
 /// </summary>
 internal sealed class LayerBenchmark : IDisposable
 {
@@ -117,18 +117,27 @@ internal sealed class LayerBenchmark : IDisposable
     {
         var c = _plan.Config;
         var shape = new ExpertsShape(c.HiddenSize, c.ExpertIntermediateSize, c.ExpertCount, c.ExpertsPerToken);
-        using var tensors = new ExpertsTensors(shape, _plan.Tokens.Max(), _runner);
+        var ours = Ours().Where(f => Fits(f, shape.Hidden) && Fits(f, shape.Intermediate)).ToArray();
+        var rivals = Rivals(shape.Hidden).Intersect(Rivals(shape.Intermediate)).ToArray();
+        // A small layer would stay in the processor's cache. One of a released model is too large for that, and for a second copy.
+        var smallest = ours.Concat(rivals).Select(f => f.Bytes(2 * shape.Experts, shape.Intermediate, shape.Hidden) + f.Bytes(shape.Experts, shape.Hidden, shape.Intermediate)).DefaultIfEmpty(_plan.RotatingBytes).Min();
+        var copies = (int)Math.Clamp(_plan.RotatingBytes / smallest, 1, 4096);
+        using var tensors = new ExpertsTensors(shape, copies, _plan.Tokens.Max(), _runner);
         using var contestants = new Contestants();
-        foreach (var format in Ours().Where(f => Fits(f, shape.Hidden) && Fits(f, shape.Intermediate)))
+        foreach (var format in ours)
         {
             contestants.Add(() => OurExperts(format, "ours", ownCodes: false));
             if (format.Kind == WeightKind.Int2) contestants.Add(() => OurExperts(format, "ours, own codes", ownCodes: true));
         }
-        foreach (var format in Rivals(shape.Hidden).Intersect(Rivals(shape.Intermediate))) contestants.Add(() => new OrtExperts(format, tensors, _plan.Threads, _runner));
-        Compete($"experts {shape.PerToken} of {shape.Experts}, {shape.Hidden} / {shape.Intermediate}", contestants, static tokens => tokens <= 4 ? 32 : tokens <= 64 ? 8 : 1, cancellationToken);
+        foreach (var format in rivals) contestants.Add(() => new OrtExperts(format, tensors, _plan.Threads, _runner));
+        Compete($"experts {shape.PerToken} of {shape.Experts}, {shape.Hidden} / {shape.Intermediate}", contestants, Turns, cancellationToken);
 
-        OurExperts OurExperts(WeightFormat format, string name, bool ownCodes) => new(name, _plan.Kernels, OrtExperts.GateUp(format, shape, 4, _runner, ownCodes: ownCodes),
-            new RandomWeights(format, shape.Experts, shape.Hidden, shape.Intermediate, 5, _runner, ownCodes), tensors, _pool, _runner);
+        // Whole rounds over the copies, so many that the tokens of a run choose most experts of each.
+        int Turns(int tokens) => copies * (copies == 1 ? tokens <= 4 ? 32 : tokens <= 64 ? 8 : 1 : tokens <= 4 ? 8 : tokens <= 64 ? 2 : 1);
+
+
+        OurExperts OurExperts(WeightFormat format, string name, bool ownCodes) => new(name, _plan.Kernels, OrtExperts.GateUp(format, shape, copies, 4, _runner, ownCodes: ownCodes),
+            new RandomWeights(format, copies * shape.Experts, shape.Hidden, shape.Intermediate, 5, _runner, ownCodes), tensors, _pool, _runner);
     }
 
     private IEnumerable<WeightFormat> Ours() => _plan.Formats;

@@ -38,7 +38,10 @@ internal sealed unsafe class RandomWeights : IDisposable
     public PackedMatrix All => new(Format, _data.Pointer, (nint)Sections * Rows, Columns, Format.IsPacked ? Rows : (nint)Sections * Rows);
 
     /// <summary>One section.</summary>
-    public PackedMatrix Section(int index) => All.Slice((nint)index * Rows, Rows);
+    public PackedMatrix Section(int index) => Part(index, Sections);
+
+    /// <summary>One of some parts of equally many sections.</summary>
+    public PackedMatrix Part(int index, int parts) => All.Slice((nint)index * (Sections / parts) * Rows, (nint)(Sections / parts) * Rows);
 
     public void Dispose() => _data.Dispose();
 
