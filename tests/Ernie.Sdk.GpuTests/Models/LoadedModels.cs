@@ -27,10 +27,13 @@ internal sealed class LoadedModels(PieceRun run)
     }
 
     /// <summary>Logits [tokens, vocabulary] of a text.</summary>
-    public async Task<float[]> LogitsAsync(ErnieModel model, IReadOnlyList<int> ids)
+    public Task<float[]> LogitsAsync(ErnieModel model, IReadOnlyList<int> ids) => LogitsAsync(model, ids, run.CancellationToken);
+
+    /// <summary>The same outside a piece.</summary>
+    public static async Task<float[]> LogitsAsync(ErnieModel model, IReadOnlyList<int> ids, CancellationToken cancellationToken)
     {
         var all = new float[ids.Count * model.VocabularySize];
-        await model.ScoreAsync(ids, (first, logits) => logits.CopyTo(all.AsSpan(first * model.VocabularySize)), run.CancellationToken).ConfigureAwait(false);
+        await model.ScoreAsync(ids, (first, logits) => logits.CopyTo(all.AsSpan(first * model.VocabularySize)), cancellationToken).ConfigureAwait(false);
         return all;
     }
 

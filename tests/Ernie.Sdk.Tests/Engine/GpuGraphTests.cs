@@ -1,3 +1,4 @@
+using Ernie.Sdk.GpuTests.Models;
 using Ernie.Sdk.Native;
 
 namespace Ernie.Sdk.Tests.Engine;
@@ -19,7 +20,7 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
     [InlineData(4)]
     public async Task Answers_AreThoseOfOrdinarySteps_ToTheBit(int sequences)
     {
-        int[][] prompts = [.. Enumerable.Range(0, sequences).Select(static s => Ids(s, 5 + 3 * s))];
+        int[][] prompts = [.. Enumerable.Range(0, sequences).Select(static s => LoadedModels.Ids(s, 5 + 3 * s))];
         var expected = await Answers(graphs: false, prompts);
         Assert.Equal((0, 0), _gpu.Driver.Graphs);
         var answers = await Answers(graphs: true, prompts);
@@ -35,7 +36,7 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
     [Fact]
     public async Task AnAnswerThatGrowsOverBlocks_IsCapturedAnew_WhereLaunchesChange()
     {
-        int[][] prompts = [Ids(1, 126)];
+        int[][] prompts = [LoadedModels.Ids(1, 126)];
         var expected = await Answers(graphs: false, prompts);
         Assert.Equal(expected, await Answers(graphs: true, prompts));
         // One block, then two.
@@ -48,10 +49,10 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
     {
         await using (var model = await Load(graphs: true))
         {
-            var before = await Answer(model, Ids(3, 6));
+            var before = await Answer(model, LoadedModels.Ids(3, 6));
             // Logits of every token take more memory: they move.
-            await model.ScoreAsync(Ids(4, 40), static (_, _) => { }, Token);
-            Assert.Equal(before, await Answer(model, Ids(3, 6)));
+            await model.ScoreAsync(LoadedModels.Ids(4, 40), static (_, _) => { }, Token);
+            Assert.Equal(before, await Answer(model, LoadedModels.Ids(3, 6)));
             var load = model.GetExpertLoad();
             Assert.All(load.Layers, layer => Assert.Equal((long)layer.TokenCount * load.ExpertsPerToken, layer.ExpertTokens.Sum()));
             Assert.Equal(40 + 2 * (6 + 5), load.Layers[0].TokenCount);
@@ -68,12 +69,6 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
     /// <summary>Six tokens, of which five are decoded, with their log-probabilities: equal bits of logits give equal ones.</summary>
     private static async Task<List<(int Token, float LogProbability)>> Answer(ErnieModel model, int[] prompt) =>
         await model.GenerateTokensAsync(prompt, new ErnieGenerationOptions { Temperature = 0, MaxTokens = 6, IgnoreStopTokens = true }, null, 0, Token).Select(static token => (token.Id, token.Probabilities!.Chosen)).ToListAsync(Token);
-
-    private static int[] Ids(int seed, int count)
-    {
-        var random = new Random(seed);
-        return [.. Enumerable.Range(0, count).Select(_ => random.Next(3, 2000))];
-    }
 
     private Task<ErnieModel> Load(bool graphs) => TinyModel.LoadAsync(options =>
         (options.Device, options.Installation, options.KvCacheBytes, options.CudaGraphs, options.PrefixCacheBytes) = (ErnieDevice.Cuda, _gpu.Installation, 8 << 20, graphs, 0));

@@ -1,5 +1,6 @@
 using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Engine;
+using Ernie.Sdk.GpuTests.Models;
 using Ernie.Sdk.Native;
 using Ernie.Sdk.Tests.Chat;
 using Microsoft.Extensions.AI;
@@ -27,10 +28,10 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
     public async Task Logits_AreTheCpus(ErnieKvCacheType kvType)
     {
         await using var cpu = await TinyModel.LoadAsync(options => options.KvCacheType = kvType);
-        var expected = await Logits(cpu, s_prompt);
+        var expected = await LoadedModels.LogitsAsync(cpu, s_prompt, Token);
         await using (var model = await Load(options => options.KvCacheType = kvType))
         {
-            var logits = await Logits(model, s_prompt);
+            var logits = await LoadedModels.LogitsAsync(model, s_prompt, Token);
             output.WriteLine($"{kvType}: largest difference {Golden.MaxDifference(logits, expected):E2} of {expected.Max(Math.Abs):F1}, {_gpu.Driver.Launches} launches");
             // A key or value that falls on the edge between two numbers of its type may fall either way.
             var tolerance = kvType == ErnieKvCacheType.Float32 ? Tolerance : 0.05;
@@ -43,8 +44,8 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
     [Fact]
     public async Task Requests_TogetherAndOneAfterAnother_AnswerAsOnTheCpu_AndShareTheirBeginnings()
     {
-        var shared = Ids(1, 130);
-        int[][] prompts = [s_prompt, [.. shared, 5, 6], Ids(2, 40)];
+        var shared = LoadedModels.Ids(1, 130);
+        int[][] prompts = [s_prompt, [.. shared, 5, 6], LoadedModels.Ids(2, 40)];
         await using var cpu = await TinyModel.LoadAsync();
         var expected = await Task.WhenAll(prompts.Select(prompt => Answer(cpu, prompt)));
         await using (var model = await Load())
@@ -78,11 +79,11 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
         (options.Device, options.Installation) = (ErnieDevice.Cuda, _gpu.Installation);
         await using (var model = await ErnieModel.LoadAsync(folder.File("model"), options, cancellationToken: Token))
         {
-            var (expected, logits) = (await Logits(cpu, s_prompt), await Logits(model, s_prompt));
+            var (expected, logits) = (await LoadedModels.LogitsAsync(cpu, s_prompt, Token), await LoadedModels.LogitsAsync(model, s_prompt, Token));
             output.WriteLine($"{experts} and {dense}: largest difference {Golden.MaxDifference(logits, expected):E2} of {expected.Max(Math.Abs):F1}");
             // Activations are quantised too, and one on the edge between two codes may fall either way: of int8 the CPU's own kernels differ by 0.16 here.
             TensorAssert.Near(expected, logits, 0.3, 0, "logits");
-            foreach (var prompt in new[] { s_prompt, Ids(9, 60) }) Assert.Equal((await Answer(cpu, prompt)).Tokens, (await Answer(model, prompt)).Tokens);
+            foreach (var prompt in new[] { s_prompt, LoadedModels.Ids(9, 60) }) Assert.Equal((await Answer(cpu, prompt)).Tokens, (await Answer(model, prompt)).Tokens);
         }
         _gpu.Driver.AssertNothingIsLeft();
     }
@@ -100,7 +101,7 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
         await using (var model = await ErnieModel.LoadAsync(folder.File("model"), options, cancellationToken: Token))
         {
             int[] prompt = [3, 17, 60, 42, 9, 12, 33];
-            var (expected, logits) = (await Logits(cpu, prompt), await Logits(model, prompt));
+            var (expected, logits) = (await LoadedModels.LogitsAsync(cpu, prompt, Token), await LoadedModels.LogitsAsync(model, prompt, Token));
             output.WriteLine($"largest difference {Golden.MaxDifference(logits, expected):E2} of {expected.Max(Math.Abs):F1}");
             TensorAssert.Near(expected, logits, 0.3, 0, "logits");
             Assert.Equal((await Answer(cpu, prompt)).Tokens, (await Answer(model, prompt)).Tokens);
@@ -119,7 +120,7 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
         SafetensorsWriter.Write(Path.Combine(folder.File("checkpoint"), AttentionGates.FileName),
             [.. Enumerable.Range(0, 4).Select(static layer => EncodedTensor.Of($"ernie.layers.{layer}.self_attn.attn_gate.weight", StoredType.BFloat16, [2, 128, 64], RandomTensor.Floats(new Random(layer), 2 * 128 * 64, 1)))]);
         await ErnieExporter.ExportAsync(folder.File("checkpoint"), gated, ExportAs.BFloat16, cancellationToken: Token);
-        var prompt = Ids(6, 520);
+        var prompt = LoadedModels.Ids(6, 520);
         ErnieModelOptions Sparse(ErnieDevice device) => new()
         {
             Device = device, Installation = _gpu.Installation, KvCacheType = ErnieKvCacheType.Float32, KvCacheBytes = 8 << 20, PrefillChunkTokens = 128, Threads = 2,
@@ -127,12 +128,12 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
         };
         await using var means = await ErnieModel.LoadAsync(plain, Sparse(ErnieDevice.Cpu), cancellationToken: Token);
         await using var cpu = await ErnieModel.LoadAsync(gated, Sparse(ErnieDevice.Cpu), cancellationToken: Token);
-        var expected = await Logits(cpu, prompt);
-        var gates = Golden.MaxDifference(await Logits(means, prompt), expected);
+        var expected = await LoadedModels.LogitsAsync(cpu, prompt, Token);
+        var gates = Golden.MaxDifference(await LoadedModels.LogitsAsync(means, prompt, Token), expected);
         Assert.True(gates > 0.1, $"Gates change logits by {gates:E1} only.");
         await using (var model = await ErnieModel.LoadAsync(gated, Sparse(ErnieDevice.Cuda), cancellationToken: Token))
         {
-            var logits = await Logits(model, prompt);
+            var logits = await LoadedModels.LogitsAsync(model, prompt, Token);
             output.WriteLine($"largest difference {Golden.MaxDifference(logits, expected):E2}; of means instead of gates {gates:E2}");
             TensorAssert.Near(expected, logits, Tolerance, Tolerance, "logits");
             Assert.Equal((await Answer(cpu, prompt)).Tokens, (await Answer(model, prompt)).Tokens);
@@ -143,11 +144,11 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
     [Fact]
     public async Task LongPrompts_ReadTheBlocksThatTheCpuReads()
     {
-        var prompt = Ids(6, 300);
+        var prompt = LoadedModels.Ids(6, 300);
         void Sparse(ErnieModelOptions options) => options.SparseAttention = new ErnieSparseAttention { EncoderTopKLeft = 1, EncoderTopKRight = 2, DecoderTopKLeft = 1, DecoderTopKRight = 2 };
         await using var dense = await TinyModel.LoadAsync(static options => options.SparseAttention = ErnieSparseAttention.Dense);
         await using var cpu = await TinyModel.LoadAsync(Sparse);
-        var (all, expected) = (await Logits(dense, prompt), await Logits(cpu, prompt));
+        var (all, expected) = (await LoadedModels.LogitsAsync(dense, prompt, Token), await LoadedModels.LogitsAsync(cpu, prompt, Token));
         Assert.True(Golden.MaxDifference(all, expected) > 0.1);
         // In chunks, of which all but the last have no logits.
         await using var model = await Load(options =>
@@ -155,7 +156,7 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
             Sparse(options);
             options.PrefillChunkTokens = 128;
         });
-        var logits = await Logits(model, prompt);
+        var logits = await LoadedModels.LogitsAsync(model, prompt, Token);
         output.WriteLine($"largest difference {Golden.MaxDifference(logits, expected):E2}; of dense attention {Golden.MaxDifference(all, expected):E2}");
         TensorAssert.Near(expected, logits, Tolerance, Tolerance, "logits");
         Assert.Equal((await Answer(cpu, prompt)).Tokens, (await Answer(model, prompt)).Tokens);
@@ -175,7 +176,7 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
             Assert.Equal(4, (await Answer(model, s_prompt)).Tokens.Count);
             Assert.Equal(model.KvBlocks.All, model.KvBlocks.Free);
             // In a prefill of some seconds.
-            var running = Task.Run(async () => await model.GenerateAsync(Ids(7, 500), options, Token).ToListAsync(Token), Token);
+            var running = Task.Run(async () => await model.GenerateAsync(LoadedModels.Ids(7, 500), options, Token).ToListAsync(Token), Token);
             var launches = _gpu.Driver.Launches;
             while (_gpu.Driver.Launches == launches) await Task.Delay(1, Token);
             await model.DisposeAsync();
@@ -198,8 +199,8 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
     {
         await using var cpu = await TinyModel.LoadAsync();
         await using var model = await Load();
-        await Logits(cpu, s_prompt);
-        await Logits(model, s_prompt);
+        await LoadedModels.LogitsAsync(cpu, s_prompt, Token);
+        await LoadedModels.LogitsAsync(model, s_prompt, Token);
         Assert.Equal(cpu.GetExpertLoad().Layers.Select(static layer => layer.ExpertTokens), model.GetExpertLoad().Layers.Select(static layer => layer.ExpertTokens));
     }
 
@@ -207,7 +208,7 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
     public async Task AConversation_ForkedRewoundAndSaved_GoesOnAsBefore_AndOnTheCpu()
     {
         using var folder = new TemporaryFolder();
-        var (first, second) = (Ids(3, 20), Ids(4, 9));
+        var (first, second) = (LoadedModels.Ids(3, 20), LoadedModels.Ids(4, 9));
         await using var cpu = await TinyModel.LoadAsync();
         using var there = cpu.StartConversation();
         var begin = await Continue(there, first);
@@ -219,7 +220,7 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
             var count = conversation.TokenCount;
             await conversation.SaveAsync(folder.File("saved"), Token);
             using (var fork = await conversation.ForkAsync()) Assert.Equal(expected, await Continue(fork, second));
-            await Continue(conversation, Ids(5, 6));
+            await Continue(conversation, LoadedModels.Ids(5, 6));
             await conversation.RewindAsync(count);
             Assert.Equal(expected, await Continue(conversation, second));
 
@@ -258,7 +259,7 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
         await using (var model = await Load())
         {
             async Task<List<(int Token, TokenProbabilities Probabilities)>> Draw(ErnieModel from) =>
-                await from.GenerateTokensAsync(Ids(8, 12), options, null, 3, Token).Select(static token => (token.Id, token.Probabilities!)).ToListAsync(Token);
+                await from.GenerateTokensAsync(LoadedModels.Ids(8, 12), options, null, 3, Token).Select(static token => (token.Id, token.Probabilities!)).ToListAsync(Token);
             var (expected, drawn) = (await Draw(cpu), await Draw(model));
             Assert.Equal(expected.Select(static e => e.Token), drawn.Select(static d => d.Token));
             foreach (var (e, d) in expected.Zip(drawn))
@@ -305,19 +306,6 @@ public sealed class GpuModelTests(ITestOutputHelper output) : IDisposable
         (options.Device, options.Installation, options.KvCacheBytes) = (ErnieDevice.Cuda, _gpu.Installation, 8 << 20);
         configure?.Invoke(options);
     });
-
-    private static int[] Ids(int seed, int count)
-    {
-        var random = new Random(seed);
-        return [.. Enumerable.Range(0, count).Select(_ => random.Next(3, 2000))];
-    }
-
-    private static async Task<float[]> Logits(ErnieModel model, int[] ids)
-    {
-        var all = new float[ids.Length * model.VocabularySize];
-        await model.ScoreAsync(ids, (first, logits) => logits.CopyTo(all.AsSpan(first * model.VocabularySize)), Token);
-        return all;
-    }
 
     private static async Task<(List<int> Tokens, int Cached)> Answer(ErnieModel model, int[] prompt)
     {

@@ -1,4 +1,5 @@
 using Ernie.Sdk.Engine;
+using Ernie.Sdk.GpuTests.Models;
 using Ernie.Sdk.Native;
 using Ernie.Sdk.Tests.Chat;
 
@@ -34,14 +35,14 @@ public sealed class GpuOffloadTests(ITestOutputHelper output) : IDisposable
         var plan = Plan(path, limit);
         Assert.Equal(away, plan.CpuExperts.Values.Sum());
         await using var cpu = await TinyModel.LoadAsync(Configure);
-        var (expected, answer) = (await Logits(cpu, s_prompt), await Answer(cpu, Ids(1, 150)));
+        var (expected, answer) = (await LoadedModels.LogitsAsync(cpu, s_prompt, Token), await Answer(cpu, LoadedModels.Ids(1, 150)));
         var log = new RecordedLog();
         await using (var model = await Load(path, limit, log))
         {
-            var logits = await Logits(model, s_prompt);
+            var logits = await LoadedModels.LogitsAsync(model, s_prompt, Token);
             output.WriteLine($"{away} experts on the CPU: largest difference {Golden.MaxDifference(logits, expected):E2}");
             TensorAssert.Near(expected, logits, Tolerance, Tolerance, "logits");
-            Assert.Equal(answer, await Answer(model, Ids(1, 150)));
+            Assert.Equal(answer, await Answer(model, LoadedModels.Ids(1, 150)));
             Assert.Equal(cpu.GetExpertLoad().Layers.Select(static layer => layer.ExpertTokens), model.GetExpertLoad().Layers.Select(static layer => layer.ExpertTokens));
             output.WriteLine($"{_gpu.Driver.PeakBytes:N0} of {limit:N0} bytes");
             Assert.InRange(_gpu.Driver.PeakBytes, limit / 2, limit);
@@ -65,10 +66,10 @@ public sealed class GpuOffloadTests(ITestOutputHelper output) : IDisposable
         Configure(options);
         await using var cpu = await ErnieModel.LoadAsync(path, options, cancellationToken: Token);
         // Short: what is left free is less than an expert.
-        var (expected, answer) = (await Logits(cpu, s_prompt[..3]), await Answer(cpu, s_prompt));
+        var (expected, answer) = (await LoadedModels.LogitsAsync(cpu, s_prompt[..3], Token), await Answer(cpu, s_prompt));
         await using (var model = await Load(path, limit))
         {
-            var logits = await Logits(model, s_prompt[..3]);
+            var logits = await LoadedModels.LogitsAsync(model, s_prompt[..3], Token);
             output.WriteLine($"{experts}: largest difference {Golden.MaxDifference(logits, expected):E2} of {expected.Max(Math.Abs):F1}");
             // Activations are quantised too, and one on the edge between two codes may fall either way.
             TensorAssert.Near(expected, logits, 0.3, 0, "logits");
@@ -183,19 +184,6 @@ public sealed class GpuOffloadTests(ITestOutputHelper output) : IDisposable
         configure?.Invoke(options);
         _gpu.Driver.ForgetPeak();
         return ErnieModel.LoadAsync(path, options, cancellationToken: Token);
-    }
-
-    private static int[] Ids(int seed, int count)
-    {
-        var random = new Random(seed);
-        return [.. Enumerable.Range(0, count).Select(_ => random.Next(3, 2000))];
-    }
-
-    private static async Task<float[]> Logits(ErnieModel model, int[] ids)
-    {
-        var all = new float[ids.Length * model.VocabularySize];
-        await model.ScoreAsync(ids, (first, logits) => logits.CopyTo(all.AsSpan(first * model.VocabularySize)), Token);
-        return all;
     }
 
     private static Task<List<int>> Answer(ErnieModel model, int[] prompt) =>

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Export;
+using Ernie.Sdk.GpuTests.Models;
 using Ernie.Sdk.Quantization;
 
 namespace Ernie.Sdk.Tests.Export;
@@ -28,7 +29,7 @@ public sealed class CalibratedExportTests(ITestOutputHelper output)
         foreach (var length in tokens.HeldOutLengths)
         {
             var ids = tokens.HeldOutIds[first..(first + length)];
-            var (a, b) = (await Logits(source, ids), await Logits(quantised, ids));
+            var (a, b) = (await LoadedModels.LogitsAsync(source, ids, Token), await LoadedModels.LogitsAsync(quantised, ids, Token));
             for (var t = 0; t < length - 1; t++) sum.Add(Row(a, t), Row(b, t), ids[t + 1]);
             first += length;
             ReadOnlySpan<float> Row(float[] logits, int t) => logits.AsSpan(t * source.VocabularySize, source.VocabularySize);
@@ -63,7 +64,7 @@ public sealed class CalibratedExportTests(ITestOutputHelper output)
             foreach (var line in File.ReadLines(Path.Combine(SharedData.RepositoryRoot, "tests", "Ernie.Sdk.Tests", "Data", "tiny-eval.jsonl")).Where(static (_, i) => i % 25 == 0))
             {
                 var ids = source.Tokenizer!.EncodeToIds(JsonDocument.Parse(line).RootElement.GetProperty("prompt").GetString()!, allowSpecialTokens: true).ToArray();
-                var (a, b) = (await Logits(source, ids), await Logits(quantised, ids));
+                var (a, b) = (await LoadedModels.LogitsAsync(source, ids, Token), await LoadedModels.LogitsAsync(quantised, ids, Token));
                 for (var t = 0; t < ids.Length - 1; t++) sum.Add(a.AsSpan(t * source.VocabularySize, source.VocabularySize), b.AsSpan(t * source.VocabularySize, source.VocabularySize), ids[t + 1]);
             }
             return sum.Mean;
@@ -141,12 +142,5 @@ public sealed class CalibratedExportTests(ITestOutputHelper output)
         var options = new ErnieExportOptions { Experts = ErniePrecision.Int4, CalibrationFile = folder.File("nowhere.txt") };
         var e = await Assert.ThrowsAsync<FileNotFoundException>(() => ErnieExporter.ExportAsync(TinyModel.Checkpoint, folder.File("model"), options, cancellationToken: Token));
         Assert.Contains("nowhere.txt", e.Message, StringComparison.Ordinal);
-    }
-
-    private static async Task<float[]> Logits(ErnieModel model, int[] ids)
-    {
-        var logits = new float[ids.Length * model.VocabularySize];
-        await model.ScoreAsync(ids, (position, values) => values.CopyTo(logits.AsSpan(position * model.VocabularySize)), Token);
-        return logits;
     }
 }
