@@ -194,7 +194,8 @@ internal sealed unsafe class GpuDevice : StepDevice
     public override void Begin(StepBatch batch, LiveRows rows)
     {
         _batch = batch;
-        _environment!.BeginStep();
+        var decodes = batch.Flags.Count(static flags => (flags & (int)SequenceFlags.Decode) != 0);
+        _environment!.BeginStep(decodes == 0 ? CudaStepKind.Prefill : decodes == batch.Flags.Count && decodes == batch.TokenCount ? CudaStepKind.Decode : CudaStepKind.Mixed);
         if (_hostExperts is not null) _hostExperts.Rows = rows;
         Try(() => _choices!.Begin(batch.TokenCount));
     }

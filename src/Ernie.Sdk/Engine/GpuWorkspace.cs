@@ -122,5 +122,7 @@ internal sealed record GpuWorkspace
             Bytes += CudaWorkspace.Aligned(bytes);
             return Address;
         }
+
+        public void* Keep(long bytes) => Scratch(bytes);
     }
 }

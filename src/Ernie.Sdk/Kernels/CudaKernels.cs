@@ -21,9 +21,11 @@ internal abstract class CudaKernels
 /// <param name="stream">ONNX Runtime's CUstream for the node.</param>
 /// <param name="rope">Cosines and sines of every position, [positions, headDim / 2, 2] in device memory.</param>
 /// <param name="workspace">Device memory for this call of an operator.</param>
-internal readonly unsafe struct CudaKernelContext(nint stream, float* rope, CudaWorkspace workspace)
+/// <param name="step">The running step; null: nothing is known of it.</param>
+internal readonly unsafe struct CudaKernelContext(nint stream, float* rope, CudaWorkspace workspace, CudaStep? step = null)
 {
     public nint Stream => stream;
     public float* Rope => rope;
     public CudaWorkspace Workspace => workspace;
+    public CudaStep? Step => step;
 }

@@ -16,6 +16,9 @@ internal interface ICudaLauncher
 
     /// <summary>Device memory, aligned to 256 bytes, that what is launched in this call of an operator may use. What it holds is unknown.</summary>
     unsafe void* Scratch(long bytes);
+
+    /// <summary>The same, until the step ends.</summary>
+    unsafe void* Keep(long bytes);
 }
 
 /// <summary>One parameter of a kernel, in the low bytes: a pointer, an int or a float.</summary>
@@ -30,15 +33,19 @@ internal readonly unsafe record struct CudaParameter(ulong Bits)
 /// Which kernels of <c>Kernels/Cuda</c> make an operator, and with which geometry. All pointers of the arguments are device memory, so nothing of a step but its numbers of tokens and sequences is looked at,
 /// and a launch sequence can be captured as a CUDA graph.
 /// </summary>
-internal sealed unsafe class CudaLaunches(ICudaLauncher launcher)
+/// <param name="launcher">Where they are launched.</param>
+/// <param name="step">The running step; null: nothing is known of it, and nothing is kept for other layers.</param>
+internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step = null)
 {
-    private const int PackBytes = 16, TileBytes = 16, BlockScaleBytes = 8, SplitBlocks = 2;
+    private const int PackBytes = 16, TileBytes = 16, BlockScaleBytes = 8;
+    /// <summary>Staged tiles of keys and values (attention.cu).</summary>
+    private const int StageBytes = 32_768, Int8StageBytes = 16_896, SummaryBytes = 8192;
 
     /// <summary>Largest <see cref="AttentionArguments.HeadDim"/>; it is a multiple of 16.</summary>
     public const int MaxHeadDim = 128;
     /// <summary>Most experts of a layer.</summary>
     public const int MaxExperts = 256;
-    /// <summary>Most blocks of a sequence under sparse attention: what the scores of eight queries in 48 KB of shared memory allow.</summary>
+    /// <summary>Most blocks of a sequence under sparse attention: what the scores of eight queries in 48 KB of shared memory allow, and 44 for each lane of a warp.</summary>
     public const int MaxSparseBlocks = 1408;
 
     /// <summary>How products with bf16 and packed weights take their tokens; null chooses by their number. No bit of a result depends on it.</summary>
@@ -109,48 +116,70 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher)
         if (a.Limits != null && a.BlockTableStride > MaxSparseBlocks) throw new NotSupportedException($"The CUDA kernels select among {MaxSparseBlocks} blocks at most; the block tables have {a.BlockTableStride}.");
         var group = a.HeadCount / a.KvHeadCount;
         var (range, rangeHeads) = (a.KvHeadEnd - a.KvHeadBegin, (a.KvHeadEnd - a.KvHeadBegin) * group);
+        var stageBytes = a.Layout.ElementType == KvElementType.Int8 ? Int8StageBytes : StageBytes;
         var type = a.Layout.ElementType switch { KvElementType.Float32 => "fp32", KvElementType.BFloat16 => "bf16", _ => "int8" };
-        int prefillCount = a.TokenCount / KvBlockLayout.BlockSize + 2 * a.SequenceCount, decodeCount = a.SequenceCount, packCount = prefillCount + decodeCount;
-        var packs = (byte*)launcher.Scratch((long)packCount * PackBytes);
+        var kind = step?.Kind ?? CudaStepKind.Mixed;
+        var isGroupOfDecodes = kind == CudaStepKind.Decode;
+        int prefillCount = isGroupOfDecodes ? 0 : a.TokenCount / KvBlockLayout.BlockSize + 2 * a.SequenceCount, decodeCount = a.SequenceCount, packCount = prefillCount + decodeCount;
+        var packs = (byte*)Packs(a, prefillCount, packCount);
         var decodePacks = packs + (nint)prefillCount * PackBytes;
         var query = Floats((nint)a.TokenCount * rangeHeads * a.HeadDim);
-        launcher.Launch("attention", "make_packs", (1, 1, 1), 256, 2 * sizeof(int) * a.SequenceCount, a.Positions, a.SequenceStarts, a.Flags, a.SequenceCount, packs, prefillCount, decodePacks);
-        Clear(a.Output, (nint)a.TokenCount * rangeHeads * a.HeadDim);
-        launcher.Launch("attention", $"rotate_append_{type}", (packCount, rangeHeads + 2 * range, 1), 256, 0, a.Qkv, a.Positions, angles, packs, a.BlockTables, a.BlockTableStride, a.Pool,
-            a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, query);
-        launcher.Launch("attention", $"summarise_{type}", (packCount, range, 1), 128, 0, a.Positions, packs, a.BlockTables, a.BlockTableStride, a.Pool, a.Gate, a.KvHeadCount, a.KvHeadBegin, a.HeadDim);
-
-        var words = Blocks(a.BlockTableStride, 32);
-        var selectShared = 8 * sizeof(float) * (a.HeadDim + a.BlockTableStride);
-        uint* prefillKept = null, decodeKept = null;
-        if (a.Limits != null)
+        if (isGroupOfDecodes)
         {
-            var prefillWords = (nint)prefillCount * rangeHeads * words;
-            prefillKept = (uint*)launcher.Scratch((prefillWords + (nint)decodeCount * range * words) * sizeof(uint));
-            decodeKept = prefillKept + prefillWords;
-            Clear(prefillKept, prefillWords + (nint)decodeCount * range * words);
-            if (a.DensePrefill)
-            {
-                prefillKept = null;
-            }
-            else
-            {
-                launcher.Launch("attention", "select_prefill", (prefillCount, rangeHeads, 16), 256, selectShared, query, a.Positions, packs, a.BlockTables, a.BlockTableStride, a.Pool,
-                    checked((int)a.Layout.BlockBytes), checked((int)a.Layout.KeySum(0)), a.Limits, a.Gate != null ? 1 : 0, a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, words, prefillKept);
-            }
-            launcher.Launch("attention", "select_decode", (decodeCount, range, Blocks(group, 8)), 256, selectShared, query, a.Positions, decodePacks, a.BlockTables, a.BlockTableStride, a.Pool,
-                checked((int)a.Layout.BlockBytes), checked((int)a.Layout.KeySum(0)), a.Limits, a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, words, decodeKept);
+            launcher.Launch("attention", $"append_token_{type}", (decodeCount, range, 1), 1024, SummaryBytes, a.Qkv, a.Positions, angles, packs, a.BlockTables, a.BlockTableStride, a.Pool, a.Gate,
+                a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, query);
+        }
+        else
+        {
+            Clear(a.Output, (nint)a.TokenCount * rangeHeads * a.HeadDim);
+            launcher.Launch("attention", $"rotate_append_{type}", (packCount, rangeHeads + 2 * range, 1), 256, 0, a.Qkv, a.Positions, angles, packs, a.BlockTables, a.BlockTableStride, a.Pool,
+                a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, query);
+            launcher.Launch("attention", $"summarise_{type}", (packCount, range, 1), 1024, SummaryBytes, a.Positions, packs, a.BlockTables, a.BlockTableStride, a.Pool, a.Gate, a.KvHeadCount, a.KvHeadBegin, a.HeadDim);
         }
 
-        launcher.Launch("attention", $"attend_prefill_{type}", (4, rangeHeads, prefillCount), 128, 0, query, a.Positions, packs, a.BlockTables, a.BlockTableStride, a.Pool, prefillKept, words,
-            a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, a.Output);
-        var splits = Blocks(a.BlockTableStride, SplitBlocks);
-        var partial = Floats((nint)decodeCount * rangeHeads * splits * a.HeadDim);
-        var sums = Floats((nint)decodeCount * rangeHeads * splits * 2);
-        launcher.Launch("attention", $"attend_decode_{type}", (Blocks(splits, 4), range * Blocks(group, 8), decodeCount), 128, 0, query, a.Positions, decodePacks, a.BlockTables, a.BlockTableStride, a.Pool, decodeKept, words,
-            a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, splits, partial, sums);
-        launcher.Launch("attention", "combine_splits", (decodeCount, rangeHeads, 1), 128, 16, partial, sums, decodePacks, decodeKept, words, a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, splits, a.Output);
+        var words = Blocks(a.BlockTableStride, 32);
+        uint* prefillKept = null, decodeKept = null;
+        if (!isGroupOfDecodes)
+        {
+            if (a.Limits != null && !a.DensePrefill)
+            {
+                prefillKept = (uint*)launcher.Scratch((nint)prefillCount * rangeHeads * words * sizeof(uint));
+                Clear(prefillKept, (nint)prefillCount * rangeHeads * words);
+                launcher.Launch("attention", "select_prefill", (prefillCount, rangeHeads, 16), 256, 8 * sizeof(float) * (a.HeadDim + a.BlockTableStride), query, a.Positions, packs, a.BlockTables, a.BlockTableStride, a.Pool,
+                    checked((int)a.Layout.BlockBytes), checked((int)a.Layout.KeySum(0)), a.Limits, a.Gate != null ? 1 : 0, a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, words, prefillKept);
+            }
+            launcher.Launch("attention", $"attend_prefill_{type}", (2, rangeHeads, prefillCount), 256, stageBytes, query, a.Positions, packs, a.BlockTables, a.BlockTableStride, a.Pool, prefillKept, words,
+                a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, a.Output);
+        }
+        if (kind == CudaStepKind.Prefill) return new CudaSelection((int*)packs, prefillCount, decodeCount, prefillKept, null, words);
+
+        if (a.Limits != null)
+        {
+            decodeKept = (uint*)launcher.Scratch((nint)decodeCount * range * words * sizeof(uint));
+            var scores = Floats((nint)decodeCount * rangeHeads * a.BlockTableStride);
+            launcher.Launch("attention", "score_decode", (decodeCount, range, words), 256, 0, query, a.Positions, decodePacks, a.BlockTables, a.BlockTableStride, a.Pool,
+                checked((int)a.Layout.BlockBytes), checked((int)a.Layout.KeySum(0)), a.Limits, a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, scores);
+            launcher.Launch("attention", "select_decode", (decodeCount, range, 1), 256, 8 * MaxSparseBlocks / 32 * sizeof(uint), scores, a.Positions, decodePacks, a.BlockTableStride, a.Limits,
+                a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, words, decodeKept);
+        }
+        var partial = Floats((nint)decodeCount * rangeHeads * a.BlockTableStride * a.HeadDim);
+        var sums = Floats((nint)decodeCount * rangeHeads * a.BlockTableStride * 2);
+        launcher.Launch("attention", $"attend_decode_{type}", (a.BlockTableStride, range * Blocks(group, 8), decodeCount), 32, stageBytes, query, a.Positions, decodePacks, a.BlockTables, a.BlockTableStride, a.Pool,
+            decodeKept, words, a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, partial, sums);
+        launcher.Launch("attention", "combine_blocks", (decodeCount, rangeHeads, 1), 512, (48 + 32 * MaxHeadDim + a.BlockTableStride) * sizeof(float), partial, sums, decodePacks, decodeKept, words,
+            a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, a.BlockTableStride, isGroupOfDecodes ? 1 : 0, a.Output);
         return new CudaSelection((int*)packs, prefillCount, decodeCount, prefillKept, decodeKept, words);
+    }
+
+    /// <summary>What a step consists of, the same for all its layers.</summary>
+    private void* Packs(in AttentionArguments a, int prefillCount, int packCount)
+    {
+        if (step is { Packs: not null }) return step.Packs;
+        var bytes = (long)packCount * PackBytes;
+        var packs = (byte*)(step is null ? launcher.Scratch(bytes) : launcher.Keep(bytes));
+        launcher.Launch("attention", "make_packs", (1, 1, 1), 256, 2 * sizeof(int) * a.SequenceCount, a.Positions, a.SequenceStarts, a.Flags, a.SequenceCount, packs, prefillCount, packs + (nint)prefillCount * PackBytes);
+        if (step is not null) step.Packs = packs;
+        return packs;
     }
 
     public void Sample(in SampleArguments a) => launcher.Launch("sampling", "sample", (a.RowCount, 1, 1), 1024, 8720, a.Logits, a.VocabSize, a.Undefined, a.UndefinedCount, a.Rows, a.HistoryIds, a.HistoryCounts,

@@ -17,7 +17,7 @@ internal sealed class PtxKernels(CudaModules modules) : CudaKernels
     private CudaLaunches On(in CudaKernelContext context)
     {
         _launcher.Begin(context.Stream, context.Workspace);
-        return new CudaLaunches(_launcher);
+        return new CudaLaunches(_launcher, context.Step);
     }
 }
 
@@ -44,4 +44,5 @@ internal sealed unsafe class StreamLauncher(CudaModules modules) : ICudaLauncher
     }
 
     public void* Scratch(long bytes) => _workspace!.Rent(bytes);
+    public void* Keep(long bytes) => _workspace!.Keep(bytes);
 }

@@ -16,6 +16,7 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     private readonly CudaMemory _rope;
     private readonly CudaWorkspace _workspace;
     private CudaUpload? _upload;
+    private CudaStep? _step;
 
     /// <param name="device">The GPU, whose number is the provider's <c>device_id</c>.</param>
     /// <param name="kernels">What is launched.</param>
@@ -94,14 +95,24 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     public CudaKernelContext Enter(OrtComputeContext call)
     {
         _context.Enter();
-        return new CudaKernelContext(call.GpuStream, (float*)_rope.Address, _workspace);
+        return new CudaKernelContext(call.GpuStream, (float*)_rope.Address, _workspace, _step);
     }
 
     /// <summary>A step begins: what failed before is over.</summary>
-    public void BeginStep() => Failure = null;
+    public void BeginStep(CudaStepKind kind)
+    {
+        Failure = null;
+        _workspace.Release();
+        _step = new CudaStep(kind);
+    }
 
     /// <summary>The GPU has done all that the step asked of it.</summary>
-    public void EndStep() => _workspace.Join();
+    public void EndStep()
+    {
+        _step = null;
+        _workspace.Release();
+        _workspace.Join();
+    }
 
     public void Fail(Exception failure) => Failure ??= failure;
 

@@ -91,7 +91,7 @@ internal abstract unsafe class LaunchedKernels : CpuKernels
         a.Gate = call.In(a.Gate, (nint)a.KvHeadCount * KvBlockLayout.BlockSize * a.HeadDim);
         a.Pool = call.InOut(a.Pool, a.PoolBlockCount * a.Layout.BlockBytes);
         a.Output = call.Out(a.Output, (nint)a.TokenCount * (a.KvHeadEnd - a.KvHeadBegin) * (a.HeadCount / a.KvHeadCount) * a.HeadDim);
-        var selection = new CudaLaunches(call.Launcher).Attention(a, call.In(angles.Pointer, angles.Length));
+        var selection = new CudaLaunches(call.Launcher, new CudaStep(Kind(arguments))).Attention(a, call.In(angles.Pointer, angles.Length));
         call.Finish();
         if (a.Selections is not null) Note(arguments, selection, call);
     }
@@ -139,6 +139,14 @@ internal abstract unsafe class LaunchedKernels : CpuKernels
     {
         var bytes = weight.Format.Bytes(weight.Rows / weight.SectionRows, weight.SectionRows, weight.Columns);
         return new PackedMatrix(weight.Format, call.In(weight.Data, (nint)bytes), weight.Rows, weight.Columns, weight.SectionRows);
+    }
+
+    /// <summary>As the engine knows it.</summary>
+    private static CudaStepKind Kind(in AttentionArguments a)
+    {
+        var decodes = 0;
+        for (var s = 0; s < a.SequenceCount; s++) decodes += a.Flags[s] & (int)SequenceFlags.Decode;
+        return decodes == 0 ? CudaStepKind.Prefill : decodes == a.SequenceCount && decodes == a.TokenCount ? CudaStepKind.Decode : CudaStepKind.Mixed;
     }
 
     /// <summary>What the kernels kept, as the CPU's kernels note it.</summary>

@@ -94,6 +94,17 @@ DEVICE u32 byte_permute(u32 a, u32 b, u32 selector)
     return result;
 }
 
+// Copies 16 bytes of device memory to shared memory, some time before the wait that names their group. Both addresses are multiples of 16.
+DEVICE void copy_async(u8* target, const u8* source)
+{
+    const u32 address = (u32)(u64)(__attribute__((address_space(3))) u8*)target;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(address), "l"(source) : "memory");
+}
+// What this thread has asked for since the last call becomes a group.
+DEVICE void copies_asked() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until only the newest groups of this thread are still on their way. Others see what it copied after a barrier.
+template <int Newest> DEVICE void copies_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(Newest) : "memory"); }
+
 // c[16, 8] += a[16, 16] · b[16, 8], bfloat16. With g = lane / 4 and t = lane % 4:
 //   a[0] = a(g, 2t) a(g, 2t+1)     a[1] = a(g+8, 2t ..)     a[2] = a(g, 2t+8 ..)     a[3] = a(g+8, 2t+8 ..)
 //   b[0] = b(2t, g) b(2t+1, g)     b[1] = b(2t+8 .., g)     c = c(g, 2t) c(g, 2t+1) c(g+8, 2t) c(g+8, 2t+1)
