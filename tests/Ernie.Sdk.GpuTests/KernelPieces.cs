@@ -78,6 +78,7 @@ internal static class KernelPieces
             if (!run.IsTiny) run.Check($"{format}: bits of a token alone", findings => checks.ExpertsBits(format, findings));
         }
         run.Check("uneven, and in halves", checks.UnevenExperts);
+        run.Check("some experts in slots", findings => ProductChecks.Resident(kernels, s_runner, findings));
         run.Check("beside another device", findings => ProductChecks.Parts(kernels, s_runner, findings));
     });
 

@@ -99,13 +99,13 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
         var tileCount = Math.Min(assignments, assignments / tile + experts);
         var order = (int*)launcher.Scratch((long)assignments * sizeof(int));
         var tiles = (byte*)launcher.Scratch((long)tileCount * TileBytes);
-        launcher.Launch("experts", "group_experts", (1, 1, 1), 1024, (34 * experts + 2) * sizeof(int), selected, assignments, a.ExpertBegin, a.ExpertEnd, tile, tileCount, order, tiles);
+        launcher.Launch("experts", "group_experts", (1, 1, 1), 1024, (34 * experts + 2) * sizeof(int), selected, assignments, a.ExpertBegin, a.ExpertEnd, a.Slots, tile, tileCount, order, tiles);
 
         var gateUp = Floats((nint)assignments * 2 * a.IntermediateSize);
         var results = Floats((nint)assignments * a.HiddenSize);
         Product(a.GateUp, experts, 2, Prepare(a.GateUp.Format, a.Input, a.TokenCount, a.HiddenSize), tiles, order, assignments, a.ExpertsPerToken, tileCount, tiling, gateUp);
         Product(a.Down, experts, 1, Prepare(a.Down.Format, gateUp, assignments, a.IntermediateSize, swiGlu: true), tiles, order, assignments, 1, tileCount, tiling, results);
-        launcher.Launch("experts", "combine_experts", (a.TokenCount, Blocks(a.HiddenSize, 256), 1), 256, 0, results, selected, weights, a.ExpertsPerToken, a.ExpertBegin, a.ExpertEnd, a.HiddenSize, a.Output);
+        launcher.Launch("experts", "combine_experts", (a.TokenCount, Blocks(a.HiddenSize, 256), 1), 256, 0, results, selected, weights, a.ExpertsPerToken, a.ExpertBegin, a.ExpertEnd, a.Slots, a.HiddenSize, a.Output);
     }
 
     /// <param name="a">The operator's.</param>

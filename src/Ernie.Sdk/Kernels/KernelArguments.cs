@@ -85,6 +85,10 @@ internal unsafe struct ExpertsArguments
     /// <summary>Experts [begin, end) are computed here, the stacks below hold only these; every expert takes part in routing.</summary>
     public int ExpertBegin;
     public int ExpertEnd;
+    /// <summary>
+    /// [experts] which of the stacks' end - begin experts an expert is, -1 for one that is computed elsewhere; null: those of the range, in order. Only kernels of a GPU know it: <see cref="ExpertBegin"/> is 0 then.
+    /// </summary>
+    public int* Slots;
     /// <summary>[(end - begin) · 2 · intermediate, hidden]: per expert its gate rows, then its up rows.</summary>
     public PackedMatrix GateUp;
     /// <summary>[(end - begin) · hidden, intermediate].</summary>

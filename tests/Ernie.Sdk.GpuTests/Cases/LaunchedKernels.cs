@@ -54,6 +54,7 @@ internal abstract unsafe class LaunchedKernels : CpuKernels
         a.Input = call.In(a.Input, (nint)a.TokenCount * a.HiddenSize);
         a.Router = call.In(a.Router, (nint)a.ExpertCount * a.HiddenSize);
         a.CorrectionBias = call.In(a.CorrectionBias, a.ExpertCount);
+        a.Slots = call.In(a.Slots, a.ExpertCount);
         a.GateUp = Sent(call, a.GateUp);
         a.Down = Sent(call, a.Down);
         a.Output = call.Out(a.Output, (nint)a.TokenCount * a.HiddenSize);

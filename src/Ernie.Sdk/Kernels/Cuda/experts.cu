@@ -98,11 +98,15 @@ KERNEL(256) router_select(const float* logits, const float* bias, int tokens, in
     for (int rank = lane; rank < per_token; rank += 32) weights[(s64)token * per_token + rank] = weights[(s64)token * per_token + rank] / divisor;
 }
 
-// Sorts the assignments (token · perToken + rank) of experts begin .. end-1 by expert, those of an expert in rising order, and cuts them in tiles. Assignments of other experts are left out.
+// Place of an expert among those that are computed here: slots[expert], which is -1 for one that is elsewhere, or without slots the number from begin.
+DEVICE int place_of(int expert, const int* slots, int begin) { return slots ? slots[expert] : expert - begin; }
+
+// Sorts the assignments (token · perToken + rank) of the experts with places 0 .. end-begin-1 by place, those of an expert in rising order, and cuts them in tiles. Assignments of other experts are left out.
+// slots [all experts], or null.
 // order [assignments], tiles [tile_count] where tile_count is at least assignments / tile_tokens + (end - begin), or the number of assignments where that is less; those not needed are empty.
-// Expert numbers in the tiles count from begin. At most 512 experts.
+// The tiles have places for experts. At most 512 experts.
 // grid 1; block 1024; shared (32 · experts + 2 · experts + 2) · 4 with experts = end - begin
-KERNEL(1024) group_experts(const int* selected, int assignments, int begin, int end, int tile_tokens, int tile_count, int* order, Tile* tiles)
+KERNEL(1024) group_experts(const int* selected, int assignments, int begin, int end, const int* slots, int tile_tokens, int tile_count, int* order, Tile* tiles)
 {
     const int experts = end - begin, warp = warp_index(), lane = lane_index();
     int* counts = shared<int>();               // [32 warps, experts]: assignments, then where they go
@@ -114,7 +118,7 @@ KERNEL(1024) group_experts(const int* selected, int assignments, int begin, int 
     const int share = ((assignments + 31) / 32 + 31) / 32 * 32, first = warp * share, last = least(assignments, first + share);
     for (int i = first; i < last; i += 32)
     {
-        const int expert = i + lane < last ? selected[i + lane] - begin : -1;
+        const int expert = i + lane < last ? place_of(selected[i + lane], slots, begin) : -1;
         const u32 same = match((u32)expert);
         if (expert >= 0 && expert < experts && (same & ((1u << lane) - 1)) == 0) counts[warp * experts + expert] += __builtin_popcount(same);
         sync_warp();
@@ -147,7 +151,7 @@ KERNEL(1024) group_experts(const int* selected, int assignments, int begin, int 
 
     for (int i = first; i < last; i += 32)
     {
-        const int expert = i + lane < last ? selected[i + lane] - begin : -1;
+        const int expert = i + lane < last ? place_of(selected[i + lane], slots, begin) : -1;
         const u32 same = match((u32)expert);
         const bool here = expert >= 0 && expert < experts;
         const int before = __builtin_popcount(same & ((1u << lane) - 1));
@@ -172,9 +176,9 @@ KERNEL(1024) group_experts(const int* selected, int assignments, int begin, int 
     for (int tile = tile_starts[experts] + thread_x(); tile < tile_count; tile += 1024) tiles[tile] = {0, 0, 0, 0};
 }
 
-// results [tokens · perToken, hidden]: each rank's expert's, where it lies in begin .. end-1
+// results [tokens · perToken, hidden]: each rank's expert's, where its place is one of 0 .. end-begin-1
 // grid (tokens, hidden / 256 rounded up); block 256; shared 0
-KERNEL(256) combine_experts(const float* results, const int* selected, const float* weights, int per_token, int begin, int end, int hidden, float* out)
+KERNEL(256) combine_experts(const float* results, const int* selected, const float* weights, int per_token, int begin, int end, const int* slots, int hidden, float* out)
 {
     const int column = block_y() * 256 + thread_x();
     if (column >= hidden) return;
@@ -183,7 +187,8 @@ KERNEL(256) combine_experts(const float* results, const int* selected, const flo
     for (int rank = 0; rank < per_token; rank++)
     {
         const s64 assignment = token * per_token + rank;
-        if (selected[assignment] < begin || selected[assignment] >= end) continue;
+        const int place = place_of(selected[assignment], slots, begin);
+        if (place < 0 || place >= end - begin) continue;
         sum = fused(weights[assignment], results[assignment * hidden + column], sum);
     }
     out[token * hidden + column] = sum;
