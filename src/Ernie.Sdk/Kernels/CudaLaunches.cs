@@ -40,6 +40,8 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
     private const int PackBytes = 16, TileBytes = 16, BlockScaleBytes = 8;
     /// <summary>Staged tiles of keys and values (attention.cu).</summary>
     private const int StageBytes = 32_768, Int8StageBytes = 16_896, SummaryBytes = 8192;
+    /// <summary>Staged tokens (linear.cu).</summary>
+    private const int WideBytes = 15_360;
 
     /// <summary>Largest <see cref="AttentionArguments.HeadDim"/>; it is a multiple of 16.</summary>
     public const int MaxHeadDim = 128;
@@ -63,6 +65,11 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
             Product(a.Weight, 1, sections, input, null, null, a.TokenCount, 1, tileCount, tiling, a.Output);
             return;
         }
+        if (IsGated(a.Weight, sections, tiling))
+        {
+            Gated(a.Weight, 1, input, null, null, a.TokenCount, 1, tileCount, a.Output, null);
+            return;
+        }
         var product = Floats(a.TokenCount * a.Weight.Rows);
         Product(a.Weight, 1, sections, input, null, null, a.TokenCount, 1, tileCount, tiling, product);
         SwiGlu(product, a.TokenCount, (int)a.Weight.Rows / 2, a.Output);
@@ -71,10 +78,15 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
     /// <summary>Fills <see cref="ExpertsArguments.Selected"/> and <see cref="ExpertsArguments.Weights"/>.</summary>
     public void Route(in ExpertsArguments a)
     {
+        launcher.Launch("experts", "router_select", (Blocks(a.TokenCount, 8), 1, 1), 256, 0, RouterLogits(a), a.CorrectionBias, a.TokenCount, a.ExpertCount, a.ExpertsPerToken, a.NormMin, a.Selected, a.Weights);
+    }
+
+    private float* RouterLogits(in ExpertsArguments a)
+    {
         if (a.ExpertCount > MaxExperts) throw new NotSupportedException($"The CUDA kernels route to {MaxExperts} experts at most; the layer has {a.ExpertCount}.");
         var logits = Floats((nint)a.TokenCount * a.ExpertCount);
-        launcher.Launch("experts", "router_logits", (Blocks(a.ExpertCount, 8), Blocks(a.TokenCount, 4), 1), 256, 0, a.Input, a.Router, a.TokenCount, a.HiddenSize, a.ExpertCount, logits);
-        launcher.Launch("experts", "router_select", (Blocks(a.TokenCount, 8), 1, 1), 256, 0, logits, a.CorrectionBias, a.TokenCount, a.ExpertCount, a.ExpertsPerToken, a.NormMin, a.Selected, a.Weights);
+        launcher.Launch("experts", "router_logits", (Blocks(a.ExpertCount, 4), Blocks(a.TokenCount, 4), 1), 256, 512, a.Input, a.Router, a.TokenCount, a.HiddenSize, a.ExpertCount, logits);
+        return logits;
     }
 
     /// <summary>Adds what another device has computed of the same tokens, [tokens, hidden], to <see cref="ExpertsArguments.Output"/>.</summary>
@@ -86,25 +98,44 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
         var (experts, assignments) = (a.ExpertEnd - a.ExpertBegin, checked(a.TokenCount * a.ExpertsPerToken));
         var selected = a.Selected != null ? a.Selected : (int*)launcher.Scratch((long)assignments * sizeof(int));
         var weights = a.Weights != null ? a.Weights : Floats(assignments);
-        if (a.Router != null)
-        {
-            var routed = a;
-            routed.Selected = selected;
-            routed.Weights = weights;
-            Route(routed);
-        }
-
         var tiling = TilingOf(a.GateUp.Format, assignments / experts);
         var tile = Tokens(tiling);
         var tileCount = Math.Min(assignments, assignments / tile + experts);
         var order = (int*)launcher.Scratch((long)assignments * sizeof(int));
         var tiles = (byte*)launcher.Scratch((long)tileCount * TileBytes);
-        launcher.Launch("experts", "group_experts", (1, 1, 1), 1024, (34 * experts + 2) * sizeof(int), selected, assignments, a.ExpertBegin, a.ExpertEnd, a.Slots, tile, tileCount, order, tiles);
+        var groupShared = (34 * experts + 2) * sizeof(int);
+        if (a.Router != null && a.TokenCount <= 32)
+        {
+            launcher.Launch("experts", "select_and_group_experts", (1, 1, 1), 1024, groupShared, RouterLogits(a), a.CorrectionBias, a.TokenCount, a.ExpertCount, a.ExpertsPerToken, a.NormMin, selected, weights,
+                a.ExpertBegin, a.ExpertEnd, a.Slots, tile, tileCount, order, tiles);
+        }
+        else
+        {
+            if (a.Router != null)
+            {
+                var routed = a;
+                routed.Selected = selected;
+                routed.Weights = weights;
+                Route(routed);
+            }
+            launcher.Launch("experts", "group_experts", (1, 1, 1), 1024, groupShared, selected, assignments, a.ExpertBegin, a.ExpertEnd, a.Slots, tile, tileCount, order, tiles);
+        }
 
-        var gateUp = Floats((nint)assignments * 2 * a.IntermediateSize);
+        var input = Prepare(a.GateUp.Format, a.Input, a.TokenCount, a.HiddenSize);
+        Activations middle;
+        if (IsGated(a.GateUp, 2, tiling) && a.Down.Format.IsPacked)
+        {
+            middle = Codes(assignments, a.IntermediateSize);
+            Gated(a.GateUp, experts, input, tiles, order, assignments, a.ExpertsPerToken, tileCount, null, middle);
+        }
+        else
+        {
+            var gateUp = Floats((nint)assignments * 2 * a.IntermediateSize);
+            Product(a.GateUp, experts, 2, input, tiles, order, assignments, a.ExpertsPerToken, tileCount, tiling, gateUp);
+            middle = Prepare(a.Down.Format, gateUp, assignments, a.IntermediateSize, swiGlu: true);
+        }
         var results = Floats((nint)assignments * a.HiddenSize);
-        Product(a.GateUp, experts, 2, Prepare(a.GateUp.Format, a.Input, a.TokenCount, a.HiddenSize), tiles, order, assignments, a.ExpertsPerToken, tileCount, tiling, gateUp);
-        Product(a.Down, experts, 1, Prepare(a.Down.Format, gateUp, assignments, a.IntermediateSize, swiGlu: true), tiles, order, assignments, 1, tileCount, tiling, results);
+        Product(a.Down, experts, 1, middle, tiles, order, assignments, 1, tileCount, tiling, results);
         launcher.Launch("experts", "combine_experts", (a.TokenCount, Blocks(a.HiddenSize, 256), 1), 256, 0, results, selected, weights, a.ExpertsPerToken, a.ExpertBegin, a.ExpertEnd, a.Slots, a.HiddenSize, a.Output);
     }
 
@@ -195,7 +226,7 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
         var (sectionRows, columns) = ((int)(weight.Rows / experts / sections), (int)weight.Columns);
         // A block has a panel, for whose spans it needs [8, tokens, 16 rows], or wide eight of them.
         var panels = (int)PanelLayout.PanelCount(sectionRows);
-        var (blocks, shared, suffix) = tiling == CudaTiling.Wide ? (sections * Blocks(panels, 8), 0, "wide") : (sections * panels, 8 * Tokens(tiling) * PanelLayout.Rows * sizeof(float), $"{Tokens(tiling)}");
+        var (blocks, shared, suffix) = tiling == CudaTiling.Wide ? (sections * Blocks(panels, 8), weight.Format.IsPacked ? WideBytes : 0, "wide") : (sections * panels, 8 * Tokens(tiling) * PanelLayout.Rows * sizeof(float), $"{Tokens(tiling)}");
         switch (weight.Format.Kind)
         {
             case WeightKind.Float32:
@@ -205,12 +236,36 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
                 launcher.Launch("linear", $"linear_bf16_{suffix}", (blocks, tileCount, 1), 256, shared, weight.Data, sections, sectionRows, columns, input.Data, tiles, order, count, divisor, output);
                 break;
             default:
-                var name = weight.Format.Kind switch { WeightKind.Int8 => "int8", WeightKind.Int4 => "int4", _ => "int2" };
-                launcher.Launch("linear", $"linear_{name}_{suffix}", (blocks, tileCount, 1), 256, shared,
+                launcher.Launch("linear", $"linear_{NameOf(weight.Format)}_{suffix}", (blocks, tileCount, 1), 256, shared,
                     weight.Data, sections, sectionRows, columns, weight.Format.Group / PanelLayout.BlockColumns, input.Data, input.Scales, tiles, order, count, divisor, output);
                 break;
         }
     }
+
+    /// <summary>Whether few tokens meet gates and ups in packed sections: one kernel has both, and their SwiGLU.</summary>
+    private static bool IsGated(in PackedMatrix weight, int sections, CudaTiling tiling) => tiling == CudaTiling.Eight && sections == 2 && weight.Format.IsPacked;
+
+    /// <param name="weight">Of each expert its gates, then its ups.</param>
+    /// <param name="experts">How many.</param>
+    /// <param name="input">Prepared for the weight.</param>
+    /// <param name="tiles">Of 8 tokens, or null.</param>
+    /// <param name="order">Assignments by position, or null.</param>
+    /// <param name="count">Assignments.</param>
+    /// <param name="divisor">Assignments of a token.</param>
+    /// <param name="tileCount">Tiles.</param>
+    /// <param name="output">[assignments, columns] where <paramref name="codes"/> is null.</param>
+    /// <param name="codes">The output as a packed product reads it.</param>
+    private void Gated(in PackedMatrix weight, int experts, Activations input, byte* tiles, int* order, int count, int divisor, int tileCount, float* output, Activations? codes)
+    {
+        var (sectionRows, group) = ((int)(weight.Rows / experts / 2), weight.Format.Group / PanelLayout.BlockColumns);
+        var (grid, shared) = ((Blocks(sectionRows, PanelLayout.BlockColumns), tileCount, 1), 8 * 4 * 8 * PanelLayout.Rows * sizeof(float));
+        if (codes is { } quantised)
+            launcher.Launch("linear", $"gated_{NameOf(weight.Format)}_quantised", grid, 256, shared, weight.Data, sectionRows, (int)weight.Columns, group, input.Data, input.Scales, tiles, order, count, divisor, quantised.Data, quantised.Scales);
+        else
+            launcher.Launch("linear", $"gated_{NameOf(weight.Format)}", grid, 256, shared, weight.Data, sectionRows, (int)weight.Columns, group, input.Data, input.Scales, tiles, order, count, divisor, output);
+    }
+
+    private static string NameOf(WeightFormat format) => format.Kind switch { WeightKind.Int8 => "int8", WeightKind.Int4 => "int4", _ => "int2" };
 
     /// <summary>Rows as products with weights of a format read them. With <paramref name="swiGlu"/> they are gates, then ups, [rows, 2 · columns].</summary>
     private Activations Prepare(WeightFormat format, float* x, int rows, int columns, bool swiGlu = false)
@@ -229,10 +284,17 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
                 launcher.Launch("linear", $"{prefix}split_rows", (rows, Blocks(blocks * PanelLayout.BlockColumns, 256), 1), 256, 0, x, columns, parts);
                 return new Activations(parts, null);
             default:
-                void* codes = launcher.Scratch((long)rows * blocks * PanelLayout.BlockColumns), scales = launcher.Scratch((long)rows * blocks * BlockScaleBytes);
-                launcher.Launch("linear", $"{prefix}quantise_rows", (rows, Blocks(blocks, 8), 1), 256, 0, x, columns, codes, scales);
-                return new Activations(codes, scales);
+                var quantised = Codes(rows, columns);
+                launcher.Launch("linear", $"{prefix}quantise_rows", (rows, Blocks(blocks, 8), 1), 256, 0, x, columns, quantised.Data, quantised.Scales);
+                return quantised;
         }
+    }
+
+    /// <summary>Memory for quantised rows.</summary>
+    private Activations Codes(int rows, int columns)
+    {
+        var blocks = (long)rows * Blocks(columns, PanelLayout.BlockColumns);
+        return new Activations(launcher.Scratch(blocks * PanelLayout.BlockColumns), launcher.Scratch(blocks * BlockScaleBytes));
     }
 
     private void SwiGlu(float* gateUp, int rows, int columns, float* output) => launcher.Launch("linear", "swiglu_rows", (rows, Blocks(columns, 256), 1), 256, 0, gateUp, columns, output);

@@ -100,6 +100,11 @@ DEVICE void copy_async(u8* target, const u8* source)
     const u32 address = (u32)(u64)(__attribute__((address_space(3))) u8*)target;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(address), "l"(source) : "memory");
 }
+DEVICE void copy_async_8(u8* target, const u8* source)
+{
+    const u32 address = (u32)(u64)(__attribute__((address_space(3))) u8*)target;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" :: "r"(address), "l"(source) : "memory");
+}
 // What this thread has asked for since the last call becomes a group.
 DEVICE void copies_asked() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Waits until only the newest groups of this thread are still on their way. Others see what it copied after a barrier.

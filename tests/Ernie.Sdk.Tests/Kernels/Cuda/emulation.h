@@ -95,7 +95,7 @@ namespace emulation
     static void* argument;
 
     // What each thread has asked to be copied, and how many groups it has closed.
-    struct Copy { u8* target; const u8* source; int group; };
+    struct Copy { u8* target; const u8* source; int bytes, group; };
     static std::vector<Copy> copies[MaxThreads];
     static int groups[MaxThreads];
 
@@ -279,13 +279,14 @@ DEVICE void atomic_add(u32* target, u32 value) { *target += value; }
 DEVICE void atomic_add(u64* target, u64 value) { *target += value; }
 
 // Copies happen when they are waited for, not before: who reads too early finds what was there.
-DEVICE void copy_async(u8* target, const u8* source) { emulation::copies[thread_x()].push_back({target, source, emulation::groups[thread_x()]}); }
+DEVICE void copy_async(u8* target, const u8* source) { emulation::copies[thread_x()].push_back({target, source, 16, emulation::groups[thread_x()]}); }
+DEVICE void copy_async_8(u8* target, const u8* source) { emulation::copies[thread_x()].push_back({target, source, 8, emulation::groups[thread_x()]}); }
 DEVICE void copies_asked() { emulation::groups[thread_x()]++; }
 template <int Newest> DEVICE void copies_wait()
 {
     auto& copies = emulation::copies[thread_x()];
     size_t done = 0;
-    for (; done < copies.size() && copies[done].group < emulation::groups[thread_x()] - Newest; done++) memcpy(copies[done].target, copies[done].source, 16);
+    for (; done < copies.size() && copies[done].group < emulation::groups[thread_x()] - Newest; done++) memcpy(copies[done].target, copies[done].source, copies[done].bytes);
     copies.erase(copies.begin(), copies.begin() + done);
 }
 
