@@ -31,6 +31,13 @@ public sealed class ErnieModelOptions
     /// <value>The default is <see langword="false"/>: capturing was tested with an emulation of ONNX Runtime's CUDA provider only.</value>
     public bool CudaGraphs { get; set; }
 
+    /// <summary>
+    /// Gets or sets whether a kernel of this library may begin on a GPU of compute capability 9.0 (H100, H200) while the one before it ends, and bring its weights near meanwhile: what a launch costs is hidden then
+    /// (programmatic dependent launch). Results are the same. Other GPUs ignore it.
+    /// </summary>
+    /// <value>The default is <see langword="false"/>: no GPU has confirmed yet that it works and helps.</value>
+    public bool CudaOverlap { get; set; }
+
     /// <summary>Gets or sets how many threads compute, the engine's own included.</summary>
     /// <value>The default, <see langword="null"/>, is the number of processors. Results do not depend on it.</value>
     public int? Threads { get; set; }

@@ -37,10 +37,11 @@ internal sealed unsafe class GpuDevice : StepDevice
     /// <param name="kernels">What computes experts that stay on the CPU.</param>
     /// <param name="threadCount">Threads of that.</param>
     /// <param name="capturesSteps">Whether decode steps are captured as CUDA graphs. Steps that the CPU has a part in are not.</param>
+    /// <param name="overlaps">Whether kernels may begin while the ones before them end (<see cref="CudaModules.Overlaps"/>).</param>
     /// <param name="progress">Told of weights that were sent; may be null.</param>
     /// <param name="cancellationToken">Ends sending.</param>
     /// <exception cref="ErnieDeviceException">The GPU's memory is full, or it does not answer.</exception>
-    public GpuDevice(GpuChoice gpu, RunnerModel model, CpuKernels kernels, int threadCount, bool capturesSteps, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
+    public GpuDevice(GpuChoice gpu, RunnerModel model, CpuKernels kernels, int threadCount, bool capturesSteps, bool overlaps, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
     {
         _gpu = gpu;
         var config = model.Manifest.Config;
@@ -56,7 +57,7 @@ internal sealed unsafe class GpuDevice : StepDevice
             CacheMemory = new OrtMemoryInfo("Cuda", OrtAllocatorType.DeviceAllocator, gpu.Device.Ordinal, OrtMemType.Default);
             _stream = _context.CreateStream();
             making = "kernels";
-            _modules = new CudaModules(_context);
+            _modules = new CudaModules(_context) { Overlaps = overlaps };
             _modules.Compile("linear", "attention", "experts", "sampling");
             making = "table of rotary angles";
             _choices = new CudaExpertChoices(_context, model.Load);

@@ -38,7 +38,7 @@ internal sealed unsafe class StepBenchmark : IDisposable
         Blocks = (int)Math.Min(blocks, gpu.CacheBytes / 10 * 9 / ofBlock);
         _context = gpu.Device.Retain();
         _stream = _context.CreateStream();
-        _runner = new ModelRunner(folder, Manifest, _kvType, Blocks, Math.Min(8, Environment.ProcessorCount), model => new GpuDevice(gpu, model, KernelRegistry.Choose(), Math.Min(8, Environment.ProcessorCount), false, null, cancellationToken));
+        _runner = new ModelRunner(folder, Manifest, _kvType, Blocks, Math.Min(8, Environment.ProcessorCount), model => new GpuDevice(gpu, model, KernelRegistry.Choose(), Math.Min(8, Environment.ProcessorCount), false, false, null, cancellationToken));
         for (var block = 0; block < Blocks; block++) _runner.Cache.Allocate();
     }
 

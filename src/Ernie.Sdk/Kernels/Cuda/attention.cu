@@ -59,6 +59,7 @@ template <class Element> struct Block
 // grid 1; block 256; shared 8 · sequences
 KERNEL(256) make_packs(const int* positions, const int* starts, const int* flags, int sequences, Pack* prefill, int prefill_count, Pack* decode)
 {
+    await_previous();
     int* first = shared<int>();        // [sequences] packs of the sequence, then the first of them
     int* state = first + sequences;    // flags, read once: a sequence may die meanwhile
     for (int s = thread_x(); s < sequences; s += 256)
@@ -98,6 +99,7 @@ KERNEL(256) make_packs(const int* positions, const int* starts, const int* flags
 // grid words / 256 rounded up; block 256; shared 0
 KERNEL(256) clear_words(u32* words, int count)
 {
+    await_previous();
     const s64 i = (s64)block_x() * 256 + thread_x();
     if (i < count) words[i] = 0;
 }
@@ -354,32 +356,38 @@ template <class Element> DEVICE void append_token(const float* qkv, const int* p
 // grid (packs, heads of the range + 2 · kv heads of the range); block 256; shared 0
 KERNEL(256) rotate_append_fp32(const float* qkv, const int* positions, const float* angles, const Pack* packs, const int* tables, int stride, u8* pool, int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, float* query)
 {
+    await_previous();
     rotate_append<Fp32>(qkv, positions, angles, packs, tables, stride, pool, heads, kv_heads, kv_begin, kv_end, head_dim, query);
 }
 
 KERNEL(256) rotate_append_bf16(const float* qkv, const int* positions, const float* angles, const Pack* packs, const int* tables, int stride, u8* pool, int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, float* query)
 {
+    await_previous();
     rotate_append<Bf16>(qkv, positions, angles, packs, tables, stride, pool, heads, kv_heads, kv_begin, kv_end, head_dim, query);
 }
 
 KERNEL(256) rotate_append_int8(const float* qkv, const int* positions, const float* angles, const Pack* packs, const int* tables, int stride, u8* pool, int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, float* query)
 {
+    await_previous();
     rotate_append<Int8>(qkv, positions, angles, packs, tables, stride, pool, heads, kv_heads, kv_begin, kv_end, head_dim, query);
 }
 
 // grid (packs, kv heads of the range); block 1024; shared 8192
 KERNEL(1024) summarise_fp32(const int* positions, const Pack* packs, const int* tables, int stride, u8* pool, const float* gate, int kv_heads, int kv_begin, int head_dim)
 {
+    await_previous();
     summarise_packs<Fp32>(positions, packs, tables, stride, pool, gate, kv_heads, kv_begin, head_dim);
 }
 
 KERNEL(1024) summarise_bf16(const int* positions, const Pack* packs, const int* tables, int stride, u8* pool, const float* gate, int kv_heads, int kv_begin, int head_dim)
 {
+    await_previous();
     summarise_packs<Bf16>(positions, packs, tables, stride, pool, gate, kv_heads, kv_begin, head_dim);
 }
 
 KERNEL(1024) summarise_int8(const int* positions, const Pack* packs, const int* tables, int stride, u8* pool, const float* gate, int kv_heads, int kv_begin, int head_dim)
 {
+    await_previous();
     summarise_packs<Int8>(positions, packs, tables, stride, pool, gate, kv_heads, kv_begin, head_dim);
 }
 
@@ -387,16 +395,19 @@ KERNEL(1024) summarise_int8(const int* positions, const Pack* packs, const int* 
 // grid (packs, kv heads of the range); block 1024; shared 8192
 KERNEL(1024) append_token_fp32(const float* qkv, const int* positions, const float* angles, const Pack* packs, const int* tables, int stride, u8* pool, const float* gate, int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, float* query)
 {
+    await_previous();
     append_token<Fp32>(qkv, positions, angles, packs, tables, stride, pool, gate, heads, kv_heads, kv_begin, kv_end, head_dim, query);
 }
 
 KERNEL(1024) append_token_bf16(const float* qkv, const int* positions, const float* angles, const Pack* packs, const int* tables, int stride, u8* pool, const float* gate, int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, float* query)
 {
+    await_previous();
     append_token<Bf16>(qkv, positions, angles, packs, tables, stride, pool, gate, heads, kv_heads, kv_begin, kv_end, head_dim, query);
 }
 
 KERNEL(1024) append_token_int8(const float* qkv, const int* positions, const float* angles, const Pack* packs, const int* tables, int stride, u8* pool, const float* gate, int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, float* query)
 {
+    await_previous();
     append_token<Int8>(qkv, positions, angles, packs, tables, stride, pool, gate, heads, kv_heads, kv_begin, kv_end, head_dim, query);
 }
 
@@ -435,6 +446,7 @@ DEVICE u32 present_bits(int word, int blocks) { return word * 32 >= blocks ? 0 :
 KERNEL(256) select_prefill(const float* query, const int* positions, const Pack* packs, const int* tables, int stride, const u8* pool, int block_bytes, int sum_offset, const Limits* limits, int gated,
     int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, int words, u32* kept)
 {
+    await_previous();
     const Pack pack = packs[block_x()];
     const int group = heads / kv_heads, range_heads = (kv_end - kv_begin) * group, head = block_y(), first_row = block_z() * 8, row = warp_index(), lane = lane_index();
     const int rows = least(8, pack.count - first_row), blocks = pack.block + 1;
@@ -504,6 +516,7 @@ DEVICE bool decode_is_dense(const Limits& limit, int position) { return limit.de
 KERNEL(256) score_decode(const float* query, const int* positions, const Pack* packs, const int* tables, int stride, const u8* pool, int block_bytes, int sum_offset, const Limits* limits,
     int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, float* scores)
 {
+    await_previous();
     const Pack pack = packs[block_x()];
     const int j = block_z() * 32 + thread_x() / 8, part = thread_x() % 8, group = heads / kv_heads, range_heads = (kv_end - kv_begin) * group;
     if (pack.count == 0 || (int)block_z() * 32 > pack.block) return;
@@ -537,6 +550,7 @@ KERNEL(256) score_decode(const float* query, const int* positions, const Pack* p
 // grid (packs, kv heads of the range); block 256; shared 1408
 KERNEL(256) select_decode(const float* scores, const int* positions, const Pack* packs, int stride, const Limits* limits, int heads, int kv_heads, int kv_begin, int kv_end, int words, u32* kept)
 {
+    await_previous();
     const Pack pack = packs[block_x()];
     if (pack.count == 0) return;
     const int group = heads / kv_heads, range = kv_end - kv_begin, blocks = pack.block + 1, lane = lane_index();
@@ -878,32 +892,38 @@ template <class Element> DEVICE void attend_decode(const float* query, const int
 // grid (2, heads of the range, packs); block 256; shared Stages · Stage::Bytes: 32768, int8 16896. kept may be null
 KERNEL(256) attend_prefill_fp32(const float* query, const int* positions, const Pack* packs, const int* tables, int stride, u8* pool, const u32* kept, int words, int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, float* out)
 {
+    await_previous();
     attend_prefill<Fp32>(query, positions, packs, tables, stride, pool, kept, words, heads, kv_heads, kv_begin, kv_end, head_dim, out);
 }
 
 KERNEL(256) attend_prefill_bf16(const float* query, const int* positions, const Pack* packs, const int* tables, int stride, u8* pool, const u32* kept, int words, int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, float* out)
 {
+    await_previous();
     attend_prefill<Bf16>(query, positions, packs, tables, stride, pool, kept, words, heads, kv_heads, kv_begin, kv_end, head_dim, out);
 }
 
 KERNEL(256) attend_prefill_int8(const float* query, const int* positions, const Pack* packs, const int* tables, int stride, u8* pool, const u32* kept, int words, int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, float* out)
 {
+    await_previous();
     attend_prefill<Int8>(query, positions, packs, tables, stride, pool, kept, words, heads, kv_heads, kv_begin, kv_end, head_dim, out);
 }
 
 // grid (blocks of the longest sequence, kv heads of the range · (heads / kvHeads / 8 rounded up), packs); block 32; shared as attend_prefill. kept may be null
 KERNEL(32) attend_decode_fp32(const float* query, const int* positions, const Pack* packs, const int* tables, int stride, u8* pool, const u32* kept, int words, int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, float* partial_out, float* partial_sums)
 {
+    await_previous();
     attend_decode<Fp32>(query, positions, packs, tables, stride, pool, kept, words, heads, kv_heads, kv_begin, kv_end, head_dim, partial_out, partial_sums);
 }
 
 KERNEL(32) attend_decode_bf16(const float* query, const int* positions, const Pack* packs, const int* tables, int stride, u8* pool, const u32* kept, int words, int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, float* partial_out, float* partial_sums)
 {
+    await_previous();
     attend_decode<Bf16>(query, positions, packs, tables, stride, pool, kept, words, heads, kv_heads, kv_begin, kv_end, head_dim, partial_out, partial_sums);
 }
 
 KERNEL(32) attend_decode_int8(const float* query, const int* positions, const Pack* packs, const int* tables, int stride, u8* pool, const u32* kept, int words, int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, float* partial_out, float* partial_sums)
 {
+    await_previous();
     attend_decode<Int8>(query, positions, packs, tables, stride, pool, kept, words, heads, kv_heads, kv_begin, kv_end, head_dim, partial_out, partial_sums);
 }
 
@@ -911,6 +931,7 @@ KERNEL(32) attend_decode_int8(const float* query, const int* positions, const Pa
 // grid (packs, heads of the range); block 512; shared 4 · (48 + 32 · 128 + blocks of the longest sequence)
 KERNEL(512) combine_blocks(const float* partial_out, const float* partial_sums, const Pack* packs, const u32* kept, int words, int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, int stride, int clear, float* out)
 {
+    await_previous();
     const Pack pack = packs[block_x()];
     const int group = heads / kv_heads, range = kv_end - kv_begin, head = block_y(), channel = thread_x() % MAX_HEAD_DIM, part = thread_x() / MAX_HEAD_DIM, lane = lane_index();
     float* row = out + ((s64)pack.first * range * group + head) * head_dim;

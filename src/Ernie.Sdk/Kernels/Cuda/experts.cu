@@ -27,6 +27,7 @@ DEVICE Four load_four(const float* row, int column, int columns)
 // grid (experts / 4 rounded up, tokens / 4 rounded up); block 256; shared 512
 KERNEL(256) router_logits(const float* x, const float* router, int tokens, int hidden, int experts, float* logits)
 {
+    await_previous();
     const int first_expert = block_x() * 4, first_token = block_y() * 4;
     float sums[4][4] = {};
     for (int column = thread_x() * 4; column < hidden; column += 1024)
@@ -217,6 +218,7 @@ DEVICE void group(const int* selected, int assignments, int begin, int end, cons
 // grid tokens / 8 rounded up; block 256; shared 0
 KERNEL(256) router_select(const float* logits, const float* bias, int tokens, int experts, int per_token, float norm_min, int* selected, float* weights)
 {
+    await_previous();
     const int token = block_x() * 8 + warp_index();
     if (token < tokens) select_experts(token, logits, bias, experts, per_token, norm_min, selected, weights);
 }
@@ -224,6 +226,7 @@ KERNEL(256) router_select(const float* logits, const float* bias, int tokens, in
 // grid 1; block 1024; shared as group says
 KERNEL(1024) group_experts(const int* selected, int assignments, int begin, int end, const int* slots, int tile_tokens, int tile_count, int* order, Tile* tiles)
 {
+    await_previous();
     group(selected, assignments, begin, end, slots, tile_tokens, tile_count, order, tiles);
 }
 
@@ -232,6 +235,7 @@ KERNEL(1024) group_experts(const int* selected, int assignments, int begin, int 
 KERNEL(1024) select_and_group_experts(const float* logits, const float* bias, int tokens, int experts, int per_token, float norm_min, int* selected, float* weights,
     int begin, int end, const int* slots, int tile_tokens, int tile_count, int* order, Tile* tiles)
 {
+    await_previous();
     if (warp_index() < tokens) select_experts(warp_index(), logits, bias, experts, per_token, norm_min, selected, weights);
     sync_threads();
     group(selected, tokens * per_token, begin, end, slots, tile_tokens, tile_count, order, tiles);
@@ -241,6 +245,7 @@ KERNEL(1024) select_and_group_experts(const float* logits, const float* bias, in
 // grid (tokens, hidden / 256 rounded up); block 256; shared 0
 KERNEL(256) combine_experts(const float* results, const int* selected, const float* weights, int per_token, int begin, int end, const int* slots, int hidden, float* out)
 {
+    await_previous();
     const int column = block_y() * 256 + thread_x();
     if (column >= hidden) return;
     const s64 token = block_x();
@@ -270,6 +275,7 @@ KERNEL(256) combine_experts(const float* results, const int* selected, const flo
 // grid (tokens, hidden / 256 rounded up); block 256; shared 0
 KERNEL(256) add_partial(const float* part, int hidden, float* out)
 {
+    await_previous();
     const int column = block_y() * 256 + thread_x();
     if (column >= hidden) return;
     const s64 i = (s64)block_x() * hidden + column;

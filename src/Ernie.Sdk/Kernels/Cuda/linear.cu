@@ -36,6 +36,7 @@ DEVICE void quantise(float x, s8* code, BlockScale* scale)
 // grid (rows, columns' / 32 / 8 rounded up); block 256; shared 0
 KERNEL(256) quantise_rows(const float* x, int columns, s8* codes, BlockScale* scales)
 {
+    await_previous();
     const int blocks = (columns + 31) / 32, block = block_y() * 8 + warp_index();
     if (block >= blocks) return;
     const s64 row = block_x();
@@ -47,6 +48,7 @@ KERNEL(256) quantise_rows(const float* x, int columns, s8* codes, BlockScale* sc
 // grid (rows, columns' / 32 / 8 rounded up); block 256; shared 0
 KERNEL(256) swiglu_quantise_rows(const float* gate_up, int columns, s8* codes, BlockScale* scales)
 {
+    await_previous();
     const int blocks = (columns + 31) / 32, block = block_y() * 8 + warp_index();
     if (block >= blocks) return;
     const s64 row = block_x();
@@ -58,6 +60,7 @@ KERNEL(256) swiglu_quantise_rows(const float* gate_up, int columns, s8* codes, B
 // grid (rows, columns / 256 rounded up); block 256; shared 0
 KERNEL(256) swiglu_rows(const float* gate_up, int columns, float* out)
 {
+    await_previous();
     const s64 row = block_x();
     const int column = block_y() * 256 + thread_x();
     if (column >= columns) return;
@@ -78,6 +81,7 @@ DEVICE void split(float x, u16* parts, int stride)
 // grid (rows, columns' / 256 rounded up); block 256; shared 0
 KERNEL(256) split_rows(const float* x, int columns, u16* parts)
 {
+    await_previous();
     const int padded = (columns + 31) / 32 * 32, column = block_y() * 256 + thread_x();
     const s64 row = block_x();
     if (column < padded) split(column < columns ? x[row * columns + column] : 0, parts + row * 3 * padded + column, padded);
@@ -86,6 +90,7 @@ KERNEL(256) split_rows(const float* x, int columns, u16* parts)
 // grid (rows, columns' / 256 rounded up); block 256; shared 0
 KERNEL(256) swiglu_split_rows(const float* gate_up, int columns, u16* parts)
 {
+    await_previous();
     const int padded = (columns + 31) / 32 * 32, column = block_y() * 256 + thread_x();
     const s64 row = block_x();
     const float* values = gate_up + row * 2 * columns + column;
@@ -103,7 +108,7 @@ DEVICE int assignment_of(const int* order, int position) { return order ? order[
 // What a lane (g = lane / 4, t = lane % 4) holds of a block of 16 rows and 32 columns: rows 2g and 2g + 1, columns 8t .. 8t + 7, in mma's places (0, 2 and 1, 3).
 struct Int4
 {
-    static const int Offset = 8;
+    static const int Offset = 8, BlockBytes = 256;
     const u8* codes;
     const u8* scales;
     float even_scale, odd_scale; // of two rows, unless groups of blocks have their own
@@ -143,7 +148,7 @@ struct Int4
 
 struct Int8
 {
-    static const int Offset = 128;
+    static const int Offset = 128, BlockBytes = 512;
     const u8* codes;
     const u8* scales;
     float even_scale, odd_scale;
@@ -182,7 +187,7 @@ struct Int8
 // WINT2 (Quantization/Wint2.cs)
 struct Int2
 {
-    static const int Offset = 32;
+    static const int Offset = 32, BlockBytes = 128;
     const u8* codes;
     const u8* groups;
     float code_scale[2], code_zero_point[2], super_scale[2];
@@ -400,6 +405,15 @@ template <class Format> DEVICE Format open_panel(const u8* weight, const Tile& t
     return Format::open(weight + (((s64)tile.expert * sections + section) * panels + panel) * Format::panel_bytes(blocks, group_blocks), blocks, group_blocks);
 }
 
+// Brings a warp's span of a panel near while the kernel before still runs. Which experts will be needed is not known then.
+template <class Format> DEVICE void prefetch_span(const u8* weight, const Tile* tiles, int panel, int columns, int group_blocks)
+{
+    if (tiles) return;
+    const int blocks = (columns + 31) / 32, span = (blocks + SPANS - 1) / SPANS, begin = warp_index() * span, bytes = (least(blocks, begin + span) - begin) * Format::BlockBytes;
+    const u8* from = weight + panel * Format::panel_bytes(blocks, group_blocks) + (s64)begin * Format::BlockBytes;
+    for (int i = lane_index() * 128; i < bytes; i += 32 * 128) prefetch(from + i);
+}
+
 // A block of threads has a panel, a warp a span of it.
 template <class Format, int TILES> DEVICE void quantised_product(const u8* weight, int sections, int section_rows, int columns, int group_blocks,
     const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
@@ -415,6 +429,12 @@ template <class Format, int TILES> DEVICE void quantised_product(const u8* weigh
     const int span = (blocks + SPANS - 1) / SPANS, begin = warp_index() * span;
     add_span<Format, TILES, 1, TILES == 1 ? 4 : 2>(&matrix, token_codes, token_scales, begin, least(blocks, begin + span), sums);
     write_sums<TILES>(sums[0], 2 * g, 2 * g + 1, tile, order, section_rows - first_row, (s64)sections * section_rows, out + section * section_rows + first_row);
+}
+
+template <class Format> DEVICE void prefetch_gated(const u8* weight, int section_rows, const Tile* tiles, int columns, int group_blocks)
+{
+    const int panels = (section_rows + 15) / 16;
+    UNROLL for (int p = 0; p < 4; p++) prefetch_span<Format>(weight, tiles, p / 2 * panels + least(2 * block_x() + p % 2, panels - 1), columns, group_blocks);
 }
 
 // A block of threads has 32 columns of the output: two panels of gates and two of ups, silu(gate) · up. A warp has a span of all four, then a token of the eight.
@@ -609,42 +629,53 @@ template <int TILES, bool WIDE> DEVICE void bf16_product(const u16* weight, int 
 // group_blocks: blocks of 32 columns that share a scale, 0 where the row does, anything for int2. Tiles null: count tokens.
 KERNEL(256) linear_int8_8(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
+    prefetch_span<Int8>(weight, tiles, block_x(), columns, group_blocks);
+    await_previous();
     quantised_product<Int8, 1>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
 }
 
 KERNEL(256) linear_int8_32(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
+    await_previous();
     quantised_product<Int8, 4>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
 }
 
 KERNEL(256) linear_int4_8(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
+    prefetch_span<Int4>(weight, tiles, block_x(), columns, group_blocks);
+    await_previous();
     quantised_product<Int4, 1>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
 }
 
 KERNEL(256) linear_int4_32(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
+    await_previous();
     quantised_product<Int4, 4>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
 }
 
 KERNEL(256) linear_int2_8(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
+    prefetch_span<Int2>(weight, tiles, block_x(), columns, group_blocks);
+    await_previous();
     quantised_product<Int2, 1>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
 }
 
 KERNEL(256) linear_int2_32(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
+    await_previous();
     quantised_product<Int2, 4>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
 }
 
 // The same geometry.
 KERNEL(256) linear_bf16_8(const u16* weight, int sections, int section_rows, int columns, const u16* parts, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
+    await_previous();
     bf16_product<1, false>(weight, sections, section_rows, columns, parts, tiles, order, count, divisor, out);
 }
 
 KERNEL(256) linear_bf16_32(const u16* weight, int sections, int section_rows, int columns, const u16* parts, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
+    await_previous();
     bf16_product<4, false>(weight, sections, section_rows, columns, parts, tiles, order, count, divisor, out);
 }
 
@@ -652,21 +683,25 @@ KERNEL(256) linear_bf16_32(const u16* weight, int sections, int section_rows, in
 // grid (sections · (sectionRows / 128 rounded up), tiles); block 256; shared 15360, bf16 0
 KERNEL(256) linear_int8_wide(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
+    await_previous();
     wide_product<Int8>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
 }
 
 KERNEL(256) linear_int4_wide(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
+    await_previous();
     wide_product<Int4>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
 }
 
 KERNEL(256) linear_int2_wide(const u8* weight, int sections, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
+    await_previous();
     wide_product<Int2>(weight, sections, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out);
 }
 
 KERNEL(256) linear_bf16_wide(const u16* weight, int sections, int section_rows, int columns, const u16* parts, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
+    await_previous();
     bf16_product<4, true>(weight, sections, section_rows, columns, parts, tiles, order, count, divisor, out);
 }
 
@@ -674,31 +709,43 @@ KERNEL(256) linear_bf16_wide(const u16* weight, int sections, int section_rows, 
 // grid (sectionRows / 32 rounded up, tiles); block 256; shared 16384
 KERNEL(256) gated_int8(const u8* weight, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
+    prefetch_gated<Int8>(weight, section_rows, tiles, columns, group_blocks);
+    await_previous();
     gated_product<Int8, false>(weight, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out, nullptr, nullptr);
 }
 
 KERNEL(256) gated_int8_quantised(const u8* weight, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, s8* out_codes, BlockScale* out_scales)
 {
+    prefetch_gated<Int8>(weight, section_rows, tiles, columns, group_blocks);
+    await_previous();
     gated_product<Int8, true>(weight, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, nullptr, out_codes, out_scales);
 }
 
 KERNEL(256) gated_int4(const u8* weight, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
+    prefetch_gated<Int4>(weight, section_rows, tiles, columns, group_blocks);
+    await_previous();
     gated_product<Int4, false>(weight, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out, nullptr, nullptr);
 }
 
 KERNEL(256) gated_int4_quantised(const u8* weight, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, s8* out_codes, BlockScale* out_scales)
 {
+    prefetch_gated<Int4>(weight, section_rows, tiles, columns, group_blocks);
+    await_previous();
     gated_product<Int4, true>(weight, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, nullptr, out_codes, out_scales);
 }
 
 KERNEL(256) gated_int2(const u8* weight, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
+    prefetch_gated<Int2>(weight, section_rows, tiles, columns, group_blocks);
+    await_previous();
     gated_product<Int2, false>(weight, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out, nullptr, nullptr);
 }
 
 KERNEL(256) gated_int2_quantised(const u8* weight, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, s8* out_codes, BlockScale* out_scales)
 {
+    prefetch_gated<Int2>(weight, section_rows, tiles, columns, group_blocks);
+    await_previous();
     gated_product<Int2, true>(weight, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, nullptr, out_codes, out_scales);
 }
 
@@ -706,6 +753,7 @@ KERNEL(256) gated_int2_quantised(const u8* weight, int section_rows, int columns
 // grid (sections · sectionRows / 8 rounded up, tiles of 8 tokens); block 256; shared 0
 KERNEL(256) linear_fp32_8(const float* weight, int sections, int section_rows, int columns, const float* x, const Tile* tiles, const int* order, int count, int divisor, float* out)
 {
+    await_previous();
     const Tile tile = tile_of(tiles, count, 8);
     const int rows = sections * section_rows, row = block_x() * 8 + warp_index();
     if (tile.first >= tile.last || row >= rows) return;

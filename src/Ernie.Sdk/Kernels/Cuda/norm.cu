@@ -8,6 +8,7 @@
 // grid rows; block 256; shared 32
 KERNEL(256) rms_norm(const float* x, const float* weight, float* out, int columns, float epsilon)
 {
+    await_previous();
     const s64 row = (s64)block_x() * columns;
     float sum = 0;
     for (int c = thread_x(); c < columns; c += 256) sum = fused(x[row + c], x[row + c], sum);
@@ -25,6 +26,7 @@ KERNEL(256) rms_norm(const float* x, const float* weight, float* out, int column
 // grid rows; block 256; shared 32
 KERNEL(256) add_rms_norm(const float* a, const float* b, const float* weight, float* sum_out, float* out, int columns, float epsilon)
 {
+    await_previous();
     const s64 row = (s64)block_x() * columns;
     float sum = 0;
     for (int c = thread_x(); c < columns; c += 256)

@@ -295,6 +295,7 @@ DEVICE int choose(Workspace* w, const float* logits, int vocabulary, const int* 
 KERNEL(1024) sample(const float* logits, int vocabulary, const int* undefined, int undefined_count, const Row* rows, const int* history_ids, const int* history_counts,
     const int* bias_ids, const float* bias_values, const u64* allowed, int allowed_words, float* scratch, int* tokens, float* log_probabilities, int* top_ids, float* top_log_probabilities, int max_top)
 {
+    await_previous();
     const Row row = rows[block_x()];
     if (row.logits_row < 0) return;
     Workspace* w = shared<Workspace>();

@@ -279,6 +279,9 @@ DEVICE void atomic_add(u32* target, u32 value) { *target += value; }
 DEVICE void atomic_add(u64* target, u64 value) { *target += value; }
 
 // Copies happen when they are waited for, not before: who reads too early finds what was there.
+DEVICE void await_previous() {}
+DEVICE void prefetch(const void*) {}
+
 DEVICE void copy_async(u8* target, const u8* source) { emulation::copies[thread_x()].push_back({target, source, 16, emulation::groups[thread_x()]}); }
 DEVICE void copy_async_8(u8* target, const u8* source) { emulation::copies[thread_x()].push_back({target, source, 8, emulation::groups[thread_x()]}); }
 DEVICE void copies_asked() { emulation::groups[thread_x()]++; }
