@@ -58,7 +58,7 @@ internal sealed unsafe class GpuDevice : StepDevice
             _stream = _context.CreateStream();
             making = "kernels";
             _modules = new CudaModules(_context) { Overlaps = overlaps };
-            _modules.Compile("linear", "attention", "experts", "sampling");
+            _modules.Compile("norm", "linear", "attention", "experts", "sampling");
             making = "table of rotary angles";
             _choices = new CudaExpertChoices(_context, model.Load);
             if (gpu.Plan.CpuExperts.Count > 0)

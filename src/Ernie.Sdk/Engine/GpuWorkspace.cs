@@ -72,7 +72,9 @@ internal sealed record GpuWorkspace
     {
         long most = 0;
         var tally = new Tally();
-        var launches = new CudaLaunches(tally);
+        // What all operators of a step share, norms quantised.
+        var launches = new CudaLaunches(tally, new CudaStep(CudaStepKind.Mixed) { QuantisesNorms = true });
+        launches.AddRmsNorm(new AddRmsNormArguments { TokenCount = step.Tokens, Columns = Math.Min(config.HiddenSize, CudaLaunches.MaxNormColumns) });
         void Add(Action launch)
         {
             tally.Bytes = 0;
@@ -100,7 +102,7 @@ internal sealed record GpuWorkspace
             TokenCount = step.Tokens, SequenceCount = step.Sequences, BlockTableStride = Math.Min(step.Blocks, CudaLaunches.MaxSparseBlocks), Limits = (SparseLimits*)Tally.Address,
             Layout = new KvBlockLayout(cache, config.KvHeadCount, headDim), HeadCount = config.HeadCount, KvHeadCount = config.KvHeadCount, HeadDim = headDim, KvHeadEnd = config.KvHeadCount,
         }, null));
-        return most;
+        return most + tally.Kept;
 
         static PackedMatrix Matrix(ExportedWeight weight) => new(weight.Format, null, (nint)weight.Rows, (nint)weight.Columns, (nint)weight.SectionRows);
     }
@@ -112,6 +114,8 @@ internal sealed record GpuWorkspace
         public static readonly void* Address = (void*)4096;
 
         public long Bytes { get; set; }
+        /// <summary>Those that stay until a step ends.</summary>
+        public long Kept { get; private set; }
 
         public void Launch(string file, string kernel, (int X, int Y, int Z) grid, int threads, int sharedBytes, params ReadOnlySpan<CudaParameter> parameters)
         {
@@ -123,6 +127,10 @@ internal sealed record GpuWorkspace
             return Address;
         }
 
-        public void* Keep(long bytes) => Scratch(bytes);
+        public void* Keep(long bytes)
+        {
+            Kept += CudaWorkspace.Aligned(bytes);
+            return Address;
+        }
     }
 }

@@ -6,6 +6,7 @@ namespace Ernie.Sdk.Kernels;
 /// <remarks>Members launch on the context's stream and return; they neither wait nor allocate, but that the workspace grows, so a step of a size that was seen before can be captured as a CUDA graph.</remarks>
 internal abstract class CudaKernels
 {
+    public abstract void AddRmsNorm(in AddRmsNormArguments arguments, in CudaKernelContext context);
     public abstract void Linear(in LinearArguments arguments, in CudaKernelContext context);
     public abstract void Attention(in AttentionArguments arguments, in CudaKernelContext context);
     public abstract void Experts(in ExpertsArguments arguments, in CudaKernelContext context);

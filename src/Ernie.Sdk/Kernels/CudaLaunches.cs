@@ -45,6 +45,8 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
 
     /// <summary>Largest <see cref="AttentionArguments.HeadDim"/>; it is a multiple of 16.</summary>
     public const int MaxHeadDim = 128;
+    /// <summary>Most columns of a norm: those that its registers hold.</summary>
+    public const int MaxNormColumns = 8192;
     /// <summary>Most experts of a layer.</summary>
     public const int MaxExperts = 256;
     /// <summary>Most blocks of a sequence under sparse attention: what the scores of eight queries in 48 KB of shared memory allow, and 44 for each lane of a warp.</summary>
@@ -53,7 +55,30 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
     /// <summary>How products with bf16 and packed weights take their tokens; null chooses by their number. No bit of a result depends on it.</summary>
     public CudaTiling? Tiling { get; init; }
 
+    public void AddRmsNorm(in AddRmsNormArguments a)
+    {
+        if (a.Columns > MaxNormColumns) throw new NotSupportedException($"The CUDA kernels norm {MaxNormColumns:N0} columns at most; these are {a.Columns:N0}.");
+        var codes = default(QuantisedRows);
+        if (step is { QuantisesNorms: true })
+        {
+            if (step.Codes.Rows < a.TokenCount || step.Codes.Columns != a.Columns)
+            {
+                var blocks = (long)a.TokenCount * Blocks(a.Columns, PanelLayout.BlockColumns);
+                step.Codes = new QuantisedRows((nint)launcher.Keep(blocks * PanelLayout.BlockColumns), (nint)launcher.Keep(blocks * BlockScaleBytes), a.TokenCount, a.Columns);
+            }
+            codes = step.Codes;
+        }
+        launcher.Launch("norm", "add_rms_norm", (a.TokenCount, 1, 1), 256, 32, a.Input, a.First, a.Second, a.Weight, a.Sum, a.Output, (void*)codes.Codes, (void*)codes.Scales, a.Columns, a.Epsilon);
+        if (step is not null) step.Norm = codes.Codes == 0 ? null : a.Output;
+    }
+
     public void Linear(in LinearArguments a)
+    {
+        Multiply(a);
+        Written(a.Output);
+    }
+
+    private void Multiply(in LinearArguments a)
     {
         var sections = (int)(a.Weight.Rows / a.Weight.SectionRows);
         var tiling = TilingOf(a.Weight.Format, a.TokenCount);
@@ -94,6 +119,12 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
         launcher.Launch("experts", "add_partial", (a.TokenCount, Blocks(a.HiddenSize, 256), 1), 256, 0, part, a.HiddenSize, a.Output);
 
     public void Experts(in ExpertsArguments a)
+    {
+        Compute(a);
+        Written(a.Output);
+    }
+
+    private void Compute(in ExpertsArguments a)
     {
         var (experts, assignments) = (a.ExpertEnd - a.ExpertBegin, checked(a.TokenCount * a.ExpertsPerToken));
         var selected = a.Selected != null ? a.Selected : (int*)launcher.Scratch((long)assignments * sizeof(int));
@@ -143,6 +174,7 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
     /// <param name="angles">[positions, headDim / 2, 2] cos and sin (<see cref="RopeTable"/>), device memory.</param>
     public CudaSelection Attention(in AttentionArguments a, float* angles)
     {
+        Written(a.Output);
         if (a.HeadDim > MaxHeadDim || a.HeadDim % 16 != 0) throw new NotSupportedException($"The CUDA kernels know heads of 16, 32, .. {MaxHeadDim} channels; these have {a.HeadDim}.");
         if (a.Limits != null && a.BlockTableStride > MaxSparseBlocks) throw new NotSupportedException($"The CUDA kernels select among {MaxSparseBlocks} blocks at most; the block tables have {a.BlockTableStride}.");
         var group = a.HeadCount / a.KvHeadCount;
@@ -284,6 +316,7 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
                 launcher.Launch("linear", $"{prefix}split_rows", (rows, Blocks(blocks * PanelLayout.BlockColumns, 256), 1), 256, 0, x, columns, parts);
                 return new Activations(parts, null);
             default:
+                if (step is not null && step.Norm == x && !swiGlu && step.Codes.Rows >= rows && step.Codes.Columns == columns) return new Activations((void*)step.Codes.Codes, (void*)step.Codes.Scales);
                 var quantised = Codes(rows, columns);
                 launcher.Launch("linear", $"{prefix}quantise_rows", (rows, Blocks(blocks, 8), 1), 256, 0, x, columns, quantised.Data, quantised.Scales);
                 return quantised;
@@ -295,6 +328,12 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
     {
         var blocks = (long)rows * Blocks(columns, PanelLayout.BlockColumns);
         return new Activations(launcher.Scratch(blocks * PanelLayout.BlockColumns), launcher.Scratch(blocks * BlockScaleBytes));
+    }
+
+    /// <summary>What is at an address is no norm any more.</summary>
+    private void Written(float* output)
+    {
+        if (step is not null && step.Norm == output) step.Norm = null;
     }
 
     private void SwiGlu(float* gateUp, int rows, int columns, float* output) => launcher.Launch("linear", "swiglu_rows", (rows, Blocks(columns, 256), 1), 256, 0, gateUp, columns, output);

@@ -1,5 +1,25 @@
 namespace Ernie.Sdk.Kernels;
 
+/// <summary>sum = x + (a + b), and its RMS norm.</summary>
+internal unsafe struct AddRmsNormArguments
+{
+    /// <summary>[tokens, columns] float.</summary>
+    public float* Input;
+    /// <summary>[tokens, columns] float, or null.</summary>
+    public float* First;
+    /// <summary>[tokens, columns] float, or null, as it is without <see cref="First"/>.</summary>
+    public float* Second;
+    /// <summary>[columns] float.</summary>
+    public float* Weight;
+    public int TokenCount;
+    public int Columns;
+    public float Epsilon;
+    /// <summary>[tokens, columns] float, or null.</summary>
+    public float* Sum;
+    /// <summary>[tokens, columns] float.</summary>
+    public float* Output;
+}
+
 /// <summary>y = x · Wᵀ, or its SwiGLU.</summary>
 internal unsafe struct LinearArguments
 {

@@ -8,6 +8,7 @@ internal sealed class PtxKernels(CudaModules modules) : CudaKernels
 {
     private readonly StreamLauncher _launcher = new(modules);
 
+    public override void AddRmsNorm(in AddRmsNormArguments arguments, in CudaKernelContext context) => On(context).AddRmsNorm(arguments);
     public override void Linear(in LinearArguments arguments, in CudaKernelContext context) => On(context).Linear(arguments);
     public override unsafe void Attention(in AttentionArguments arguments, in CudaKernelContext context) => On(context).Attention(arguments, context.Rope);
     public override void Experts(in ExpertsArguments arguments, in CudaKernelContext context) => On(context).Experts(arguments);

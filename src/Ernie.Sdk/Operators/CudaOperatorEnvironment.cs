@@ -53,6 +53,9 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     /// <summary>Told of the bytes of each weight that was sent. What it throws ends the creation of the session.</summary>
     public Action<long>? Sent { get; init; }
 
+    /// <summary>Whether a product of the session has packed weights.</summary>
+    public bool HasPackedWeights { get; set; }
+
     /// <summary>Where the cache lies, if that is known: a copy that ONNX Runtime made of it would be written to in vain.</summary>
     public (nint Begin, nint End)? Cache { get; set; }
 
@@ -60,7 +63,7 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     public Exception? Failure { get; private set; }
 
     /// <summary>The operators of domain <see cref="OperatorSchema.Domain"/> for the GPU, bound to this environment.</summary>
-    public IEnumerable<CustomOperator> Operators() => [new CudaLinearOperator(this), new CudaSparseAttentionOperator(this), new CudaMoeExpertsOperator(this)];
+    public IEnumerable<CustomOperator> Operators() => [new CudaAddRmsNormOperator(this), new CudaLinearOperator(this), new CudaSparseAttentionOperator(this), new CudaMoeExpertsOperator(this)];
 
     /// <summary>Changes when that memory moves.</summary>
     public nint WorkspaceAddress => _workspace.Address;
@@ -103,7 +106,7 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     {
         Failure = null;
         _workspace.Release();
-        _step = new CudaStep(kind);
+        _step = new CudaStep(kind) { QuantisesNorms = HasPackedWeights };
     }
 
     /// <summary>The GPU has done all that the step asked of it.</summary>

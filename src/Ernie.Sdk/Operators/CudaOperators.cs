@@ -24,6 +24,7 @@ internal abstract unsafe class CudaKernel(CudaOperatorEnvironment environment) :
     protected PackedMatrix Send(PackedMatrix matrix)
     {
         var bytes = matrix.Format.Bytes(matrix.Rows / matrix.SectionRows, matrix.SectionRows, matrix.Columns);
+        if (matrix.Format.IsPacked) environment.HasPackedWeights = true;
         return new PackedMatrix(matrix.Format, (byte*)Send(matrix.Data, bytes), matrix.Rows, matrix.Columns, matrix.SectionRows);
     }
 
@@ -70,6 +71,29 @@ internal abstract unsafe class CudaKernel(CudaOperatorEnvironment environment) :
         base.Dispose();
         foreach (var memory in _weights) memory.Dispose();
         _weights.Clear();
+    }
+}
+
+internal sealed class CudaAddRmsNormOperator(CudaOperatorEnvironment environment)
+    : CudaOperator(OperatorSchema.AddRmsNorm.Name, OperatorSchema.AddRmsNorm.Inputs, OperatorSchema.AddRmsNorm.Outputs, environment, 1)
+{
+    public override CustomKernel CreateKernel(OrtKernelInfo info) => new Kernel(Environment, info);
+
+    private sealed unsafe class Kernel : CudaKernel
+    {
+        private AddRmsNormArguments _node;
+
+        public Kernel(CudaOperatorEnvironment environment, OrtKernelInfo info) : base(environment) => Create(() =>
+        {
+            _node = AddRmsNormOperator.Read(info);
+            _node.Weight = (float*)Send(_node.Weight, (long)_node.Columns * sizeof(float));
+        });
+
+        protected override void Launch(OrtComputeContext context)
+        {
+            var arguments = AddRmsNormOperator.Bind(_node, context);
+            if (arguments.TokenCount > 0) Environment.Kernels.AddRmsNorm(arguments, Environment.Enter(context));
+        }
     }
 }
 

@@ -118,21 +118,25 @@ internal abstract unsafe class LaunchedKernels : CpuKernels
         call.Finish();
     }
 
-    /// <summary><c>rms_norm</c> of [rows, columns].</summary>
-    public void RmsNorm(float* x, float* weight, float* y, int rows, int columns, float epsilon)
+    public override void AddRmsNorm(in AddRmsNormArguments arguments, in KernelContext context) => AddRmsNorm(arguments, null, null);
+
+    /// <summary>With codes [tokens, columns'] and scales [tokens, columns' / 32] of 8 bytes, or null: the output as packed products read it.</summary>
+    public void AddRmsNorm(in AddRmsNormArguments arguments, byte* codes, ulong* scales)
     {
         using var call = Begin();
-        var size = (nint)rows * columns;
-        call.Launcher.Launch("norm", "rms_norm", (rows, 1, 1), 256, 32, call.In(x, size), call.In(weight, columns), call.Out(y, size), columns, epsilon);
+        var a = arguments;
+        nint size = (nint)a.TokenCount * a.Columns, blocks = (nint)a.TokenCount * ((a.Columns + 31) / 32);
+        call.Launcher.Launch("norm", "add_rms_norm", (a.TokenCount, 1, 1), 256, 32, call.In(a.Input, size), call.In(a.First, size), call.In(a.Second, size), call.In(a.Weight, a.Columns), call.Out(a.Sum, size), call.Out(a.Output, size),
+            call.Out(codes, blocks * 32), call.Out(scales, blocks), a.Columns, a.Epsilon);
         call.Finish();
     }
 
-    /// <summary><c>add_rms_norm</c> of [rows, columns].</summary>
-    public void AddRmsNorm(float* a, float* b, float* weight, float* sum, float* y, int rows, int columns, float epsilon)
+    /// <summary><c>quantise_rows</c> of [rows, columns].</summary>
+    public void QuantiseRows(float* x, int rows, int columns, byte* codes, ulong* scales)
     {
         using var call = Begin();
-        var size = (nint)rows * columns;
-        call.Launcher.Launch("norm", "add_rms_norm", (rows, 1, 1), 256, 32, call.In(a, size), call.In(b, size), call.In(weight, columns), call.Out(sum, size), call.Out(y, size), columns, epsilon);
+        var blocks = (columns + 31) / 32;
+        call.Launcher.Launch("linear", "quantise_rows", (rows, (blocks + 7) / 8, 1), 256, 0, call.In(x, (nint)rows * columns), columns, call.Out(codes, (nint)rows * blocks * 32), call.Out(scales, (nint)rows * blocks));
         call.Finish();
     }
 
