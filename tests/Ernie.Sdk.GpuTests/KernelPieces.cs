@@ -44,7 +44,7 @@ internal static class KernelPieces
     private static Task Norm(PieceRun run) => Run(run, static (run, kernels) =>
     {
         foreach (var (tokens, columns) in run.IsTiny ? NormChecks.Shapes.Take(3) : NormChecks.Shapes) run.Check($"{tokens} × {columns}", findings => NormChecks.EqualsReference(kernels, s_runner, tokens, columns, findings));
-        foreach (var columns in run.IsTiny ? [70] : new[] { 70, 2560 }) run.Check($"quantised, 3 × {columns}", findings => NormChecks.QuantisesAsProductsDo(kernels, 3, columns, findings));
+        foreach (var columns in run.IsTiny ? [] : new[] { 70, 2560 }) run.Check($"quantised, 3 × {columns}", findings => NormChecks.QuantisesAsProductsDo(kernels, 3, columns, findings));
     });
 
     private static Task Linear(PieceRun run) => Run(run, static (run, kernels) =>
