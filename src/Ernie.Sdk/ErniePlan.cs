@@ -8,7 +8,8 @@ namespace Ernie.Sdk;
 /// <summary>What a model takes on GPUs of a given size, what stays on the CPU, and what that leaves room for. Nothing is loaded and no GPU is asked.</summary>
 /// <remarks>
 /// Sizes of weights and cache are exact: those that the exporter writes and the engine reserves. Workspace and reserve are estimates. GPUs share experts, KV heads with their query heads, the width of
-/// feed-forward layers and the vocabulary. Where all of it does not fit, routed experts stay on the CPU, those of the last layers first; where that does not help, whole layers with their cache do, the last ones first.
+/// feed-forward layers and the vocabulary. Where all of it does not fit, routed experts stay on the CPU, about as many of each layer, so that each layer's GPU has those that are used most; where that does not help, whole layers with their
+/// cache do, the last ones first.
 /// </remarks>
 public sealed class ErniePlan
 {
@@ -19,12 +20,12 @@ public sealed class ErniePlan
     private readonly IReadOnlyList<GpuShare> _shares;
     private readonly long _reserve;
     private readonly IReadOnlyList<ExportedWeight> _weights;
+    private readonly int _mostExperts; // of a layer in the largest share
     private readonly Placement _placement;
 
     /// <param name="CpuLayers">Layers, from the last, that are on the CPU altogether.</param>
-    /// <param name="CpuExpertLayers">Mixture-of-experts layers, from the last, whose experts are on the CPU.</param>
-    /// <param name="CpuExperts">Experts of each GPU's share that are on the CPU in one more such layer.</param>
-    private readonly record struct Placement(int CpuLayers, int CpuExpertLayers, int CpuExperts);
+    /// <param name="CpuExperts">Experts of the largest share that are on the CPU, of all layers together.</param>
+    private readonly record struct Placement(int CpuLayers, int CpuExperts);
 
     internal ErniePlan(ErnieConfig config, ModelFormats formats, ErniePlanOptions options)
     {
@@ -39,10 +40,11 @@ public sealed class ErniePlan
         _weights = ErnieGraph.Build(config, formats).Weights;
         WeightFileBytes = WeightFileWriter.Plan(_weights).TotalBytes;
         _shares = [.. Enumerable.Range(0, options.GpuCount).Select(gpu => GpuShare.Of(config, _weights, _kvType, gpu, options.GpuCount, formats.SharesEmbedding(config)))];
+        _mostExperts = _shares.Max(static share => share.Layers.Max(static layer => layer.Experts));
         var blocks = options.CacheBlocks ?? BlocksOf(ContextLength, Requests);
         var workspace = Workspace(ContextLength, Requests);
         (_placement, Fits) = Place(blocks, workspace);
-        LeastBytes = _shares.Max(share => Taken(share, new Placement(0, config.MoeLayerCount, 0), blocks, workspace));
+        LeastBytes = _shares.Max(share => Taken(share, new Placement(0, AllExperts), blocks, workspace));
         var whole = MemoryPlan.For(config, formats, _kvType, ContextLength, Requests, options.PrefillChunkTokens);
         WeightBytes = whole.WeightBytes;
         KvCacheBytes = whole.CacheBytes;
@@ -194,22 +196,17 @@ public sealed class ErniePlan
     {
         bool Try(Placement placement) => _shares.All(share => Taken(share, placement, blocks, workspace) <= _options.GpuBytes);
         if (Try(default)) return (default, true);
-        var moe = _config.MoeLayerCount;
-        for (var layers = 0; layers < moe; layers++)
+        if (Try(new Placement(0, AllExperts)))
         {
-            if (!Try(new Placement(0, layers + 1, 0))) continue;
-            var most = _shares.Max(static share => share.Layers.Max(static layer => layer.Experts));
-            for (var experts = 1; experts < most; experts++)
-            {
-                if (Try(new Placement(0, layers, experts))) return (new Placement(0, layers, experts), true);
-            }
-            return (new Placement(0, layers + 1, 0), true);
+            var experts = 1;
+            while (!Try(new Placement(0, experts))) experts++;
+            return (new Placement(0, experts), true);
         }
         for (var layers = 1; layers <= _config.LayerCount; layers++)
         {
-            if (Try(new Placement(layers, moe, 0))) return (new Placement(layers, moe, 0), true);
+            if (Try(new Placement(layers, AllExperts))) return (new Placement(layers, AllExperts), true);
         }
-        return (new Placement(_config.LayerCount, moe, 0), false);
+        return (new Placement(_config.LayerCount, AllExperts), false);
     }
 
     private bool Holds(Placement placement, int contextLength, int requests)
@@ -245,11 +242,20 @@ public sealed class ErniePlan
     private long CacheOf(GpuShare share, Placement placement, long blocks) =>
         checked(blocks * Enumerable.Range(0, _config.LayerCount).Where(layer => !IsOnCpu(layer, placement)).Sum(layer => share.Layers[layer].BlockBytes));
 
+    private int AllExperts => _mostExperts * _config.MoeLayerCount;
+
+    /// <summary>How many experts of a layer are on the CPU: as many in each, but not so few that the exchange with the CPU costs more than they do.</summary>
     /// <param name="experts">Experts of a share.</param>
     /// <param name="fromLast">0 for the last mixture-of-experts layer.</param>
     /// <param name="placement">What is where.</param>
-    private static int AwayOf(int experts, int fromLast, Placement placement) =>
-        fromLast < placement.CpuExpertLayers ? experts : fromLast == placement.CpuExpertLayers ? Math.Min(experts, placement.CpuExperts) : 0;
+    private int AwayOf(int experts, int fromLast, Placement placement)
+    {
+        // An eighth: arbitrary.
+        var least = Math.Max(1, _mostExperts / 8);
+        var layers = Math.Min(_config.MoeLayerCount, (placement.CpuExperts + least - 1) / least);
+        if (fromLast >= layers) return 0;
+        return Math.Min(experts, placement.CpuExperts / layers + (fromLast < placement.CpuExperts % layers ? 1 : 0));
+    }
 
     private SortedDictionary<int, int> CpuExpertsOf(Placement placement)
     {

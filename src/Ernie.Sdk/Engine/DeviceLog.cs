@@ -13,4 +13,7 @@ internal static partial class DeviceLog
 
     [LoggerMessage(3, LogLevel.Information, "{Bytes:N0} bytes of weights stay on the CPU and are computed there, because {Memory:N0} bytes of GPU memory are too few for all: experts {Experts}. The GPU has {GpuBytes:N0} bytes of weights and {CacheBytes:N0} of KV cache.")]
     public static partial void Offload(ILogger logger, long bytes, long memory, string experts, long gpuBytes, long cacheBytes);
+
+    [LoggerMessage(4, LogLevel.Information, "Experts that are used more have taken the places of others on the GPU, {Moves:N0} since loading. Of the latest choices in the layers that it has a part of, the GPU's experts have {Share:P0}.")]
+    public static partial void ExpertsMoved(ILogger logger, long moves, double share);
 }

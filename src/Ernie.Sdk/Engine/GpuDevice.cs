@@ -1,10 +1,12 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Numerics;
 using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
 using Ernie.Sdk.Operators;
+using Microsoft.Extensions.Logging;
 using Microsoft.ML.OnnxRuntime;
 using Microsoft.ML.OnnxRuntime.Tensors;
 
@@ -62,7 +64,7 @@ internal sealed unsafe class GpuDevice : StepDevice
             _choices = new CudaExpertChoices(_context, model.Load);
             if (gpu.Plan.CpuExperts.Count > 0)
             {
-                _hostExperts = new CudaHostExperts(_context, gpu.Plan.CpuExperts, kernels, threadCount, config.HiddenSize, config.ExpertsPerToken);
+                _hostExperts = new CudaHostExperts(_context, gpu.Plan.CpuExperts, kernels, threadCount, config.HiddenSize, model.Load);
                 _hostExperts.Reserve(step.Tokens);
             }
             var (started, sent) = (Stopwatch.GetTimestamp(), 0L);
@@ -96,6 +98,9 @@ internal sealed unsafe class GpuDevice : StepDevice
 
     /// <summary>Told of every step; null: nobody is.</summary>
     public StepObserver? Observer { get; init; }
+
+    /// <summary>Told of experts that change places; null: nobody is.</summary>
+    public ILogger? Logger { get; init; }
 
     public override IEnumerable<CustomOperator> Operators => _environment!.Operators();
 
@@ -223,6 +228,10 @@ internal sealed unsafe class GpuDevice : StepDevice
         _environment!.EndStep();
         _choices!.End(_stream!);
         Observer?.Invoke(_batch!, _choices.Last);
+        if (_hostExperts?.Slots is not { } slots || !slots.End(_choices, _stream!) || Logger is null) return;
+        // At first there are many: the 1st, 2nd, 4th, 8th .. is told of.
+        var residency = slots.Residency;
+        if (BitOperations.IsPow2(residency.MoveCount)) DeviceLog.ExpertsMoved(Logger, residency.MoveCount, residency.Share());
     });
 
     public override Exception? Explain(OnnxRuntimeException reported) => _environment!.Failure switch

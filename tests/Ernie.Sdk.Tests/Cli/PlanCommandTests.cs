@@ -19,7 +19,7 @@ public sealed class PlanCommandTests
     {
         var run = (await CommandRun.Async("plan", "--shape", "21b", "--gpu", "16GB")).Succeeded();
         Assert.Contains("On the CPU", run.Out, StringComparison.Ordinal);
-        Assert.Matches(@"experts +(\d+ of layer \d+, )?64 of layers \d+-27\n", run.Out);
+        Assert.Matches(@"experts +(\d+ of layers 1-\d+, )?\d+ of layers \d+-27\n", run.Out);
     }
 
     [Theory]
