@@ -79,13 +79,13 @@ internal static class PlanCommand
             yield return $"{i,-4}{Gigabytes(gpu.WeightBytes),12}{Gigabytes(gpu.KvCacheBytes),12}{Gigabytes(gpu.WorkspaceBytes),12}{Gigabytes(gpu.ReserveBytes),12}{Gigabytes(gpu.FreeBytes),12}{Gigabytes(gpu.CapacityBytes),12}";
         }
         yield return "";
-        if (!plan.Fits) yield return "Does not fit: with every layer on the CPU, embedding, head, workspace and reserve still exceed the GPU.";
+        if (!plan.Fits) yield return "Does not fit: with every layer but the last on the CPU, that layer, head, workspace and reserve still exceed the GPU.";
         else if (plan.IsWhollyOnGpus) yield return "Everything fits on the GPUs.";
         else
         {
             yield return string.Create(CultureInfo.InvariantCulture, $"On the CPU      {Gigabytes(plan.CpuWeightBytes)} of weights{(plan.CpuKvCacheBytes > 0 ? $", {Gigabytes(plan.CpuKvCacheBytes)} of KV cache" : "")}");
             if (plan.CpuExperts.Count > 0) yield return $"  experts       {plan.DescribeCpuExperts()}";
-            if (plan.CpuLayers.Count > 0) yield return string.Create(CultureInfo.InvariantCulture, $"  layers        {Run(plan.CpuLayers[0], plan.CpuLayers[^1])} altogether");
+            if (plan.CpuLayers.Count > 0) yield return string.Create(CultureInfo.InvariantCulture, $"  layers        {Run(plan.CpuLayers[0], plan.CpuLayers[^1])} altogether, and the embedding");
         }
         if (!plan.Fits) yield break;
         yield return "";

@@ -28,6 +28,8 @@ internal sealed unsafe class GpuDevice : StepDevice
     private CudaMemory? _logits;
     private float[] _read = [];
     private GpuSampler? _sampler;
+    private readonly FirstLayers? _first;
+    private readonly int _layerCount;
     private readonly long _providerBytes;
     private bool _isLoaded;
     private StepBatch? _batch;
@@ -49,7 +51,8 @@ internal sealed unsafe class GpuDevice : StepDevice
         // A context that is shorter than planned takes less.
         var step = gpu.Step with { Positions = Math.Min(gpu.Step.Positions, model.Rope.PositionCount) };
         var workspace = GpuWorkspace.For(config, ErnieGraph.Build(config, model.Manifest.Formats).Weights, model.Layout.ElementType, step);
-        _providerBytes = ProviderWeights(model.Manifest) + workspace.ProviderBytes;
+        var first = gpu.Plan.CpuLayers.Count;
+        (_layerCount, _providerBytes) = (config.LayerCount, ProviderWeights(model.Manifest, first) + workspace.ProviderBytes);
         var limit = gpu.IsLimited ? new CudaMemoryLimit(gpu.Memory.CapacityBytes - _providerBytes) : null;
         var making = "context";
         try
@@ -67,6 +70,11 @@ internal sealed unsafe class GpuDevice : StepDevice
                 _hostExperts = new CudaHostExperts(_context, gpu.Plan.CpuExperts, kernels, threadCount, config.HiddenSize, model.Load);
                 _hostExperts.Reserve(step.Tokens);
             }
+            if (first > 0)
+            {
+                _first = new FirstLayers(_context, new CpuDevice(model, kernels, threadCount, default), first, config.HiddenSize);
+                _first.Reserve(step.Tokens);
+            }
             var (started, sent) = (Stopwatch.GetTimestamp(), 0L);
             _environment = new CudaOperatorEnvironment(gpu.Device, new PtxKernels(_modules), model.Layout, model.Rope, _choices, hostExperts: _hostExperts, limit: limit)
             {
@@ -82,7 +90,7 @@ internal sealed unsafe class GpuDevice : StepDevice
             _environment.Reserve(workspace.OperatorBytes);
             _choices.Begin(step.Tokens);
             _logits = _context.Allocate(workspace.LogitBytes);
-            if (capturesSteps && _hostExperts is null) _graphs = new GpuGraphs(_context, _stream, CacheMemory, step.Blocks);
+            if (capturesSteps && _hostExperts is null && _first is null) _graphs = new GpuGraphs(_context, _stream, CacheMemory, step.Blocks);
         }
         catch (CudaException e)
         {
@@ -109,21 +117,36 @@ internal sealed unsafe class GpuDevice : StepDevice
         set
         {
             if (_hostExperts is not null) _hostExperts.IsBrokenOff = value;
+            if (_first is not null) _first.Device.IsBrokenOff = value;
         }
     }
 
     public override OrtMemoryInfo CacheMemory { get; }
 
+    public override FirstLayers? First => _first;
+
+    public override OrtValue SendHidden(int tokens)
+    {
+        OrtValue? hidden = null;
+        Try(() => hidden = _first!.Send(tokens, CacheMemory, _stream!));
+        return hidden!;
+    }
+
     public override KvMemory Reserve(long bytes)
     {
+        // As much for each layer.
+        var cpuBytes = bytes / _layerCount * (_first?.Count ?? 0);
+        bytes -= cpuBytes;
+        var cpu = _first?.Device.Reserve(cpuBytes);
         try
         {
             var memory = new DeviceKvMemory(_context!, bytes);
-            _environment!.Cache = ((nint)memory.Address, (nint)memory.Address + (nint)bytes);
-            return memory;
+            _environment!.Cache = ((nint)memory.At(0), (nint)memory.At((nint)bytes));
+            return cpu is null ? memory : new SplitKvMemory(cpu, (nint)cpuBytes, memory);
         }
         catch (CudaException e)
         {
+            cpu?.Dispose();
             throw Refusal(e, string.Create(CultureInfo.InvariantCulture, $"KV cache of {bytes:N0} bytes"));
         }
     }
@@ -201,7 +224,12 @@ internal sealed unsafe class GpuDevice : StepDevice
         _batch = batch;
         _environment!.BeginStep();
         if (_hostExperts is not null) _hostExperts.Rows = rows;
-        Try(() => _choices!.Begin(batch.TokenCount));
+        _first?.Device.Begin(batch, rows);
+        Try(() =>
+        {
+            _first?.Reserve(batch.TokenCount);
+            _choices!.Begin(batch.TokenCount);
+        });
     }
 
     public override bool CapturesSteps => _graphs is not null;
@@ -220,7 +248,11 @@ internal sealed unsafe class GpuDevice : StepDevice
         return captured;
     }
 
-    public override void Stop() => _graphs?.Dispose();
+    public override void Stop()
+    {
+        _graphs?.Dispose();
+        _first?.Device.Stop();
+    }
 
     public override void End() => Try(() =>
     {
@@ -253,6 +285,7 @@ internal sealed unsafe class GpuDevice : StepDevice
     {
         _environment?.Dispose();
         _hostExperts?.Dispose();
+        _first?.Dispose();
         _sampler?.Dispose();
         _logits?.Dispose();
         _choices?.Dispose();
@@ -263,8 +296,12 @@ internal sealed unsafe class GpuDevice : StepDevice
     }
 
     /// <summary>Weights of nodes that are not ours, which ONNX Runtime copies to the GPU itself: the table that tokens are looked up in, norms, gates.</summary>
-    private static long ProviderWeights(ModelManifest manifest) =>
-        manifest.Tensors.Where(static tensor => tensor.Name == TensorNames.Embedding || tensor.Name.EndsWith("norm.weight", StringComparison.Ordinal) || tensor.Name.EndsWith(".attn_gate.weight", StringComparison.Ordinal)).Sum(static tensor => tensor.Bytes);
+    private static long ProviderWeights(ModelManifest manifest, int firstLayer)
+    {
+        var here = ErnieGraph.Build(manifest.Config, manifest.Formats, layers: new LayerRange(firstLayer, manifest.Config.LayerCount - 1)).Weights.Select(static weight => weight.Name).ToHashSet(StringComparer.Ordinal);
+        bool IsTheirs(string name) => (name == TensorNames.Embedding && firstLayer == 0) || name.EndsWith("norm.weight", StringComparison.Ordinal) || name.EndsWith(".attn_gate.weight", StringComparison.Ordinal);
+        return manifest.Tensors.Where(tensor => here.Contains(tensor.Name) && IsTheirs(tensor.Name)).Sum(static tensor => tensor.Bytes);
+    }
 
     private static bool IsOutOfMemory(string message) =>
         message.Contains("out of memory", StringComparison.OrdinalIgnoreCase) || message.Contains("allocate memory", StringComparison.OrdinalIgnoreCase) || message.Contains("Available memory of", StringComparison.Ordinal);

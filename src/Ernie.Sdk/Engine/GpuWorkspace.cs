@@ -39,6 +39,9 @@ internal sealed record GpuWorkspace
     /// </summary>
     public required long ProviderBytes { get; init; }
 
+    /// <summary>The residual stream, where the CPU computes the first layers. Exact, and not part of <see cref="Bytes"/>.</summary>
+    public required long HiddenBytes { get; init; }
+
     public long Bytes => checked(OperatorBytes + ChoiceBytes + ExchangeBytes + LogitBytes + RopeBytes + SamplerBytes + ProviderBytes);
 
     /// <param name="config">The model.</param>
@@ -59,6 +62,7 @@ internal sealed record GpuWorkspace
                 OperatorBytes = Math.Max(CudaWorkspace.LeastBytes, Operators(config, weights, cache, step)),
                 ChoiceBytes = isMoe ? config.MoeLayerCount * tokens * config.ExpertsPerToken * sizeof(int) : 0,
                 ExchangeBytes = isMoe ? CudaHostExperts.DeviceBytes(step.Tokens, config.HiddenSize, config.ExpertsPerToken) + (long)config.MoeLayerCount * config.ExpertCount * sizeof(int) : 0,
+                HiddenBytes = FirstLayers.DeviceBytes(step.Tokens, config.HiddenSize),
                 LogitBytes = sequences * vocabulary * sizeof(float),
                 RopeBytes = (long)step.Positions * config.HeadDim * sizeof(float),
                 SamplerBytes = Math.Max(CudaWorkspace.LeastBytes, sequences * vocabulary * sizeof(float)) + sequences * (vocabulary / 8 + 2 * sizeof(int) * Math.Min(vocabulary, step.Positions) + 4096 + 4L * step.Blocks * sizeof(int)) + (1 << 17),

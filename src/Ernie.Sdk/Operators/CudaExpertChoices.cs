@@ -65,6 +65,7 @@ internal sealed unsafe class CudaExpertChoices(CudaContext context, ExpertLoad l
         for (var layer = 0; layer < load.Layers.Count; layer++)
         {
             if (_isAsked[layer]) load.Layers[layer].Add(_copy.AsSpan(layer * choices, choices), _tokens);
+            else _copy.AsSpan(layer * choices, choices).Clear();
         }
     }
 

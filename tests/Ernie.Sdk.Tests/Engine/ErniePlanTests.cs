@@ -170,12 +170,14 @@ public class ErniePlanTests
         Assert.True(plan.Fits);
         Assert.Equal(27 * 64, plan.CpuExperts.Values.Sum());
         Assert.NotEmpty(plan.CpuLayers);
-        Assert.Equal(27, plan.CpuLayers[^1]);
+        Assert.Equal(Enumerable.Range(0, plan.CpuLayers.Count), plan.CpuLayers);
         Assert.Equal(plan.CpuLayers.Count * plan.KvCacheBytes / 28, plan.CpuKvCacheBytes);
         Assert.Equal(plan.WeightBytes, plan.CpuWeightBytes + plan.Gpus[0].WeightBytes);
+        // One layer more on the GPU would not have fitted.
+        Assert.True(plan.Gpus[0].FreeBytes < plan.KvCacheBytes / 28 + plan.WeightBytes / 28);
         var never = ErniePlan.ForRelease(ErnieRelease.Medium21B, new ErniePlanOptions { GpuBytes = GB });
         Assert.False(never.Fits);
-        Assert.Equal(28, never.CpuLayers.Count);
+        Assert.Equal(27, never.CpuLayers.Count);
         Assert.True(never.Gpus[0].FreeBytes < 0);
         Assert.Equal(0, never.MaxRequests(128));
         Assert.Equal(0, never.MaxContextLength(1));
