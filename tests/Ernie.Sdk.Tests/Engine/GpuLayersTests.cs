@@ -1,3 +1,4 @@
+using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Engine;
 using Ernie.Sdk.GpuTests.Models;
 using Ernie.Sdk.Native;
@@ -75,6 +76,34 @@ public sealed class GpuLayersTests(ITestOutputHelper output) : IDisposable
             Assert.InRange(_gpu.Driver.PeakBytes, 1, limit);
         }
         _gpu.Driver.AssertNothingIsLeft();
+    }
+
+    [Fact]
+    public async Task ADenseModel_HasOneCopyMoreAStep()
+    {
+        using var folder = new TemporaryFolder();
+        var path = folder.File("dense");
+        ErnieExporter.Export(new SyntheticWeights(SmallModels.Dense, 3), null, path, ExportAs.BFloat16, null, Token);
+        int[] ids = [5, 6, 7, 120];
+        float[]? expected = null;
+        var sent = new List<int>();
+        foreach (var layers in new[] { 0, 1 })
+        {
+            var log = new RecordedLog();
+            await using (var model = await Load(path, Limit(path, layers) + Slack, log))
+            {
+                Assert.Equal(layers, log.Lines.Count(static line => line.Contains("too few for all: layer 0 altogether. ", StringComparison.Ordinal)));
+                var before = Sent();
+                var logits = await LoadedModels.LogitsAsync(model, ids, Token);
+                sent.Add(Sent() - before);
+                if (expected is not null) TensorAssert.Near(expected, logits, 1e-5, 1e-5, "logits");
+                expected = logits;
+            }
+            _gpu.Driver.AssertNothingIsLeft();
+        }
+        Assert.Equal(1, sent[1] - sent[0]);
+
+        int Sent() => _gpu.Driver.Calls.Count(static call => call == "cuMemcpyHtoDAsync_v2");
     }
 
     [Fact]
