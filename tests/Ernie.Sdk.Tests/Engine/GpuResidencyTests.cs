@@ -114,10 +114,10 @@ public sealed class GpuResidencyTests(ITestOutputHelper output) : IDisposable
     public async Task ACopyThatFails_IsTheStepsFailure_AndTheModelGoesOn(int copy)
     {
         var path = await TinyModel.ExportedAsync();
-        var text = Repeated(Prompt);
+        var (text, other) = (Repeated(Prompt), LoadedModels.Ids(3, 14));
         await using var cpu = await TinyModel.LoadAsync(Configure);
-        // Of another text, which chooses other experts: that which had to go as well.
-        var (expected, answer) = (await LoadedModels.LogitsAsync(cpu, s_prompt, Token), await Answer(cpu, text));
+        // As many logits as there is room for, of another text, which chooses other experts: that which had to go as well.
+        var (expected, answer) = (await LoadedModels.LogitsAsync(cpu, other, Token), await Answer(cpu, text));
         var isArmed = true;
         // The observer is told of a step before experts move.
         void Arm()
@@ -130,11 +130,11 @@ public sealed class GpuResidencyTests(ITestOutputHelper output) : IDisposable
             var e = await Assert.ThrowsAsync<InvalidOperationException>(() => Answer(model, text, 1));
             Assert.Contains("CUDA_ERROR_ILLEGAL_ADDRESS", e.Message, StringComparison.Ordinal);
             Assert.Equal(0, _counts.AllMoves);
-            var logits = await LoadedModels.LogitsAsync(model, s_prompt, Token);
+            var logits = await LoadedModels.LogitsAsync(model, other, Token);
             TensorAssert.Near(expected, logits, Tolerance, Tolerance, "logits");
             Assert.Equal(answer, await Answer(model, text));
             Assert.InRange(_counts.AllMoves, 2, 6);
-            logits = await LoadedModels.LogitsAsync(model, s_prompt, Token);
+            logits = await LoadedModels.LogitsAsync(model, other, Token);
             TensorAssert.Near(expected, logits, Tolerance, Tolerance, "logits after moves");
         }
         _gpu.Driver.AssertNothingIsLeft();
