@@ -15,7 +15,7 @@ internal sealed class ModelOptions
     private readonly Argument<string> _model = new("MODEL") { Description = "An exported model, or a checkpoint, which is exported into the cache first, as int4." };
     private readonly Option<int> _threads = new Option<int>("--threads") { Description = "Threads that compute. Results do not depend on it.", DefaultValueFactory = static _ => Environment.ProcessorCount, HelpName = "N" }.InRange(1, 1024);
     private readonly Option<string> _device = new Option<string>("--device") { Description = "What computes. cuda fails, and says why, where a GPU cannot be used; auto then takes the CPU and says so in the log. The CUDA kernels of this version have never run on a GPU.", DefaultValueFactory = static _ => "cpu" }.AcceptOnlyFromAmong("cpu", "cuda", "auto");
-    private readonly Option<string?> _gpuMemory = CommonOptions.Bytes("--gpu-memory", "Most GPU memory that the model takes, such as 12GB; experts that do not fit are computed on the CPU. [default: all that is free but for 1 GiB and 2 %]");
+    private readonly Option<string?> _gpuMemory = CommonOptions.Bytes("--gpu-memory", "Most GPU memory that the model takes, such as 12GB; experts and layers that do not fit are computed on the CPU. [default: all that is free but for 1 GiB and 2 %]");
     private readonly Option<bool> _graphs = new("--cuda-graphs") { Description = "Capture decode steps of a GPU as CUDA graphs." };
     private readonly Option<bool> _overlap = new("--cuda-overlap") { Description = "Let kernels of a Hopper GPU begin while the ones before them end." };
     private readonly Option<string> _kv;

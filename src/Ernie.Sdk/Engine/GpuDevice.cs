@@ -1,10 +1,12 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Numerics;
 using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
 using Ernie.Sdk.Operators;
+using Microsoft.Extensions.Logging;
 using Microsoft.ML.OnnxRuntime;
 using Microsoft.ML.OnnxRuntime.Tensors;
 
@@ -26,6 +28,8 @@ internal sealed unsafe class GpuDevice : StepDevice
     private CudaMemory? _logits;
     private float[] _read = [];
     private GpuSampler? _sampler;
+    private readonly FirstLayers? _first;
+    private readonly int _layerCount;
     private readonly long _providerBytes;
     private bool _isLoaded;
     private StepBatch? _batch;
@@ -48,7 +52,8 @@ internal sealed unsafe class GpuDevice : StepDevice
         // A context that is shorter than planned takes less.
         var step = gpu.Step with { Positions = Math.Min(gpu.Step.Positions, model.Rope.PositionCount) };
         var workspace = GpuWorkspace.For(config, ErnieGraph.Build(config, model.Manifest.Formats).Weights, model.Layout.ElementType, step);
-        _providerBytes = ProviderWeights(model.Manifest) + workspace.ProviderBytes;
+        var first = gpu.Plan.CpuLayers.Count;
+        (_layerCount, _providerBytes) = (config.LayerCount, ProviderWeights(model.Manifest, first) + workspace.ProviderBytes);
         var limit = gpu.IsLimited ? new CudaMemoryLimit(gpu.Memory.CapacityBytes - _providerBytes) : null;
         var making = "context";
         try
@@ -63,8 +68,13 @@ internal sealed unsafe class GpuDevice : StepDevice
             _choices = new CudaExpertChoices(_context, model.Load);
             if (gpu.Plan.CpuExperts.Count > 0)
             {
-                _hostExperts = new CudaHostExperts(_context, gpu.Plan.CpuExperts, kernels, threadCount, config.HiddenSize, config.ExpertsPerToken);
+                _hostExperts = new CudaHostExperts(_context, gpu.Plan.CpuExperts, kernels, threadCount, config.HiddenSize, model.Load);
                 _hostExperts.Reserve(step.Tokens);
+            }
+            if (first > 0)
+            {
+                _first = new FirstLayers(_context, new CpuDevice(model, kernels, threadCount, default), first, config.HiddenSize);
+                _first.Reserve(step.Tokens);
             }
             var (started, sent) = (Stopwatch.GetTimestamp(), 0L);
             _environment = new CudaOperatorEnvironment(gpu.Device, new PtxKernels(_modules), model.Layout, model.Rope, _choices, hostExperts: _hostExperts, limit: limit)
@@ -81,7 +91,7 @@ internal sealed unsafe class GpuDevice : StepDevice
             _environment.Reserve(workspace.OperatorBytes);
             _choices.Begin(step.Tokens);
             _logits = _context.Allocate(workspace.LogitBytes);
-            if (capturesSteps && _hostExperts is null) _graphs = new GpuGraphs(_context, _stream, CacheMemory, step.Blocks);
+            if (capturesSteps && _hostExperts is null && _first is null) _graphs = new GpuGraphs(_context, _stream, CacheMemory, step.Blocks);
         }
         catch (CudaException e)
         {
@@ -98,6 +108,9 @@ internal sealed unsafe class GpuDevice : StepDevice
     /// <summary>Told of every step; null: nobody is.</summary>
     public StepObserver? Observer { get; init; }
 
+    /// <summary>Told of experts that change places; null: nobody is.</summary>
+    public ILogger? Logger { get; init; }
+
     public override IEnumerable<CustomOperator> Operators => _environment!.Operators();
 
     public override bool IsBrokenOff
@@ -105,21 +118,36 @@ internal sealed unsafe class GpuDevice : StepDevice
         set
         {
             if (_hostExperts is not null) _hostExperts.IsBrokenOff = value;
+            if (_first is not null) _first.Device.IsBrokenOff = value;
         }
     }
 
     public override OrtMemoryInfo CacheMemory { get; }
 
+    public override FirstLayers? First => _first;
+
+    public override OrtValue SendHidden(int tokens)
+    {
+        OrtValue? hidden = null;
+        Try(() => hidden = _first!.Send(tokens, CacheMemory, _stream!));
+        return hidden!;
+    }
+
     public override KvMemory Reserve(long bytes)
     {
+        // As much for each layer.
+        var cpuBytes = bytes / _layerCount * (_first?.Count ?? 0);
+        bytes -= cpuBytes;
+        var cpu = _first?.Device.Reserve(cpuBytes);
         try
         {
             var memory = new DeviceKvMemory(_context!, bytes);
-            _environment!.Cache = ((nint)memory.Address, (nint)memory.Address + (nint)bytes);
-            return memory;
+            _environment!.Cache = ((nint)memory.At(0), (nint)memory.At((nint)bytes));
+            return cpu is null ? memory : new SplitKvMemory(cpu, (nint)cpuBytes, memory);
         }
         catch (CudaException e)
         {
+            cpu?.Dispose();
             throw Refusal(e, string.Create(CultureInfo.InvariantCulture, $"KV cache of {bytes:N0} bytes"));
         }
     }
@@ -198,7 +226,12 @@ internal sealed unsafe class GpuDevice : StepDevice
         var decodes = batch.Flags.Count(static flags => (flags & (int)SequenceFlags.Decode) != 0);
         _environment!.BeginStep(decodes == 0 ? CudaStepKind.Prefill : decodes == batch.Flags.Count && decodes == batch.TokenCount ? CudaStepKind.Decode : CudaStepKind.Mixed);
         if (_hostExperts is not null) _hostExperts.Rows = rows;
-        Try(() => _choices!.Begin(batch.TokenCount));
+        _first?.Device.Begin(batch, rows);
+        Try(() =>
+        {
+            _first?.Reserve(batch.TokenCount);
+            _choices!.Begin(batch.TokenCount);
+        });
     }
 
     public override bool CapturesSteps => _graphs is not null;
@@ -217,7 +250,11 @@ internal sealed unsafe class GpuDevice : StepDevice
         return captured;
     }
 
-    public override void Stop() => _graphs?.Dispose();
+    public override void Stop()
+    {
+        _graphs?.Dispose();
+        _first?.Device.Stop();
+    }
 
     public override void End() => Try(() =>
     {
@@ -225,6 +262,10 @@ internal sealed unsafe class GpuDevice : StepDevice
         _environment!.EndStep();
         _choices!.End(_stream!);
         Observer?.Invoke(_batch!, _choices.Last);
+        if (_hostExperts?.Slots is not { } slots || !slots.End(_choices, _stream!) || Logger is null) return;
+        // At first there are many: the 1st, 2nd, 4th, 8th .. is told of.
+        var residency = slots.Residency;
+        if (BitOperations.IsPow2(residency.MoveCount)) DeviceLog.ExpertsMoved(Logger, residency.MoveCount, residency.Share());
     });
 
     public override Exception? Explain(OnnxRuntimeException reported) => _environment!.Failure switch
@@ -246,6 +287,7 @@ internal sealed unsafe class GpuDevice : StepDevice
     {
         _environment?.Dispose();
         _hostExperts?.Dispose();
+        _first?.Dispose();
         _sampler?.Dispose();
         _logits?.Dispose();
         _choices?.Dispose();
@@ -256,8 +298,12 @@ internal sealed unsafe class GpuDevice : StepDevice
     }
 
     /// <summary>Weights of nodes that are not ours, which ONNX Runtime copies to the GPU itself: the table that tokens are looked up in, norms, gates.</summary>
-    private static long ProviderWeights(ModelManifest manifest) =>
-        manifest.Tensors.Where(static tensor => tensor.Name == TensorNames.Embedding || tensor.Name.EndsWith("norm.weight", StringComparison.Ordinal) || tensor.Name.EndsWith(".attn_gate.weight", StringComparison.Ordinal)).Sum(static tensor => tensor.Bytes);
+    private static long ProviderWeights(ModelManifest manifest, int firstLayer)
+    {
+        var here = ErnieGraph.Build(manifest.Config, manifest.Formats, layers: new LayerRange(firstLayer, manifest.Config.LayerCount - 1)).Weights.Select(static weight => weight.Name).ToHashSet(StringComparer.Ordinal);
+        bool IsTheirs(string name) => (name == TensorNames.Embedding && firstLayer == 0) || name.EndsWith("norm.weight", StringComparison.Ordinal) || name.EndsWith(".attn_gate.weight", StringComparison.Ordinal);
+        return manifest.Tensors.Where(tensor => here.Contains(tensor.Name) && IsTheirs(tensor.Name)).Sum(static tensor => tensor.Bytes);
+    }
 
     private static bool IsOutOfMemory(string message) =>
         message.Contains("out of memory", StringComparison.OrdinalIgnoreCase) || message.Contains("allocate memory", StringComparison.OrdinalIgnoreCase) || message.Contains("Available memory of", StringComparison.Ordinal);

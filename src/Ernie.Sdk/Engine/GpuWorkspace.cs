@@ -26,7 +26,7 @@ internal sealed record GpuWorkspace
     public required long OperatorBytes { get; init; }
     /// <summary>The routers' choices of a step. Exact.</summary>
     public required long ChoiceBytes { get; init; }
-    /// <summary>What is exchanged with experts on the CPU. Exact.</summary>
+    /// <summary>What is exchanged with experts on the CPU, and which those are. Exact.</summary>
     public required long ExchangeBytes { get; init; }
     /// <summary>A row of logits for each sequence. Exact; commands that look at the logits of every token take more.</summary>
     public required long LogitBytes { get; init; }
@@ -38,6 +38,9 @@ internal sealed record GpuWorkspace
     /// Tensors that ONNX Runtime passes between nodes, twice what lives at once: its arena fits them into pieces that steps of other sizes have left. An estimate that no GPU has confirmed yet.
     /// </summary>
     public required long ProviderBytes { get; init; }
+
+    /// <summary>The residual stream, where the CPU computes the first layers. Exact, and not part of <see cref="Bytes"/>.</summary>
+    public required long HiddenBytes { get; init; }
 
     public long Bytes => checked(OperatorBytes + ChoiceBytes + ExchangeBytes + LogitBytes + RopeBytes + SamplerBytes + ProviderBytes);
 
@@ -58,7 +61,8 @@ internal sealed record GpuWorkspace
             {
                 OperatorBytes = Math.Max(CudaWorkspace.LeastBytes, Operators(config, weights, cache, step)),
                 ChoiceBytes = isMoe ? config.MoeLayerCount * tokens * config.ExpertsPerToken * sizeof(int) : 0,
-                ExchangeBytes = isMoe ? CudaHostExperts.DeviceBytes(step.Tokens, config.HiddenSize, config.ExpertsPerToken) : 0,
+                ExchangeBytes = isMoe ? CudaHostExperts.DeviceBytes(step.Tokens, config.HiddenSize, config.ExpertsPerToken) + (long)config.MoeLayerCount * config.ExpertCount * sizeof(int) : 0,
+                HiddenBytes = FirstLayers.DeviceBytes(step.Tokens, config.HiddenSize),
                 LogitBytes = sequences * vocabulary * sizeof(float),
                 RopeBytes = (long)step.Positions * config.HeadDim * sizeof(float),
                 SamplerBytes = Math.Max(CudaWorkspace.LeastBytes, sequences * vocabulary * sizeof(float)) + sequences * (vocabulary / 8 + 2 * sizeof(int) * Math.Min(vocabulary, step.Positions) + 4096 + 4L * step.Blocks * sizeof(int)) + (1 << 17),

@@ -19,6 +19,8 @@ namespace Ernie.Sdk.Export;
 internal sealed class ErnieGraph
 {
     public const string InputIds = "input_ids";
+    /// <summary>Of a part of the model: the residual stream that it begins or ends with, [tokens, hidden].</summary>
+    public const string Hidden = "hidden";
     public const string Positions = "positions";
     public const string SequenceStarts = "sequence_starts";
     public const string SequenceFlags = "sequence_flags";
@@ -32,9 +34,10 @@ internal sealed class ErnieGraph
     private readonly ErnieConfig _config;
     private readonly ModelFormats _formats;
     private readonly bool _debugOutputs;
+    private readonly LayerRange _layers;
     private readonly GraphBuilder _graph = new("ernie-4.5");
 
-    private ErnieGraph(ErnieConfig config, ModelFormats formats, bool debugOutputs) => (_config, _formats, _debugOutputs) = (config, formats, debugOutputs);
+    private ErnieGraph(ErnieConfig config, ModelFormats formats, bool debugOutputs, LayerRange layers) => (_config, _formats, _debugOutputs, _layers) = (config, formats, debugOutputs, layers);
 
     public static string KvCache(int layer) => $"kv_cache.{layer}";
 
@@ -62,9 +65,10 @@ internal sealed class ErnieGraph
     /// <param name="config">The architecture.</param>
     /// <param name="formats">Formats of the matrices.</param>
     /// <param name="debugOutputs">Adds hidden states and router choices to the outputs.</param>
-    public static GraphBuilder Build(ErnieConfig config, ModelFormats formats, bool debugOutputs = false)
+    /// <param name="layers">A part of the model: the first layer has the embedding before it, the last one the head behind it; otherwise <see cref="Hidden"/> comes in, or goes out. Null: all of it.</param>
+    public static GraphBuilder Build(ErnieConfig config, ModelFormats formats, bool debugOutputs = false, LayerRange? layers = null)
     {
-        var graph = new ErnieGraph(config, formats, debugOutputs);
+        var graph = new ErnieGraph(config, formats, debugOutputs, layers ?? new LayerRange(0, config.LayerCount - 1));
         graph.Model();
         return graph._graph;
     }
@@ -72,23 +76,34 @@ internal sealed class ErnieGraph
     private void Model()
     {
         _graph.Opset(Onnx, 23).Opset(Ernie, OperatorSchema.Version);
-        _graph.Input(InputIds, TensorElementKind.Int32, "tokens");
+        var (isFirst, isLast) = (_layers.First == 0, _layers.Last == _config.LayerCount - 1);
+        if (isFirst) _graph.Input(InputIds, TensorElementKind.Int32, "tokens");
+        else _graph.Input(Hidden, TensorElementKind.Float, "tokens", _config.HiddenSize);
         _graph.Input(Positions, TensorElementKind.Int32, "tokens");
         _graph.Input(SequenceStarts, TensorElementKind.Int32, "sequences_plus_1");
         _graph.Input(SequenceFlags, TensorElementKind.Int32, "sequences");
         _graph.Input(BlockTables, TensorElementKind.Int32, "sequences", "blocks");
         _graph.Input(SparseLimits, TensorElementKind.Int32, "sequences", Kernels.SparseLimits.Count);
-        _graph.Input(LogitRows, TensorElementKind.Int32, "rows");
-        for (var layer = 0; layer < _config.LayerCount; layer++) _graph.Input(KvCache(layer), TensorElementKind.UInt8, "pool_blocks", "block_bytes");
+        if (isLast) _graph.Input(LogitRows, TensorElementKind.Int32, "rows");
+        for (var layer = _layers.First; layer <= _layers.Last; layer++) _graph.Input(KvCache(layer), TensorElementKind.UInt8, "pool_blocks", "block_bytes");
 
-        var x = new Residual(Embedding());
-        for (var layer = 0; layer < _config.LayerCount; layer++)
+        var x = new Residual(isFirst ? Embedding() : Hidden);
+        for (var layer = _layers.First; layer <= _layers.Last; layer++)
         {
             x = Attention(layer, x);
             x = _config.IsMoeLayer(layer) ? Experts(layer, x) : DenseMlp(layer, x);
             x = x with { State = HiddenState(layer) };
         }
-        Head(x);
+        if (isLast)
+        {
+            Head(x);
+            return;
+        }
+        // No norm follows here that would add what the last layer computed.
+        var added = x.Second is null ? x.First! : _graph.Node("Add", Onnx, $"{Hidden}.sum", [x.First!, x.Second]);
+        _graph.Node("Add", Onnx, $"{Hidden}.residual", [x.Sum, added], [Hidden], []);
+        DebugOutput(x.State!, Hidden, "tokens", _config.HiddenSize);
+        _graph.Output(Hidden, TensorElementKind.Float, "tokens", _config.HiddenSize);
     }
 
     private string Embedding()
