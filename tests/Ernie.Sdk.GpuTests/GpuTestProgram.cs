@@ -17,7 +17,7 @@ internal sealed class GpuTestProgram(CudaInstallation installation, TextWriter o
     /// <summary>What a piece that was told to end may still take.</summary>
     private static readonly TimeSpan s_grace = TimeSpan.FromSeconds(10);
 
-    public static IReadOnlyList<Piece> All { get; } = [.. KernelPieces.All, .. SpeedPieces.All, .. ModelPieces.All, .. BenchPieces.All];
+    public static IReadOnlyList<Piece> All { get; } = [.. KernelPieces.All, .. SpeedPieces.All, .. ModelPieces.All, .. BenchPieces.All, .. PeerPieces.All];
 
     public IReadOnlyList<Piece> Pieces { get; init; } = All;
 

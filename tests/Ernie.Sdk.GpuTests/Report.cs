@@ -45,7 +45,14 @@ internal sealed class Report(TextWriter output, string? file)
     {
         var bad = _rows.Where(static row => row.IsBad).ToArray();
         var text = $"{_rows.Count(static r => r.Outcome == Outcome.Pass)} checks passed, {bad.Length} failed, {_rows.Count(static r => r.Outcome == Outcome.Skip)} skipped, {_rows.Count(static r => r.Outcome == Outcome.Measured)} measurements.";
-        return bad.Length == 0 ? text : $"{text}\n{string.Join('\n', bad.Select(static row => $"  {Word(row.Outcome)}: {row.Piece}, {row.Name}{(row.Note is null ? "" : $": {row.Note}")}"))}";
+        var bars = _rows.Where(static row => row.Bar is not null).ToArray();
+        if (bars.Length > 0) text += $" {bars.Count(static row => row.Bar!.IsReached)} of {bars.Length} bars reached.";
+        string[] lines =
+        [
+            .. bars.Where(static row => !row.Bar!.IsReached).Select(static row => $"  missed: {row.Piece}, {row.Name}: {row.Bar!.Text}; {Measurement(row)}"),
+            .. bad.Select(static row => $"  {Word(row.Outcome)}: {row.Piece}, {row.Name}{(row.Note is null ? "" : $": {row.Note}")}"),
+        ];
+        return string.Join('\n', [text, .. lines]);
     }
 
     public void Save()
@@ -64,10 +71,14 @@ internal sealed class Report(TextWriter output, string? file)
     {
         var number = row.Outcome == Outcome.Measured ? Number(row.Value) : row.LargestError is { } error ? error.ToString("E2", CultureInfo.InvariantCulture) : "";
         var limit = row.Outcome == Outcome.Measured
-            ? $"{row.Unit}{(row.Share is { } share ? string.Create(CultureInfo.InvariantCulture, $", {share:P1} of {row.ShareOf}") : "")}"
+            ? $"{row.Unit}{ShareText(row)}{(row.Bar is { } bar ? $"; bar {bar.Text}: {(bar.IsReached ? "reached" : "MISSED")}" : "")}"
             : row.Tolerance is { } tolerance ? string.Create(CultureInfo.InvariantCulture, $"≤ {tolerance:E1}, {row.Comparisons} comparisons") : row.Comparisons is { } count ? string.Create(CultureInfo.InvariantCulture, $"{count} comparisons") : "";
         return $"{row.Piece,-22} {row.Name,-52} {Word(row.Outcome),-11} {number,12}  {limit}{(row.Note is null ? "" : $"{(limit.Length > 0 ? "; " : "")}{row.Note}")}".TrimEnd();
     }
+
+    private static string Measurement(Row row) => $"{Number(row.Value)} {row.Unit}{ShareText(row)}";
+
+    private static string ShareText(Row row) => row.Share is { } share ? string.Create(CultureInfo.InvariantCulture, $", {share:P1} of {row.ShareOf}") : "";
 
     private static string Word(Outcome outcome) => outcome switch { Outcome.Pass => "pass", Outcome.Fail => "FAIL", Outcome.Skip => "skipped", Outcome.OutOfTime => "OUT OF TIME", _ => "" };
 

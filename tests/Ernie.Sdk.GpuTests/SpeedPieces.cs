@@ -23,7 +23,7 @@ internal static class SpeedPieces
     ];
 
     /// <summary>21B-A3B, or a shape that an emulated GPU computes.</summary>
-    private static ErnieConfig Shape(PieceRun run) => run.IsTiny
+    public static ErnieConfig Shape(PieceRun run) => run.IsTiny
         ? ReleasedShapes.Medium21B with { HiddenSize = 128, ExpertIntermediateSize = 128, ExpertCount = 4, ExpertsPerToken = 2, HeadCount = 4, KvHeadCount = 2, HeadDim = 16, VocabSize = 300 }
         : ReleasedShapes.Medium21B;
 
