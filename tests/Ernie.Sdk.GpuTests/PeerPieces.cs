@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Text.Json.Nodes;
 using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.GpuTests.Peers;
 using Ernie.Sdk.GpuTests.Speed;
@@ -12,6 +13,7 @@ namespace Ernie.Sdk.GpuTests;
 /// <summary>The kernels beside those of others, on the same card in the same process, at the sizes of 21B-A3B.</summary>
 internal static class PeerPieces
 {
+    private const string CopyName = "copy on the device";
     private static readonly WeightFormat s_format = WeightFormat.Int4(128);
     private static readonly int[] s_tokens = [1, 4, 16, 64, 512, 2048], s_headTokens = [1, 16, 64], s_tinyTokens = [1, 20];
     /// <summary>ONNX Runtime's faster kernels for float16, which it has switched off.</summary>
@@ -20,6 +22,7 @@ internal static class PeerPieces
     public static IReadOnlyList<Piece> All { get; } =
     [
         new("bench/peer-onnxruntime", "ONNX Runtime's MatMulNBits and QMoE in int4 beside our kernels", OnnxRuntime),
+        new("bench/peer-pytorch", "PyTorch's products, copies and attention in bfloat16 beside our kernels", PyTorch),
     ];
 
     private static Task OnnxRuntime(PieceRun run)
@@ -91,6 +94,78 @@ internal static class PeerPieces
         }
         if (notes.Count == 0) run.Skip(name, "No peer computes it.");
         else run.Measured(name, best / ours.Seconds, "times as fast", note: $"ours {Microseconds(ours.Seconds, ours.LaunchSeconds)}; {string.Join("; ", notes)}", figures: [.. figures]);
+    }
+
+    /// <summary>PyTorch first: it has ended, with its memory, when ours are measured.</summary>
+    private static async Task PyTorch(PieceRun run)
+    {
+        var config = SpeedPieces.Shape(run);
+        var tokens = run.IsTiny ? s_tinyTokens : s_tokens;
+        (int Sequences, int Depth)[] decodes = run.IsTiny ? [(2, 260)] : [(1, 4096), (16, 4096), (1, 131_072)];
+        (int Tokens, int Depth)[] prefills = run.IsTiny ? [(130, 260)] : [(2048, 2048), (2048, 32_768), (2048, 131_072)];
+        static string LinearName(int tokens) => $"bf16 q|k|v, {tokens} tokens";
+        static string DecodeName((int Sequences, int Depth) decode) => $"bf16 decode, {decode.Sequences} × {decode.Depth}, dense";
+        static string PrefillName((int Tokens, int Depth) prefill) => $"bf16 last {prefill.Tokens} of {prefill.Depth}, dense";
+        JsonObject Attention(string name, int sequences, int tokens, int depth) => new()
+        {
+            ["name"] = name, ["kind"] = "attention", ["sequences"] = sequences, ["tokens"] = tokens, ["depth"] = depth, ["heads"] = config.HeadCount, ["kvHeads"] = config.KvHeadCount, ["headDim"] = config.HeadDim,
+        };
+        JsonObject[] plan =
+        [
+            new() { ["name"] = CopyName, ["kind"] = "copy", ["bytes"] = run.IsTiny ? 1 << 16 : 2L << 30 },
+            .. tokens.Select(count => new JsonObject { ["name"] = LinearName(count), ["kind"] = "matmul", ["tokens"] = count, ["rows"] = config.QkvSize, ["columns"] = config.HiddenSize }),
+            .. decodes.Select(decode => Attention(DecodeName(decode), decode.Sequences, 1, decode.Depth)),
+            .. prefills.Select(prefill => Attention(PrefillName(prefill), 1, prefill.Tokens, prefill.Depth)),
+        ];
+        var torch = await TorchPeer.RunAsync(run.Options.Python, plan, run.CancellationToken).ConfigureAwait(false);
+        if (torch.Absent is not null || torch.Version is null)
+        {
+            run.Skip("(the piece)", $"PyTorch is not there: {torch.Absent ?? torch.Problem ?? $"{run.Options.Python} said nothing."}");
+            return;
+        }
+        if (torch.Problem is not null) run.Skip("(some of PyTorch)", torch.Problem);
+        void Row(string name, Func<(double Seconds, double LaunchSeconds)> measure)
+        {
+            run.CancellationToken.ThrowIfCancellationRequested();
+            if (!torch.Seconds.TryGetValue(name, out var theirs))
+            {
+                run.Skip(name, torch.Skipped.GetValueOrDefault(name, "PyTorch came to an end before."));
+                return;
+            }
+            var (seconds, launch) = measure();
+            run.Measured(name, theirs / seconds, "times as fast", note: $"ours {Microseconds(seconds, launch)}; {torch.Version}: {Microseconds(theirs, 0)}", figures: [("oursMicroseconds", seconds * 1e6), ("PyTorch microseconds", theirs * 1e6)]);
+        }
+        using var context = run.Installation.Gpu().Retain();
+        using (var probes = new CardProbes(context, run.IsTiny)) Row(CopyName, () => (probes.Bytes / probes.CopyRate(), 0));
+        using (var layer = new LinearSpeed(context, WeightFormat.BFloat16, config.QkvSize, config.HiddenSize, run.IsTiny))
+        {
+            foreach (var count in tokens)
+            {
+                Row(LinearName(count), () =>
+                {
+                    var (seconds, launch, _, _) = layer.Measure(count);
+                    return (seconds, launch);
+                });
+            }
+        }
+        foreach (var decode in decodes)
+        {
+            Row(DecodeName(decode), () =>
+            {
+                using var layer = new AttentionSpeed(context, config, KvElementType.BFloat16, decode.Depth, decode.Sequences, run.IsTiny);
+                var result = layer.Decode(SparseLimits.Dense);
+                return (result.Seconds, result.LaunchSeconds);
+            });
+        }
+        foreach (var prefill in prefills)
+        {
+            Row(PrefillName(prefill), () =>
+            {
+                using var layer = new AttentionSpeed(context, config, KvElementType.BFloat16, prefill.Depth, 1, run.IsTiny);
+                var result = layer.Prefill(prefill.Tokens, SparseLimits.Dense);
+                return (result.Seconds, result.LaunchSeconds);
+            });
+        }
     }
 
     private static string Microseconds(double seconds, double launch) =>

@@ -15,6 +15,7 @@ internal sealed record ProgramOptions
           --work FOLDER        Where models are exported to and kept. [default: gpu-tests-work]
           --shared FOLDER      model: where golden data is. [default: shared/data beside the repository, if it is found]
           --layers N           bench: layers of the 21B shape. [default: all 28]
+          --python FILE        bench: an interpreter that has PyTorch. [default: python3]
           --in-process         Runs the pieces in this process: for a debugger.
 
         Returns 0 if every check passed, 1 if something failed, ran out of time or is missing, 2 for wrong usage.
@@ -29,6 +30,7 @@ internal sealed record ProgramOptions
     public string Work { get; init; } = "gpu-tests-work";
     public int? Layers { get; init; }
     public string? Shared { get; init; }
+    public string Python { get; init; } = "python3";
     public bool InProcess { get; init; }
 
     /// <exception cref="FormatException">What is wrong with them.</exception>
@@ -51,6 +53,7 @@ internal sealed record ProgramOptions
                 "--work" => options with { Work = Value() },
                 "--shared" => options with { Shared = Value() },
                 "--layers" => options with { Layers = Number() },
+                "--python" => options with { Python = Value() },
                 "--in-process" => options with { InProcess = true },
                 _ => throw new FormatException($"There is no option {name}."),
             };
@@ -61,7 +64,7 @@ internal sealed record ProgramOptions
     /// <summary>Those of a process that runs one piece.</summary>
     public IEnumerable<string> ForChild(string piece, string json)
     {
-        string[] arguments = ["--in-process", "--only", piece, "--json", json, "--work", Work, "--limit", $"{LimitSeconds}"];
+        string[] arguments = ["--in-process", "--only", piece, "--json", json, "--work", Work, "--limit", $"{LimitSeconds}", "--python", Python];
         var all = new List<string>(arguments);
         if (Tiny) all.Add("--tiny");
         if (Layers is { } layers) all.AddRange(["--layers", $"{layers}"]);
