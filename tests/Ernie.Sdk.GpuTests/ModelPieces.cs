@@ -24,6 +24,7 @@ internal static class ModelPieces
         new("model/tiny", "logits and answers of the shipped model against the CPU", Tiny),
         new("model/accuracy", "answers of the shipped model to the questions of its README, as the CPU gives them", Accuracy),
         new("model/goldens", "logits against those of transformers", Goldens),
+        new("model/graphs", "decode steps as CUDA graphs give what ordinary ones give", Graphs),
         new("model/leak", "loads, generates and disposes again and again: all device memory comes back", Leak),
         new("model/out-of-memory", "loads and runs where memory is short: refusals that say so, and nothing is left", OutOfMemory),
         new("model/two", "two models in one process at once", Two),
@@ -127,6 +128,25 @@ internal static class ModelPieces
                 findings.Near(Golden.Floats(sequence.GetProperty("logits_f32")), logits.AsSpan(from * gpu.VocabularySize), tolerance, 0, $"{ids.Length} tokens");
             }
         }).ConfigureAwait(false);
+    }
+
+    private static async Task Graphs(PieceRun run)
+    {
+        var folder = await new LoadedModels(run).ExportTinyAsync().ConfigureAwait(false);
+        int[] counts = run.IsTiny ? [1, 2] : [1, 2, 4, 8, 16];
+        var steps = run.IsTiny ? 3 : 32;
+        using var ordinary = new DecodeSteps(run.Installation, folder, counts[^1], graphs: false, run.CancellationToken);
+        using var captured = new DecodeSteps(run.Installation, folder, counts[^1], graphs: true, run.CancellationToken);
+        foreach (var count in counts)
+        {
+            run.Check($"{count} sequences, {steps} steps", findings =>
+            {
+                var (expected, actual) = (ordinary.Run(count, steps), captured.Run(count, steps));
+                findings.Same(expected.Tokens, actual.Tokens, "tokens");
+                findings.Near([.. expected.Logits], [.. actual.Logits], LogitTolerance, 0, "logits");
+                findings.True(captured.UsesGraphs, "Capturing failed, and the steps were ordinary ones.");
+            });
+        }
     }
 
     private static async Task Leak(PieceRun run)

@@ -13,4 +13,7 @@ internal static partial class DeviceLog
 
     [LoggerMessage(3, LogLevel.Information, "{Bytes:N0} bytes of weights stay on the CPU and are computed there, because {Memory:N0} bytes of GPU memory are too few for all: experts {Experts}. The GPU has {GpuBytes:N0} bytes of weights and {CacheBytes:N0} of KV cache.")]
     public static partial void Offload(ILogger logger, long bytes, long memory, string experts, long gpuBytes, long cacheBytes);
+
+    [LoggerMessage(4, LogLevel.Warning, "CUDA graphs are off from now on: a decode step could not be captured or replayed. Steps are launched kernel by kernel, with the same results. {Problem}")]
+    public static partial void GraphsGivenUp(ILogger logger, string problem);
 }

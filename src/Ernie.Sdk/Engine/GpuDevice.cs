@@ -5,6 +5,7 @@ using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
 using Ernie.Sdk.Operators;
+using Microsoft.Extensions.Logging;
 using Microsoft.ML.OnnxRuntime;
 using Microsoft.ML.OnnxRuntime.Tensors;
 
@@ -31,6 +32,7 @@ internal sealed unsafe class GpuDevice : StepDevice
     private StepBatch? _batch;
     private readonly GpuGraphs? _graphs;
     private nint _workspaceAddress;
+    private bool _hasGivenUpGraphs;
 
     /// <param name="gpu">The GPU.</param>
     /// <param name="model">What is computed.</param>
@@ -96,6 +98,9 @@ internal sealed unsafe class GpuDevice : StepDevice
 
     /// <summary>Told of every step; null: nobody is.</summary>
     public StepObserver? Observer { get; init; }
+
+    /// <summary>Null: nothing is logged.</summary>
+    public ILogger? Logger { get; init; }
 
     public override IEnumerable<CustomOperator> Operators => _environment!.Operators();
 
@@ -201,9 +206,20 @@ internal sealed unsafe class GpuDevice : StepDevice
 
     public override bool CapturesSteps => _graphs is not null;
 
+    public override bool HasGivenUpGraphs => _hasGivenUpGraphs;
+
+    public override void GiveUpGraphs(Exception reason)
+    {
+        _hasGivenUpGraphs = true;
+        // What they hold is the GPU's still to read, if it got so far.
+        Try(_stream!.Synchronize);
+        _graphs!.Forget();
+        if (Logger is not null) DeviceLog.GraphsGivenUp(Logger, reason.InnerException?.Message ?? reason.Message);
+    }
+
     public override CapturedStep? Captured(StepBatch batch, int vocabSize)
     {
-        if (_graphs is null) return null;
+        if (_graphs is null || _hasGivenUpGraphs) return null;
         CapturedStep? captured = null;
         Try(() =>
         {
