@@ -41,8 +41,9 @@ internal sealed unsafe class GpuDevice : StepDevice
     /// <param name="capturesSteps">Whether decode steps are captured as CUDA graphs. Steps that the CPU has a part in are not.</param>
     /// <param name="progress">Told of weights that were sent; may be null.</param>
     /// <param name="cancellationToken">Ends sending.</param>
+    /// <param name="between">Puts kernels of a measurement between the operators and these; null: none.</param>
     /// <exception cref="ErnieDeviceException">The GPU's memory is full, or it does not answer.</exception>
-    public GpuDevice(GpuChoice gpu, RunnerModel model, CpuKernels kernels, int threadCount, bool capturesSteps, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
+    public GpuDevice(GpuChoice gpu, RunnerModel model, CpuKernels kernels, int threadCount, bool capturesSteps, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken, Func<CudaKernels, CudaKernels>? between = null)
     {
         _gpu = gpu;
         var config = model.Manifest.Config;
@@ -68,7 +69,7 @@ internal sealed unsafe class GpuDevice : StepDevice
                 _hostExperts.Reserve(step.Tokens);
             }
             var (started, sent) = (Stopwatch.GetTimestamp(), 0L);
-            _environment = new CudaOperatorEnvironment(gpu.Device, new PtxKernels(_modules), model.Layout, model.Rope, _choices, hostExperts: _hostExperts, limit: limit)
+            _environment = new CudaOperatorEnvironment(gpu.Device, between is null ? new PtxKernels(_modules) : between(new PtxKernels(_modules)), model.Layout, model.Rope, _choices, hostExperts: _hostExperts, limit: limit)
             {
                 Sent = bytes =>
                 {

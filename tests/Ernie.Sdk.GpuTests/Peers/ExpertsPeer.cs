@@ -23,6 +23,7 @@ internal sealed unsafe class ExpertsPeer : OrtPeer
     /// <summary>Logits of a chosen and a rejected expert that lie closer may be ordered otherwise in float16.</summary>
     private const double ClearChoice = 0.02;
     private const int CheckedTokens = 2;
+    private readonly IParallelRunner _runner;
     private readonly ErnieConfig _config;
     private readonly RandomWeights _gateUp, _down;
     private readonly float[] _router;
@@ -30,7 +31,7 @@ internal sealed unsafe class ExpertsPeer : OrtPeer
 
     public ExpertsPeer(PeerPlace place, WeightFormat format, ErnieConfig config, bool isTiny, IParallelRunner runner) : base(place)
     {
-        (_config, _isTiny) = (config, isTiny);
+        (_config, _isTiny, _runner) = (config, isTiny, runner);
         var (hidden, intermediate, experts) = (config.HiddenSize, config.ExpertIntermediateSize, config.ExpertCount);
         _router = Floats(Halves(ExpertsSpeed.Router(config)));
         // Its rows alternate: gate 0, up 0, gate 1, ...
@@ -126,7 +127,7 @@ internal sealed unsafe class ExpertsPeer : OrtPeer
             {
                 Input = x, TokenCount = 1, HiddenSize = _config.HiddenSize, ExpertCount = _config.ExpertCount, ExpertsPerToken = _config.ExpertsPerToken, IntermediateSize = _config.ExpertIntermediateSize,
                 NormMin = ExpertsCase.NormMin, Router = router, CorrectionBias = b, ExpertEnd = _config.ExpertCount, GateUp = _gateUp.All, Down = _down.All, Output = y, Selected = chosen,
-            }, new KernelContext(SerialRunner.Instance, scratch));
+            }, new KernelContext(_runner, scratch));
         }
         return output;
     }

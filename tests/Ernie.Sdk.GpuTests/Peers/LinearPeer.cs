@@ -10,6 +10,7 @@ namespace Ernie.Sdk.GpuTests.Peers;
 internal sealed unsafe class LinearPeer : OrtPeer
 {
     private const long RotatingBytes = 512L << 20;
+    private readonly IParallelRunner _runner;
     private readonly RandomWeights _weights;
     private readonly int _rows, _columns;
 
@@ -22,7 +23,7 @@ internal sealed unsafe class LinearPeer : OrtPeer
     /// <param name="entries">Settings of the session.</param>
     public LinearPeer(PeerPlace place, WeightFormat format, int rows, int columns, bool isTiny, IParallelRunner runner, params (string Key, string Value)[] entries) : base(place)
     {
-        (_rows, _columns) = (rows, columns);
+        (_rows, _columns, _runner) = (rows, columns, runner);
         using var layout = new OrtMatrix(format, 1, rows, columns);
         _weights = new RandomWeights(format, 1, rows, columns, 11, runner, onRow: layout.Store);
         try
@@ -69,7 +70,7 @@ internal sealed unsafe class LinearPeer : OrtPeer
             var expected = new float[_rows];
             using var scratch = new ScratchBuffer();
             fixed (float* x = input, y = expected)
-                KernelRegistry.Choose("reference").Linear(new LinearArguments { Input = x + (nint)token * _columns, TokenCount = 1, Weight = _weights.All, Output = y }, new KernelContext(SerialRunner.Instance, scratch));
+                KernelRegistry.Choose("reference").Linear(new LinearArguments { Input = x + (nint)token * _columns, TokenCount = 1, Weight = _weights.All, Output = y }, new KernelContext(_runner, scratch));
             Compare(expected, output.AsSpan(token * _rows, _rows), $"MatMulNBits, token {token} of {call.Tokens}", findings);
         }
     }

@@ -1,5 +1,6 @@
 using System.ComponentModel;
 using System.Diagnostics;
+using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 
@@ -9,6 +10,8 @@ namespace Ernie.Sdk.GpuTests.Peers;
 internal static class TorchPeer
 {
     private const int ShownErrorLines = 3;
+    /// <summary>Ours are measured after it.</summary>
+    private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(200);
 
     /// <summary>Measures what a plan asks for.</summary>
     /// <param name="python">Name or path of the interpreter.</param>
@@ -27,20 +30,27 @@ internal static class TorchPeer
         }
         using (process)
         {
+            using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+            limit.CancelAfter(s_limit);
+            var output = new StringBuilder();
+            string? problem = null;
             try
             {
-                var (output, error) = (process.StandardOutput.ReadToEndAsync(cancellationToken), process.StandardError.ReadToEndAsync(cancellationToken));
-                await WriteScriptAsync(process.StandardInput, cancellationToken).ConfigureAwait(false);
-                var result = Parse(await output.ConfigureAwait(false));
-                await process.WaitForExitAsync(cancellationToken).ConfigureAwait(false);
-                if (process.ExitCode == 0) return result;
-                var last = (await error.ConfigureAwait(false)).Trim().Split('\n').TakeLast(ShownErrorLines);
-                return result with { Problem = $"{python} ended with {process.ExitCode}: {string.Join(' ', last)}" };
+                var error = process.StandardError.ReadToEndAsync(limit.Token);
+                await WriteScriptAsync(process.StandardInput, limit.Token).ConfigureAwait(false);
+                while (await process.StandardOutput.ReadLineAsync(limit.Token).ConfigureAwait(false) is { } line) output.AppendLine(line);
+                await process.WaitForExitAsync(limit.Token).ConfigureAwait(false);
+                if (process.ExitCode != 0) problem = $"{python} ended with {process.ExitCode}: {string.Join(' ', (await error.ConfigureAwait(false)).Trim().Split('\n').TakeLast(ShownErrorLines))}";
+            }
+            catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
+            {
+                problem = $"{python} did not come to an end in {s_limit.TotalSeconds} s.";
             }
             finally
             {
                 if (!process.HasExited) process.Kill(entireProcessTree: true);
             }
+            return Parse(output.ToString()) with { Problem = problem };
         }
     }
 

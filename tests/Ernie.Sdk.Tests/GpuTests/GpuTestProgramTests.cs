@@ -42,6 +42,10 @@ public sealed class GpuTestProgramTests(ITestOutputHelper output) : IDisposable
         Assert.DoesNotContain(rows, static row => row.Outcome == Outcome.Skip && !row.Piece.StartsWith("bench/peer-", StringComparison.Ordinal));
         Assert.All(rows.Where(static row => row is { Piece: "bench/peer-onnxruntime", Outcome: Outcome.Skip }), static row => Assert.Equal("ONNX Runtime on the GPU", row.Name));
         Assert.Equal(4, rows.Count(static row => row is { Piece: "bench/peer-onnxruntime", Outcome: Outcome.Measured }));
+        // One bar for decode and for prefill of either precision, one for long contexts with either cache.
+        Assert.Equal(8, rows.Count(static row => row.Bar is not null));
+        Assert.Contains("bar ≥ 60 % of the read rate over the bytes that a token needs: ", text, StringComparison.Ordinal);
+        Assert.True(gpu.Driver.Graphs.Captured > 0);
         gpu.Driver.AssertNothingIsLeft();
     }
 
@@ -93,6 +97,19 @@ public sealed class GpuTestProgramTests(ITestOutputHelper output) : IDisposable
         var (code, rows, _) = await Run(Driver().Installation(_folder), pieces, "--limit", "1");
         Assert.Equal(1, code);
         Assert.Contains("ran out of time", Assert.Single(rows, static row => row.Outcome == Outcome.OutOfTime).Note, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void TheSummary_NamesBarsThatAreMissed_WhichAreNoFailures()
+    {
+        var report = new Report(TextWriter.Null, null);
+        report.Add(new Row { Piece = "bench/a", Name = "fast", Outcome = Outcome.Measured, Value = 3, Unit = "GB/s", Bar = Bar.AtLeast(3, 2, "≥ 2") });
+        report.Add(new Row { Piece = "bench/a", Name = "long", Outcome = Outcome.Measured, Value = 1.7, Unit = "times as long", Bar = Bar.AtMost(1.7, 1.6, "≤ 1.6") });
+        report.Add(new Row { Piece = "bench/a", Name = "nothing", Outcome = Outcome.Measured, Value = double.NaN, Unit = "GB/s", Bar = Bar.AtLeast(double.NaN, 2, "≥ 2") });
+        Assert.False(report.HasFailed);
+        Assert.Contains("1 of 3 bars reached", report.Summary(), StringComparison.Ordinal);
+        Assert.Contains("missed: bench/a, long: ≤ 1.6; 1.700 times as long", report.Summary(), StringComparison.Ordinal);
+        Assert.DoesNotContain("missed: bench/a, fast", report.Summary(), StringComparison.Ordinal);
     }
 
     [Theory]
