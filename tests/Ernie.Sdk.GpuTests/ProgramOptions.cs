@@ -9,9 +9,10 @@ internal sealed record ProgramOptions
           --list               Names the pieces and ends.
           --stage STAGE        Only pieces of kernels, model or bench; may be repeated. [default: all]
           --only NAME          Only this piece; may be repeated.
-          --json FILE          Where the report goes as JSON. [default: gpu-tests.json]
+          --json FILE          Where the report goes as JSON; what it says of other pieces on this machine stays. [default: gpu-tests.json]
           --tiny               Small sizes, as an emulated GPU can compute them.
           --limit SECONDS      Time for each piece. [default: 460]
+          --minutes N          Time for all pieces together, the most important first; those that no time is left for are said to be skipped.
           --work FOLDER        Where models are exported to and kept. [default: gpu-tests-work]
           --shared FOLDER      model: where golden data is. [default: shared/data beside the repository, if it is found]
           --layers N           bench: layers of the 21B shape. [default: all 28]
@@ -27,6 +28,7 @@ internal sealed record ProgramOptions
     public string Json { get; init; } = "gpu-tests.json";
     public bool Tiny { get; init; }
     public int LimitSeconds { get; init; } = Piece.LimitSeconds;
+    public int? Minutes { get; init; }
     public string Work { get; init; } = "gpu-tests-work";
     public int? Layers { get; init; }
     public string? Shared { get; init; }
@@ -50,6 +52,7 @@ internal sealed record ProgramOptions
                 "--json" => options with { Json = Value() },
                 "--tiny" => options with { Tiny = true },
                 "--limit" => options with { LimitSeconds = Number() },
+                "--minutes" => options with { Minutes = Number() },
                 "--work" => options with { Work = Value() },
                 "--shared" => options with { Shared = Value() },
                 "--layers" => options with { Layers = Number() },

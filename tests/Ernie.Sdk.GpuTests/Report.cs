@@ -22,6 +22,9 @@ internal sealed class Report(TextWriter output, string? file)
     /// <summary>The GPU, the driver and the libraries.</summary>
     public IReadOnlyDictionary<string, string> Machine { get; init; } = new Dictionary<string, string>();
 
+    /// <summary>Lines of earlier runs, which are saved with these and not counted.</summary>
+    public IReadOnlyList<Row> Earlier { get; init; } = [];
+
     public bool HasFailed => _rows.Any(static row => row.IsBad);
 
     public void Add(Row row)
@@ -60,12 +63,27 @@ internal sealed class Report(TextWriter output, string? file)
         if (file is null) return;
         // Whoever reads while this is written sees the last whole file.
         var temporary = file + ".part";
-        File.WriteAllText(temporary, JsonSerializer.Serialize(new Document(Machine, _rows), s_json) + "\n");
+        File.WriteAllText(temporary, JsonSerializer.Serialize(new Document(Machine, [.. Earlier, .. _rows]), s_json) + "\n");
         File.Move(temporary, file, overwrite: true);
     }
 
-    /// <summary>The lines of a file; none where there is no such file.</summary>
-    public static IReadOnlyList<Row> Read(string path) => File.Exists(path) ? JsonSerializer.Deserialize<Document>(File.ReadAllText(path), s_json)!.Rows : [];
+    /// <summary>The lines of a file; none where there is no such file, or it is something else.</summary>
+    public static IReadOnlyList<Row> Read(string path) => Open(path)?.Rows ?? [];
+
+    /// <summary>Whether there is such a file of a run with these libraries on such a machine.</summary>
+    public static bool IsOf(string path, IReadOnlyDictionary<string, string> machine) => Open(path) is { } document && document.Machine.Count == machine.Count && document.Machine.All(pair => machine.GetValueOrDefault(pair.Key) == pair.Value);
+
+    private static Document? Open(string path)
+    {
+        try
+        {
+            return File.Exists(path) ? JsonSerializer.Deserialize<Document>(File.ReadAllText(path), s_json) : null;
+        }
+        catch (JsonException)
+        {
+            return null;
+        }
+    }
 
     private static string Line(Row row)
     {
