@@ -22,8 +22,7 @@ internal static class BenchPieces
     private const int SparseBarBlocks = 160, SparseBarBlocksInt8 = 280;
     /// <summary>Of the tensor rate, at <see cref="PrefillTokens"/>.</summary>
     private const double PrefillBar = 0.5;
-    private static readonly (int Depth, int[] Sequences)[] s_decodes = [(Short, [1, 4, 16, 64]), (16_384, [1, 4, 16, 64]), (65_536, [1, 4, 16]), (Long, [1, 4, 16])];
-    private static readonly int[] s_depths = [PrefillTokens, 8192, 32_768, Long];
+    private static readonly int[] s_decodeDepths = [Short, 16_384, 65_536, Long], s_sequences = [1, 4, 16, MostSequences], s_prefillDepths = [PrefillTokens, 8192, 32_768, Long];
 
     public static IReadOnlyList<Piece> All { get; } =
     [
@@ -78,7 +77,7 @@ internal static class BenchPieces
         {
             (int Depth, int Sequences)[] cases = run.IsTiny ? [(260, 1), (390, 1), (260, 2)]
                 : kvType == ErnieKvCacheType.Int8 ? [(Short, 1), (Long, 1), (Long, 16)]
-                : [.. s_decodes.SelectMany(static row => row.Sequences.Select(sequences => (row.Depth, sequences)))];
+                : [.. s_decodeDepths.SelectMany(static depth => s_sequences.Select(sequences => (depth, sequences)))];
             Decode(run, precision, kvType, cases, card);
         }
         return Task.CompletedTask;
@@ -132,7 +131,7 @@ internal static class BenchPieces
     {
         if (!IsThere(run, precision)) return Task.CompletedTask;
         var (card, plas) = (MeasureCard(run), Limits(run));
-        int[] depths = run.IsTiny ? [260, 390] : s_depths;
+        int[] depths = run.IsTiny ? [260, 390] : s_prefillDepths;
         using var model = Load(run, precision, ErnieKvCacheType.BFloat16, KvCache.BlocksFor(depths.Max()), graphs: false);
         var config = model.Manifest.Config;
         // The head computes one row only, which is too little to tell.
