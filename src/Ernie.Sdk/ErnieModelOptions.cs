@@ -31,7 +31,8 @@ public sealed class ErnieModelOptions
 
     /// <summary>
     /// Gets or sets whether decode steps of 1, 2, 4, 8 and 16 sequences on a GPU are captured as CUDA graphs when they first run, and replayed afterwards: launching some thousand kernels a step costs the CPU more than small models
-    /// cost the GPU. Results are the same. The first step of each such number, and of each doubling of the longest sequence, takes a few times as long. Steps that the CPU has a part in, with experts or layers, are not captured.
+    /// cost the GPU. Results are the same. The first step of each such number, and of each doubling of the longest sequence, takes a few times as long. Steps that the CPU has a part in, with experts or layers, are not captured. Where capturing fails,
+    /// steps are launched kernel by kernel from then on, and <see cref="LoggerFactory"/> is told why.
     /// </summary>
     /// <value>The default is <see langword="false"/>: capturing was tested with an emulation of ONNX Runtime's CUDA provider only.</value>
     public bool CudaGraphs { get; set; }

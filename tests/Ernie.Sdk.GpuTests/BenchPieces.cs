@@ -14,7 +14,15 @@ namespace Ernie.Sdk.GpuTests;
 internal static class BenchPieces
 {
     private const int MostSequences = 64;
-    private static readonly (int Depth, int[] Sequences)[] s_decodes = [(4096, [1, 4, 16, 64]), (16_384, [1, 4, 16, 64]), (65_536, [1, 4, 16]), (131_072, [1, 4, 16])];
+    private const int Short = 4096, Long = 131_072, PrefillTokens = 2048;
+    /// <summary>Of the read rate over the bytes that a token needs.</summary>
+    private const double DecodeBarInt4 = 0.7, DecodeBarInt2 = 0.6;
+    /// <summary>A sparse step at <see cref="Long"/> over one at <see cref="Short"/>, where no more blocks are kept.</summary>
+    private const double SparseBar = 1.6;
+    private const int SparseBarBlocks = 160, SparseBarBlocksInt8 = 280;
+    /// <summary>Of the tensor rate, at <see cref="PrefillTokens"/>.</summary>
+    private const double PrefillBar = 0.5;
+    private static readonly int[] s_decodeDepths = [Short, 16_384, 65_536, Long], s_sequences = [1, 4, 16, MostSequences], s_prefillDepths = [PrefillTokens, 8192, 32_768, Long];
 
     public static IReadOnlyList<Piece> All { get; } =
     [
@@ -64,44 +72,86 @@ internal static class BenchPieces
     private static Task Decode(PieceRun run, ErniePrecision precision)
     {
         if (!IsThere(run, precision)) return Task.CompletedTask;
-        var (copy, kvType, plas) = (CopyRate(run), ErnieKvCacheType.BFloat16, new ErnieSparseAttention().Limits());
-        var cases = run.IsTiny ? [(260, 2)] : s_decodes.SelectMany(static row => row.Sequences.Select(sequences => (row.Depth, Sequences: sequences))).ToArray();
-        var fitting = cases.Where(item => Fits(run, precision, kvType, item.Item1, item.Item2)).ToArray();
-        foreach (var (depth, sequences) in cases.Except(fitting)) run.Skip($"{sequences} × {depth}", "ErniePlan says that it does not fit.");
-        if (fitting.Length == 0) return Task.CompletedTask;
-        using var model = Load(run, precision, kvType, fitting.Max(static item => item.Item2 * KvCache.BlocksFor(item.Item1)));
+        var card = MeasureCard(run);
+        foreach (var kvType in new[] { ErnieKvCacheType.BFloat16, ErnieKvCacheType.Int8 })
+        {
+            (int Depth, int Sequences)[] cases = run.IsTiny ? [(260, 1), (390, 1), (260, 2)]
+                : kvType == ErnieKvCacheType.Int8 ? [(Short, 1), (Long, 1), (Long, 16)]
+                : [.. s_decodeDepths.SelectMany(static depth => s_sequences.Select(sequences => (depth, sequences)))];
+            Decode(run, precision, kvType, cases, card);
+        }
+        return Task.CompletedTask;
+    }
+
+    private static void Decode(PieceRun run, ErniePrecision precision, ErnieKvCacheType kvType, (int Depth, int Sequences)[] cases, CardRates card)
+    {
+        var kv = kvType == ErnieKvCacheType.Int8 ? "int8" : "bf16";
+        var fitting = cases.Where(item => Fits(run, precision, kvType, item.Depth, item.Sequences)).ToArray();
+        foreach (var (depth, sequences) in cases.Except(fitting)) run.Skip($"{kv}, {sequences} × {depth}", "ErniePlan says that it does not fit.");
+        if (fitting.Length == 0) return;
+        var plas = Limits(run);
+        using var model = Load(run, precision, kvType, fitting.Max(static item => item.Sequences * KvCache.BlocksFor(item.Depth)), graphs: true);
+        double? shortStep = null;
         foreach (var (depth, sequences) in fitting)
         {
             if (sequences * KvCache.BlocksFor(depth) > model.Blocks)
             {
-                run.Skip($"{sequences} × {depth}", $"The cache has {model.Blocks} blocks only.");
+                run.Skip($"{kv}, {sequences} × {depth}", $"The cache has {model.Blocks} blocks only.");
                 continue;
             }
-            SparseLimits[] limits = plas.DecodeIsDense(depth - 1) ? [SparseLimits.Dense] : [SparseLimits.Dense, plas];
-            var seconds = model.Decode(sequences, depth, run.IsTiny ? 1 : 15, run.CancellationToken, limits);
-            var bytes = BytesOfStep(model.Manifest, sequences) + CacheBytes(model.Manifest.Config, kvType, depth, sequences);
-            run.Measured($"{sequences} × {depth}, dense", sequences / seconds[0], "tok/s", note: Text($"{seconds[0] * 1e3:F2} ms a step; {bytes / 1e9:F2} GB a step at {bytes / seconds[0] / 1e9:F0} GB/s, {bytes / seconds[0] / copy:P0} of the copy rate"));
-            if (seconds.Length > 1) run.Measured($"{sequences} × {depth}, PLAS", sequences / seconds[1], "tok/s", note: Text($"{seconds[1] * 1e3:F2} ms a step; {seconds[0] / seconds[1]:F2} times as fast"));
+            (SparseLimits Limits, bool Graphs)[] ways = plas.DecodeIsDense(depth - 1) ? [(SparseLimits.Dense, false), (SparseLimits.Dense, true)] : [(SparseLimits.Dense, false), (SparseLimits.Dense, true), (plas, false), (plas, true)];
+            var times = model.Decode(sequences, depth, run.IsTiny ? 1 : 15, run.CancellationToken, ways);
+            for (var i = 0; i < ways.Length; i++)
+            {
+                var (name, seconds) = ($"{kv}, {sequences} × {depth}, {(ways[i].Limits == plas ? "PLAS" : "dense")}{(ways[i].Graphs ? ", graphs" : "")}", times[i].Seconds);
+                var bytes = BytesOfStep(model.Manifest, sequences) + CacheBytes(model.Manifest.Config, kvType, depth, sequences) * times[i].KeptShare;
+                // Only the faster way has to reach it.
+                var isBarred = kvType == ErnieKvCacheType.BFloat16 && (depth, sequences) == cases[0] && i == (times[1].Seconds < times[0].Seconds ? 1 : 0);
+                var least = precision == ErniePrecision.Int4 ? DecodeBarInt4 : DecodeBarInt2;
+                run.Measured(name, bytes / seconds / 1e9, "GB/s", card.Read / 1e9, "read rate",
+                    Text($"{sequences / seconds:F1} tok/s, {seconds * 1e3:F3} ms a step, {bytes / 1e9:F2} GB; {bytes / seconds / card.Copy:P1} of the copy rate; {times[i].KeptBlocks:F1} of {KvCache.BlocksFor(depth)} blocks{(ways[i].Limits == plas ? $", {times[i - 2].Seconds / seconds:F2} times as fast as dense" : "")}{(ways[i].Graphs ? $", {times[i - 1].Seconds / seconds:F2} times as fast as without graphs" : "")}"),
+                    isBarred ? Bar.AtLeast(bytes / seconds / card.Read, least, Text($"≥ {least:P0} of the read rate over the bytes that a token needs")) : null,
+                    ("tokensPerSecond", sequences / seconds), ("milliseconds", seconds * 1e3), ("bytes", bytes), ("keptBlocks", times[i].KeptBlocks));
+            }
+            if (sequences != 1) continue;
+            var fastest = times[^2..].MinBy(static time => time.Seconds);
+            if (depth == cases[0].Depth) shortStep = fastest.Seconds;
+            else if (depth == cases.Max(static item => item.Depth) && shortStep is { } before)
+            {
+                var (kept, most) = (fastest.KeptBlocks, kvType == ErnieKvCacheType.Int8 ? SparseBarBlocksInt8 : SparseBarBlocks);
+                run.Measured($"{kv}, a PLAS step at {depth} over one at {cases[0].Depth}", fastest.Seconds / before, "times as long",
+                    note: Text($"{fastest.Seconds * 1e3:F3} over {before * 1e3:F3} ms, {kept:F1} blocks kept{(kept > most ? $": the bar is for {most} at most" : "")}"),
+                    bar: kept <= most ? Bar.AtMost(fastest.Seconds / before, SparseBar, Text($"≤ {SparseBar} at ≤ {most} kept blocks")) : null, figures: ("keptBlocks", kept));
+            }
         }
-        return Task.CompletedTask;
+        if (!model.UsesGraphs) run.Skip($"{kv}, graphs", "Capturing failed, and later steps were ordinary ones: see model/graphs.");
     }
 
     private static Task Prefill(PieceRun run, ErniePrecision precision)
     {
         if (!IsThere(run, precision)) return Task.CompletedTask;
-        var plas = new ErnieSparseAttention().Limits();
-        int[] depths = run.IsTiny ? [260] : [2048, 8192, 32_768, 131_072];
-        using var model = Load(run, precision, ErnieKvCacheType.BFloat16, KvCache.BlocksFor(depths.Max()));
-        var active = ParameterCount.Of(model.Manifest.Config).ActivePerToken;
+        var (card, plas) = (MeasureCard(run), Limits(run));
+        int[] depths = run.IsTiny ? [260, 390] : s_prefillDepths;
+        using var model = Load(run, precision, ErnieKvCacheType.BFloat16, KvCache.BlocksFor(depths.Max()), graphs: false);
+        var config = model.Manifest.Config;
+        // The head computes one row only, which is too little to tell.
+        var weights = ParameterCount.Of(config).ActivePerToken - (double)config.VocabSize * config.HiddenSize;
         foreach (var depth in depths)
         {
-            foreach (var tokens in run.IsTiny ? [130] : new[] { 512, 2048 })
+            foreach (var tokens in run.IsTiny ? [130] : new[] { 512, PrefillTokens })
             {
                 SparseLimits[] limits = plas.PrefillIsDense(depth / KvBlockLayout.BlockSize - 1) ? [SparseLimits.Dense] : [SparseLimits.Dense, plas];
-                var seconds = model.Prefill(tokens, depth, run.IsTiny ? 1 : 5, run.CancellationToken, limits);
-                // The head computes one row only, which is too little to tell.
-                run.Measured($"last {tokens} of {depth}, dense", tokens / seconds[0], "tok/s", note: Text($"{seconds[0] * 1e3:F2} ms a step, {2e-12 * tokens * active / seconds[0]:F1} TFLOP/s of products with weights"));
-                if (seconds.Length > 1) run.Measured($"last {tokens} of {depth}, PLAS", tokens / seconds[1], "tok/s", note: Text($"{seconds[1] * 1e3:F2} ms a step; {seconds[0] / seconds[1]:F2} times as fast"));
+                var times = model.Prefill(tokens, depth, run.IsTiny ? 1 : 5, run.CancellationToken, limits);
+                var attention = 4.0 * config.LayerCount * config.HeadCount * config.HeadDim * tokens * (depth - (tokens - 1) / 2.0);
+                for (var i = 0; i < limits.Length; i++)
+                {
+                    var rate = (2 * tokens * weights + attention * times[i].KeptShare) / times[i].Seconds;
+                    var isBarred = i == 0 && depth == depths[0] && tokens == (run.IsTiny ? 130 : PrefillTokens);
+                    run.Measured($"last {tokens} of {depth}, {(i == 0 ? "dense" : "PLAS")}", rate / 1e12, "TFLOP/s", card.Tensor / 1e12, "bf16 mma.sync rate",
+                        Text($"{tokens / times[i].Seconds:F0} tok/s, {times[i].Seconds * 1e3:F2} ms a step{(i == 0 ? "" : $", s = {times[i].KeptShare:F3}, {times[0].Seconds / times[i].Seconds:F2} times as fast as dense")}"),
+                        isBarred ? Bar.AtLeast(rate / card.Tensor, PrefillBar, Text($"≥ {PrefillBar:P0} of the tensor rate at {PrefillTokens} tokens")) : null,
+                        ("tokensPerSecond", tokens / times[i].Seconds), ("milliseconds", times[i].Seconds * 1e3), ("keptShare", times[i].KeptShare));
+                }
             }
         }
         return Task.CompletedTask;
@@ -137,13 +187,16 @@ internal static class BenchPieces
         return [.. Enumerable.Range(0, count).Select(_ => random.Next(model.VocabularySize))];
     }
 
-    private static StepBenchmark Load(PieceRun run, ErniePrecision precision, ErnieKvCacheType kvType, int blocks)
+    private static StepBenchmark Load(PieceRun run, ErniePrecision precision, ErnieKvCacheType kvType, int blocks, bool graphs)
     {
         var clock = Stopwatch.StartNew();
-        var model = new StepBenchmark(run.Installation, Folder(run, precision), kvType, blocks, MostSequences, run.IsTiny, run.CancellationToken);
+        var model = new StepBenchmark(run.Installation, Folder(run, precision), kvType, blocks, MostSequences, run.IsTiny, graphs, run.CancellationToken);
         run.Measured("load", clock.Elapsed.TotalSeconds, "s", note: Text($"{model.Blocks} blocks of cache; {model.FreeBytes / 1e9:F1} GB stay free"));
         return model;
     }
+
+    /// <summary>The defaults, or some that are sparse where an emulated GPU comes to.</summary>
+    private static SparseLimits Limits(PieceRun run) => run.IsTiny ? new SparseLimits(1, 2, 256, 1, 2, 256) : new ErnieSparseAttention().Limits();
 
     private static bool Fits(PieceRun run, ErniePrecision precision, ErnieKvCacheType kvType, int depth, int sequences)
     {
@@ -152,13 +205,15 @@ internal static class BenchPieces
         return plan.IsWhollyOnGpus;
     }
 
-    private static double CopyRate(PieceRun run)
+    private static CardRates MeasureCard(PieceRun run)
     {
         using var context = run.Installation.Gpu().Retain();
         using var probes = new CardProbes(context, run.IsTiny);
-        var rate = probes.CopyRate();
-        run.Measured("copy on the device, both ways", rate / 1e9, "GB/s");
-        return rate;
+        var card = new CardRates(probes.ReadRate(), probes.CopyRate(), probes.TensorRate());
+        run.Measured("read", card.Read / 1e9, "GB/s");
+        run.Measured("copy on the device, both ways", card.Copy / 1e9, "GB/s");
+        run.Measured("bf16 mma.sync from registers", card.Tensor / 1e12, "TFLOP/s");
+        return card;
     }
 
     private static long CacheBytes(ErnieConfig config, ErnieKvCacheType kvType, int depth, int sequences) =>
@@ -175,4 +230,7 @@ internal static class BenchPieces
     }
 
     private static string Text(FormattableString text) => text.ToString(CultureInfo.InvariantCulture);
+
+    /// <summary>Bytes and operations a second.</summary>
+    private readonly record struct CardRates(double Read, double Copy, double Tensor);
 }

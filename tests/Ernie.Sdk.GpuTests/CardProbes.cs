@@ -27,6 +27,9 @@ internal sealed unsafe class CardProbes : IDisposable
         _memory.Clear(_clock.Stream);
     }
 
+    /// <summary>Bytes that a read reads, or a copy reads and writes.</summary>
+    public long Bytes => _memory.Bytes;
+
     /// <summary>The PTX of a file for a target; null if there is none.</summary>
     public static Stream? Open(string file, string target)
     {

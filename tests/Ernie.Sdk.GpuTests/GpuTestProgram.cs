@@ -17,9 +17,23 @@ internal sealed class GpuTestProgram(CudaInstallation installation, TextWriter o
     /// <summary>What a piece that was told to end may still take.</summary>
     private static readonly TimeSpan s_grace = TimeSpan.FromSeconds(10);
 
-    public static IReadOnlyList<Piece> All { get; } = [.. KernelPieces.All, .. SpeedPieces.All, .. ModelPieces.All, .. BenchPieces.All];
+    /// <summary>What is left of the minutes for all must be more, or the next piece does not begin.</summary>
+    private static readonly TimeSpan s_leastTime = TimeSpan.FromSeconds(15);
+    /// <summary>What a first hour with a card should answer first: is it right, how fast is a step, how fast are its parts, how fast are others.</summary>
+    private static readonly string[] s_order =
+    [
+        "kernels/load", "kernels/card", "kernels/norm", "kernels/linear", "kernels/experts", "kernels/attention", "kernels/sampling", "model/tiny", "model/graphs", "bench/synth-int4", "bench/decode-int4", "bench/prefill-int4",
+        "kernels/speed-experts", "kernels/speed-decode", "kernels/speed-prefill", "kernels/speed-linear", "bench/peer-onnxruntime", "bench/synth-int2", "bench/decode-int2", "bench/prefill-int2", "model/accuracy", "model/goldens",
+        "bench/peer-pytorch", "bench/prompts-int4", "bench/prompts-int2", "model/two", "model/out-of-memory", "model/leak",
+    ];
+
+    /// <summary>In the order in which they run.</summary>
+    public static IReadOnlyList<Piece> All { get; } = [.. new[] { KernelPieces.All, SpeedPieces.All, ModelPieces.All, BenchPieces.All, PeerPieces.All }.SelectMany(static group => group).OrderBy(static piece => Array.IndexOf(s_order, piece.Name))];
 
     public IReadOnlyList<Piece> Pieces { get; init; } = All;
+
+    /// <summary>Of the minutes for all pieces.</summary>
+    public TimeProvider Time { get; init; } = TimeProvider.System;
 
     public async Task<int> RunAsync(IReadOnlyList<string> arguments)
     {
@@ -45,27 +59,44 @@ internal sealed class GpuTestProgram(CudaInstallation installation, TextWriter o
             foreach (var piece in chosen) await output.WriteLineAsync($"{piece.Name,-22} {piece.About}").ConfigureAwait(false);
             return Success;
         }
-        if (!IsUsable(chosen)) return Failure;
-        var report = new Report(output, options.Json) { Machine = Machine() };
+        OrtRuntime.Start(logger: null, allowTelemetry: false);
+        if (!IsUsable(chosen, out var absent)) return Failure;
+        var machine = Machine();
+        var report = new Report(output, options.Json)
+        {
+            Machine = machine,
+            // What other runs on this machine have found stays beside it.
+            Earlier = options.InProcess || !Report.IsOf(options.Json, machine) ? [] : [.. Report.Read(options.Json).Where(row => chosen.All(piece => piece.Name != row.Piece))],
+        };
         if (!options.InProcess)
         {
             foreach (var (name, value) in report.Machine) await output.WriteLineAsync($"{name,-22} {value}").ConfigureAwait(false);
+            if (report.Earlier.Count > 0) await output.WriteLineAsync($"{Path.GetFileName(options.Json)} keeps {report.Earlier.Count} lines of {report.Earlier.Select(static row => row.Piece).Distinct().Count()} other pieces.").ConfigureAwait(false);
             await output.WriteLineAsync($"\n{Report.Header}").ConfigureAwait(false);
         }
         report.Save();
+        var began = Time.GetTimestamp();
         foreach (var piece in chosen)
         {
-            if (options.InProcess)
+            if (absent.Count > 0 && piece.Stage != KernelPieces.Stage)
             {
-                if (!await RunHereAsync(piece, report, options).ConfigureAwait(false)) return Failure;
+                report.Add(Skipped(piece, $"{string.Join(", ", absent)}: missing or unfit, as said above."));
             }
-            else
+            else if (Left(options, Time.GetElapsedTime(began)) is not { } limited)
             {
-                await RunInChildAsync(piece, report, options).ConfigureAwait(false);
+                report.Add(Skipped(piece, $"No time was left of --minutes {options.Minutes}."));
+            }
+            else if (!options.InProcess)
+            {
+                await RunInChildAsync(piece, report, limited).ConfigureAwait(false);
+            }
+            else if (!await RunHereAsync(piece, report, limited).ConfigureAwait(false))
+            {
+                return Failure;
             }
         }
         if (!options.InProcess) await output.WriteLineAsync($"\n{report.Summary()}\n{Path.GetFullPath(options.Json)}").ConfigureAwait(false);
-        return report.HasFailed ? Failure : Success;
+        return report.HasFailed || absent.Count > 0 ? Failure : Success;
     }
 
     private Piece[] Choose(ProgramOptions options)
@@ -76,20 +107,31 @@ internal sealed class GpuTestProgram(CudaInstallation installation, TextWriter o
         return [.. Pieces.Where(piece => (options.Stages.Count == 0 || options.Stages.Contains(piece.Stage)) && (options.Only.Count == 0 || options.Only.Contains(piece.Name)))];
     }
 
-    /// <summary>Whether what the chosen pieces need is there; kernels need the driver and a GPU alone. Otherwise says what 'ernie doctor' says.</summary>
-    private bool IsUsable(IReadOnlyList<Piece> chosen)
+    /// <summary>With what is left of the minutes for all as the limit; null where that is too little.</summary>
+    private static ProgramOptions? Left(ProgramOptions options, TimeSpan elapsed)
     {
-        OrtRuntime.Start(logger: null, allowTelemetry: false);
-        var kernelsOnly = chosen.All(static piece => piece.Stage == KernelPieces.Stage);
-        var pieces = installation.Pieces().ToArray();
-        var broken = pieces.Where(piece => piece.State != CudaPieceState.Present && (!kernelsOnly || piece.Name is "GPU driver" or "GPU")).ToArray();
-        if (broken.Length == 0) return true;
+        if (options.Minutes is not { } minutes) return options;
+        var left = TimeSpan.FromMinutes(minutes) - elapsed;
+        return left < s_leastTime ? null : options with { LimitSeconds = (int)Math.Min(options.LimitSeconds, (left - s_grace).TotalSeconds) };
+    }
+
+    /// <summary>Whether some of the chosen pieces can run: kernels need the driver and a GPU alone. Where something is missing, says what 'ernie doctor' says.</summary>
+    /// <param name="chosen">The pieces.</param>
+    /// <param name="absent">What is missing of what all but the kernels need.</param>
+    private bool IsUsable(IReadOnlyList<Piece> chosen, out IReadOnlyList<string> absent)
+    {
+        var (kernels, others) = (chosen.Any(static piece => piece.Stage == KernelPieces.Stage), chosen.Any(static piece => piece.Stage != KernelPieces.Stage));
+        var broken = installation.Pieces().Where(static piece => piece.State != CudaPieceState.Present).Select(static piece => piece.Name).ToArray();
+        var hasGpu = !broken.Any(static name => name is "GPU driver" or "GPU");
+        absent = others ? broken : [];
+        if (hasGpu && absent.Count == 0) return true;
         foreach (var finding in GpuFindings.All(installation))
         {
             output.WriteLine($"{finding.State switch { FindingState.Fine => "ok", FindingState.Absent => "-", _ => "!" },2}  {finding.Name,-20}  {finding.Text}");
             if (finding.Cure is not null) output.WriteLine($"{"",26}{finding.Cure}");
         }
-        output.WriteLine($"Nothing was tested: {string.Join(", ", broken.Select(static piece => piece.Name))} {(broken.Length == 1 ? "is" : "are")} missing or unfit.{(kernelsOnly ? "" : " --stage kernels needs the driver and a GPU alone.")}");
+        if (hasGpu && kernels) return true;
+        output.WriteLine($"Nothing was tested: {string.Join(", ", broken)} {(broken.Length == 1 ? "is" : "are")} missing or unfit.{(hasGpu ? " --stage kernels needs the driver and a GPU alone." : "")}");
         return false;
     }
 
@@ -163,6 +205,8 @@ internal sealed class GpuTestProgram(CudaInstallation installation, TextWriter o
             report.Add(new Row { Piece = piece.Name, Name = "(the piece)", Outcome = Outcome.Fail, Note = $"its process ended with {child.ExitCode}{(rows.Count == 0 ? " and reported nothing" : "")}. {string.Join(' ', last)}".Trim() });
         }
     }
+
+    private static Row Skipped(Piece piece, string reason) => new() { Piece = piece.Name, Name = "(the piece)", Outcome = Outcome.Skip, Note = reason };
 
     private static Row OutOfTime(Piece piece, TimeSpan elapsed) => new() { Piece = piece.Name, Name = "(the piece)", Outcome = Outcome.OutOfTime, Note = string.Create(CultureInfo.InvariantCulture, $"ran out of time after {elapsed.TotalSeconds:F0} s; what stands above was done before.") };
 

@@ -11,6 +11,11 @@ internal static class KernelPieces
     public const string Stage = "kernels";
     private static readonly WeightFormat[] s_tinyFormats = [WeightFormat.BFloat16, WeightFormat.Int4(64), WeightFormat.Int2];
 
+    /// <summary>Of 21B-A3B, in the tilings of decode and prefill; a quarter of the experts, which are quicker to make.</summary>
+    private static readonly WeightFormat[] s_largeFormats = [WeightFormat.BFloat16, WeightFormat.Int8(128), WeightFormat.Int4(128), WeightFormat.Int2];
+    private static readonly (int Tokens, int Rows, int Columns)[] s_largeLinear = [(1, 3584, 2560), (16, 3584, 2560), (300, 3584, 2560)];
+    private static readonly (int Tokens, int Hidden, int Intermediate, int Experts, int PerToken)[] s_largeExperts = [(1, 2560, 1536, 16, 6), (24, 2560, 1536, 16, 6), (200, 2560, 1536, 16, 6)];
+
     private static readonly (int Tokens, int Rows, int Columns)[] s_tinyLinear = [(2, 5, 15), (9, 33, 256)];
 
     public static IReadOnlyList<Piece> All { get; } =
@@ -52,6 +57,7 @@ internal static class KernelPieces
         var checks = new ProductChecks(kernels, s_runner);
         foreach (var format in Formats(run))
         {
+            if (!run.IsTiny && s_largeFormats.Contains(format)) run.Check($"{format}, sizes of 21B-A3B", findings => checks.Linear(format, s_largeLinear, findings));
             run.Check($"{format}", findings => checks.Linear(format, run.IsTiny ? s_tinyLinear : [.. KernelShapes.Linear, .. KernelShapes.CudaLinear], findings));
             if (run.IsTiny) continue;
             run.Check($"{format}: bits of a token alone and in every tiling", findings =>
@@ -74,6 +80,7 @@ internal static class KernelPieces
         var checks = new ProductChecks(kernels, s_runner);
         foreach (var format in Formats(run))
         {
+            if (!run.IsTiny && s_largeFormats.Contains(format)) run.Check($"{format}, sizes of 21B-A3B", findings => checks.Experts(format, s_largeExperts, findings));
             run.Check($"{format}", findings => checks.Experts(format, run.IsTiny ? KernelShapes.CudaExperts[^2..] : [.. KernelShapes.Experts, .. KernelShapes.CudaExperts], findings));
             if (!run.IsTiny) run.Check($"{format}: bits of a token alone", findings => checks.ExpertsBits(format, findings));
         }

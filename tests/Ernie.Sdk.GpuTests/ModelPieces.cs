@@ -22,7 +22,9 @@ internal static class ModelPieces
     public static IReadOnlyList<Piece> All { get; } =
     [
         new("model/tiny", "logits and answers of the shipped model against the CPU", Tiny),
+        new("model/accuracy", "answers of the shipped model to the questions of its README, as the CPU gives them", Accuracy),
         new("model/goldens", "logits against those of transformers", Goldens),
+        new("model/graphs", "decode steps as CUDA graphs give what ordinary ones give", Graphs),
         new("model/leak", "loads, generates and disposes again and again: all device memory comes back", Leak),
         new("model/out-of-memory", "loads and runs where memory is short: refusals that say so, and nothing is left", OutOfMemory),
         new("model/two", "two models in one process at once", Two),
@@ -56,6 +58,34 @@ internal static class ModelPieces
             await using var gpu = await models.LoadAsync(quantised, ErnieDevice.Cuda).ConfigureAwait(false);
             // Activations are quantised too, and one on the edge between two codes may fall either way: of int8 the CPU's own kernels differ by 0.16 here.
             await run.CheckAsync($"logits, {precision} weights", findings => CompareLogits(models, cpu, gpu, s_prompt, 0.3, 0, findings)).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>In many requests at once, as a server has them.</summary>
+    private static async Task Accuracy(PieceRun run)
+    {
+        const long cacheBytes = 256L << 20;
+        var models = new LoadedModels(run);
+        var folder = await models.ExportTinyAsync().ConfigureAwait(false);
+        await using var cpu = await models.LoadAsync(folder, ErnieDevice.Cpu, kvBytes: cacheBytes).ConfigureAwait(false);
+        await using var gpu = await models.LoadAsync(folder, ErnieDevice.Cuda, kvBytes: cacheBytes).ConfigureAwait(false);
+        var samples = TinySample.Read(Path.Combine(LoadedModels.TinyCheckpoint, "tiny-eval.jsonl"));
+        if (run.IsTiny) samples = [.. samples.OrderBy(static sample => sample.Prompt.Length + sample.Expected.Length).Take(3)];
+        async Task<List<int>[]> Answers(ErnieModel model) => await Task.WhenAll(samples.Select(sample => sample.AnswerAsync(model, cancellationToken: run.CancellationToken))).ConfigureAwait(false);
+        var (wanted, given) = (await Answers(cpu).ConfigureAwait(false), await Answers(gpu).ConfigureAwait(false));
+        var answers = samples.Select((sample, i) => (Sample: sample, Wanted: wanted[i], Given: given[i])).ToArray();
+        await run.CheckAsync($"{samples.Count} answers, ties within {Tie.ToString("E1", CultureInfo.InvariantCulture)}", findings =>
+            models.CompareAnswersAsync(cpu, answers.Select(answer => (answer.Sample.Ids(cpu), answer.Wanted, answer.Given)), Tie, findings)).ConfigureAwait(false);
+        foreach (var task in answers.GroupBy(static answer => answer.Sample.Task))
+        {
+            int Right(Func<(TinySample Sample, List<int> Wanted, List<int> Given), List<int>> of) => task.Count(answer => answer.Sample.Visible(cpu, of(answer)) == answer.Sample.Expected);
+            run.Check($"right answers, {task.Key}", findings =>
+            {
+                var (cpuRight, gpuRight) = (Right(static answer => answer.Wanted), Right(static answer => answer.Given));
+                findings.Remark = $"{gpuRight} of {task.Count()}";
+                // A tie that falls the other way may win or lose an answer.
+                findings.True(Math.Abs(cpuRight - gpuRight) <= 1, $"{gpuRight} of {task.Count()} instead of {cpuRight}.");
+            });
         }
     }
 
@@ -98,6 +128,25 @@ internal static class ModelPieces
                 findings.Near(Golden.Floats(sequence.GetProperty("logits_f32")), logits.AsSpan(from * gpu.VocabularySize), tolerance, 0, $"{ids.Length} tokens");
             }
         }).ConfigureAwait(false);
+    }
+
+    private static async Task Graphs(PieceRun run)
+    {
+        var folder = await new LoadedModels(run).ExportTinyAsync().ConfigureAwait(false);
+        int[] counts = run.IsTiny ? [1, 2] : [1, 2, 4, 8, 16];
+        var steps = run.IsTiny ? 3 : 32;
+        using var ordinary = new DecodeSteps(run.Installation, folder, counts[^1], graphs: false, run.CancellationToken);
+        using var captured = new DecodeSteps(run.Installation, folder, counts[^1], graphs: true, run.CancellationToken);
+        foreach (var count in counts)
+        {
+            run.Check($"{count} sequences, {steps} steps", findings =>
+            {
+                var (expected, actual) = (ordinary.Run(count, steps), captured.Run(count, steps));
+                findings.Same(expected.Tokens, actual.Tokens, "tokens");
+                findings.Near([.. expected.Logits], [.. actual.Logits], LogitTolerance, 0, "logits");
+                findings.True(captured.UsesGraphs, "Capturing failed, and the steps were ordinary ones.");
+            });
+        }
     }
 
     private static async Task Leak(PieceRun run)

@@ -35,9 +35,23 @@ internal sealed record Row
     public double? Share { get; init; }
     /// <summary>What <see cref="Share"/> is a part of.</summary>
     public string? ShareOf { get; init; }
+    /// <summary>Of a measurement: what it was made of, by name.</summary>
+    public IReadOnlyDictionary<string, double>? Figures { get; init; }
+    /// <summary>Of a measurement: what it should reach; null where nothing was asked of it.</summary>
+    public Bar? Bar { get; init; }
     /// <summary>What went wrong, why it was not done, or what a number says.</summary>
     public string? Note { get; init; }
 
     [JsonIgnore]
     public bool IsBad => Outcome is Outcome.Fail or Outcome.OutOfTime;
+}
+
+/// <summary>What a measurement should reach. One that does not is no failure: another card may do it.</summary>
+/// <param name="Text">What is asked for.</param>
+/// <param name="IsReached">Whether it is so.</param>
+internal sealed record Bar(string Text, bool IsReached)
+{
+    public static Bar AtLeast(double value, double least, string text) => new(text, value >= least);
+
+    public static Bar AtMost(double value, double most, string text) => new(text, value <= most);
 }

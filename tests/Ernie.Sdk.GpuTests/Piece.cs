@@ -25,14 +25,15 @@ internal sealed class PieceRun(string piece, Report report, CudaInstallation ins
     public bool IsTiny => options.Tiny;
 
     /// <summary>Makes a check. What it throws is its failure.</summary>
-    public void Check(string name, Action<Findings> check) => CheckAsync(name, findings =>
+    /// <returns>Whether it passed.</returns>
+    public bool Check(string name, Action<Findings> check) => CheckAsync(name, findings =>
     {
         check(findings);
         return Task.CompletedTask;
     }).GetAwaiter().GetResult();
 
     /// <inheritdoc cref="Check"/>
-    public async Task CheckAsync(string name, Func<Findings, Task> check)
+    public async Task<bool> CheckAsync(string name, Func<Findings, Task> check)
     {
         cancellationToken.ThrowIfCancellationRequested();
         var findings = new Findings();
@@ -53,6 +54,7 @@ internal sealed class PieceRun(string piece, Report report, CudaInstallation ins
             Piece = piece, Name = name, Outcome = problem is null ? Outcome.Pass : Outcome.Fail, Note = problem ?? findings.Remark,
             LargestError = findings.Tolerance is null ? null : findings.LargestError, Tolerance = findings.Tolerance, Comparisons = findings.Count,
         });
+        return problem is null;
     }
 
     public void Skip(string name, string reason) => report.Add(new Row { Piece = piece, Name = name, Outcome = Outcome.Skip, Note = reason });
@@ -63,6 +65,11 @@ internal sealed class PieceRun(string piece, Report report, CudaInstallation ins
     /// <param name="whole">What it is a part of, in the same unit.</param>
     /// <param name="wholeName">What that is.</param>
     /// <param name="note">More of it.</param>
-    public void Measured(string name, double value, string unit, double? whole = null, string? wholeName = null, string? note = null) =>
-        report.Add(new Row { Piece = piece, Name = name, Outcome = Outcome.Measured, Value = value, Unit = unit, Share = value / whole, ShareOf = whole is null ? null : wholeName, Note = note });
+    /// <param name="bar">What it should reach.</param>
+    /// <param name="figures">What it was made of, for the JSON.</param>
+    public void Measured(string name, double value, string unit, double? whole = null, string? wholeName = null, string? note = null, Bar? bar = null, params (string Name, double Value)[] figures) => report.Add(new Row
+    {
+        Piece = piece, Name = name, Outcome = Outcome.Measured, Value = value, Unit = unit, Share = value / whole, ShareOf = whole is null ? null : wholeName, Note = note, Bar = bar,
+        Figures = figures.Length == 0 ? null : figures.ToDictionary(static figure => figure.Name, static figure => figure.Value),
+    });
 }

@@ -11,6 +11,9 @@ namespace Ernie.Sdk.GpuTests;
 internal static class SpeedPieces
 {
     private const string ReadRate = "read rate", TensorRate = "bf16 mma.sync rate";
+    private const int LongDepth = 131_072;
+    /// <summary>A sparse prefill over a dense one at <see cref="LongDepth"/>: so many times as fast, over the share s of the blocks that it reads; and where those are few, this at least.</summary>
+    private const double SparsePrefillBar = 0.75, FewBlocks = 0.19, FewBlocksBar = 3.86;
     private static readonly WeightFormat[] s_formats = [WeightFormat.Int8(128), WeightFormat.Int4(128), WeightFormat.Int2, WeightFormat.BFloat16];
 
     public static IReadOnlyList<Piece> All { get; } =
@@ -23,7 +26,7 @@ internal static class SpeedPieces
     ];
 
     /// <summary>21B-A3B, or a shape that an emulated GPU computes.</summary>
-    private static ErnieConfig Shape(PieceRun run) => run.IsTiny
+    public static ErnieConfig Shape(PieceRun run) => run.IsTiny
         ? ReleasedShapes.Medium21B with { HiddenSize = 128, ExpertIntermediateSize = 128, ExpertCount = 4, ExpertsPerToken = 2, HeadCount = 4, KvHeadCount = 2, HeadDim = 16, VocabSize = 300 }
         : ReleasedShapes.Medium21B;
 
@@ -99,8 +102,8 @@ internal static class SpeedPieces
 
     private static Task Prefill(PieceRun run) => On(run, (context, card) =>
     {
-        var plas = new ErnieSparseAttention().Limits();
-        foreach (var depth in run.IsTiny ? [260] : new[] { 4096, 32_768, 131_072 })
+        var plas = run.IsTiny ? new SparseLimits(1, 2, 256, 1, 2, 256) : new ErnieSparseAttention().Limits();
+        foreach (var depth in run.IsTiny ? [390] : new[] { 4096, 32_768, LongDepth })
         {
             run.CancellationToken.ThrowIfCancellationRequested();
             using var layer = new AttentionSpeed(context, Shape(run), KvElementType.BFloat16, depth, 1, run.IsTiny);
@@ -110,7 +113,10 @@ internal static class SpeedPieces
                 run.Measured($"last {tokens} of {depth}, dense", dense.OperationsPerSecond / 1e12, "TFLOP/s", card.Tensor / 1e12, TensorRate, Text($"{dense.Seconds * 1e3:F3} ms a layer"));
                 if (plas.PrefillIsDense(depth / KvBlockLayout.BlockSize - 1)) continue;
                 var sparse = layer.Prefill(tokens, plas);
-                run.Measured($"last {tokens} of {depth}, PLAS", dense.Seconds / sparse.Seconds, "times as fast", note: Text($"{sparse.Seconds * 1e3:F3} ms a layer"));
+                var (ratio, share) = (dense.Seconds / sparse.Seconds, sparse.KeptShare);
+                var least = Math.Max(SparsePrefillBar / share, share <= FewBlocks ? FewBlocksBar : 0);
+                run.Measured($"last {tokens} of {depth}, PLAS", ratio, "times as fast", note: Text($"{sparse.Seconds * 1e3:F3} ms a layer, s = {share:F3}"),
+                    bar: run.IsTiny || depth == LongDepth ? Bar.AtLeast(ratio, least, Text($"≥ {least:F2}, from {SparsePrefillBar} / s{(share <= FewBlocks ? $" and {FewBlocksBar} at s ≤ {FewBlocks}" : "")}")) : null, figures: ("keptShare", share));
             }
         }
     });

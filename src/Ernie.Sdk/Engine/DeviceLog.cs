@@ -19,4 +19,7 @@ internal static partial class DeviceLog
 
     [LoggerMessage(5, LogLevel.Information, "CUDA graphs: off, because the CPU computes a part of each step.")]
     public static partial void NoGraphs(ILogger logger);
+
+    [LoggerMessage(6, LogLevel.Warning, "CUDA graphs are off from now on: a decode step could not be captured or replayed. Steps are launched kernel by kernel, with the same results. {Problem}")]
+    public static partial void GraphsGivenUp(ILogger logger, string problem);
 }

@@ -35,6 +35,7 @@ internal sealed unsafe class GpuDevice : StepDevice
     private StepBatch? _batch;
     private readonly GpuGraphs? _graphs;
     private nint _workspaceAddress;
+    private bool _hasGivenUpGraphs;
 
     /// <param name="gpu">The GPU.</param>
     /// <param name="model">What is computed.</param>
@@ -44,8 +45,9 @@ internal sealed unsafe class GpuDevice : StepDevice
     /// <param name="overlaps">Whether kernels may begin while the ones before them end (<see cref="CudaModules.Overlaps"/>).</param>
     /// <param name="progress">Told of weights that were sent; may be null.</param>
     /// <param name="cancellationToken">Ends sending.</param>
+    /// <param name="between">Puts kernels of a measurement between the operators and these; null: none.</param>
     /// <exception cref="ErnieDeviceException">The GPU's memory is full, or it does not answer.</exception>
-    public GpuDevice(GpuChoice gpu, RunnerModel model, CpuKernels kernels, int threadCount, bool capturesSteps, bool overlaps, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
+    public GpuDevice(GpuChoice gpu, RunnerModel model, CpuKernels kernels, int threadCount, bool capturesSteps, bool overlaps, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken, Func<CudaKernels, CudaKernels>? between = null)
     {
         _gpu = gpu;
         var config = model.Manifest.Config;
@@ -77,7 +79,7 @@ internal sealed unsafe class GpuDevice : StepDevice
                 _first.Reserve(step.Tokens);
             }
             var (started, sent) = (Stopwatch.GetTimestamp(), 0L);
-            _environment = new CudaOperatorEnvironment(gpu.Device, new PtxKernels(_modules), model.Layout, model.Rope, _choices, hostExperts: _hostExperts, limit: limit)
+            _environment = new CudaOperatorEnvironment(gpu.Device, between is null ? new PtxKernels(_modules) : between(new PtxKernels(_modules)), model.Layout, model.Rope, _choices, hostExperts: _hostExperts, limit: limit)
             {
                 Sent = bytes =>
                 {
@@ -108,7 +110,7 @@ internal sealed unsafe class GpuDevice : StepDevice
     /// <summary>Told of every step; null: nobody is.</summary>
     public StepObserver? Observer { get; init; }
 
-    /// <summary>Told of experts that change places; null: nobody is.</summary>
+    /// <summary>Told of experts that change places, and of graphs that are given up; null: nobody is.</summary>
     public ILogger? Logger { get; init; }
 
     public override IEnumerable<CustomOperator> Operators => _environment!.Operators();
@@ -236,9 +238,20 @@ internal sealed unsafe class GpuDevice : StepDevice
 
     public override bool CapturesSteps => _graphs is not null;
 
+    public override bool HasGivenUpGraphs => _hasGivenUpGraphs;
+
+    public override void GiveUpGraphs(Exception reason)
+    {
+        _hasGivenUpGraphs = true;
+        // What they hold is the GPU's still to read, if it got so far.
+        Try(_stream!.Synchronize);
+        _graphs!.Forget();
+        if (Logger is not null) DeviceLog.GraphsGivenUp(Logger, reason.InnerException?.Message ?? reason.Message);
+    }
+
     public override CapturedStep? Captured(StepBatch batch, int vocabSize)
     {
-        if (_graphs is null) return null;
+        if (_graphs is null || _hasGivenUpGraphs) return null;
         CapturedStep? captured = null;
         Try(() =>
         {

@@ -65,6 +65,12 @@ internal sealed unsafe class ModelRunner : IDisposable
     /// <summary>Bytes of experts' weights that the system was asked to read ahead.</summary>
     public long PrefetchedBytes => _device.PrefetchedBytes;
 
+    /// <summary>Whether decode steps are captured as graphs, which ends where that fails.</summary>
+    public bool UsesGraphs => _device.CapturesSteps && !_device.HasGivenUpGraphs;
+
+    /// <summary>Whether graphs that there are run. Steps without them can be measured beside.</summary>
+    public bool AllowsGraphs { get; set; } = true;
+
     /// <summary>Runs one step and returns [rows, vocabulary] logits of <see cref="StepBatch.LogitRows"/>, valid until the next call.</summary>
     /// <exception cref="OperationCanceledException"><paramref name="termination"/> was set; the step may be run again.</exception>
     public ReadOnlySpan<float> Run(StepBatch batch, StepTermination? termination = null)
@@ -87,15 +93,16 @@ internal sealed unsafe class ModelRunner : IDisposable
         using var positions = Ints(CollectionsMarshal.AsSpan(batch.Positions), batch.TokenCount);
         using var starts = Shared(_starts, CollectionsMarshal.AsSpan(batch.SequenceStarts));
         using var flags = Shared(_flags, CollectionsMarshal.AsSpan(batch.Flags));
-        _device.Begin(batch, new LiveRows((int*)_flags.Rent(0), (int*)_starts.Rent(0), batch.SequenceCount));
+        var live = new LiveRows((int*)_flags.Rent(0), (int*)_starts.Rent(0), batch.SequenceCount);
+        _device.Begin(batch, live);
         using var blocks = Ints(tables, batch.SequenceCount, width);
         using var limits = Ints(MemoryMarshal.Cast<SparseLimits, int>(CollectionsMarshal.AsSpan(batch.Limits)), batch.SequenceCount, SparseLimits.Count);
         using var rows = Ints(CollectionsMarshal.AsSpan(batch.LogitRows), batch.LogitRows.Count);
         _logitRows = batch.LogitRows.Count;
-        if (debugOutputs.Count == 0 && _device.Captured(batch, _vocabSize) is { } captured)
+        if (debugOutputs.Count == 0 && AllowsGraphs && _device.Captured(batch, _vocabSize) is { } captured)
         {
-            Run(captured, termination);
-            return [];
+            if (TryRun(captured, termination)) return [];
+            _device.Begin(batch, live);
         }
         using var logits = _device.BindLogits(_logitRows, _vocabSize);
         using var runOptions = new RunOptions();
@@ -133,8 +140,8 @@ internal sealed unsafe class ModelRunner : IDisposable
         return _device.SendHidden(tokens);
     }
 
-    /// <summary>Runs a step that is captured. It cannot be broken off: it takes no longer than a token.</summary>
-    private void Run(CapturedStep step, StepTermination? termination)
+    /// <summary>Runs a step that is captured. It cannot be broken off: it takes no longer than a token. Where it fails, the device gives graphs up: the step can run as an ordinary one, which stores the same keys and values.</summary>
+    private bool TryRun(CapturedStep step, StepTermination? termination)
     {
         if (termination is { IsRequested: true }) throw new OperationCanceledException();
         using var runOptions = new RunOptions();
@@ -142,12 +149,14 @@ internal sealed unsafe class ModelRunner : IDisposable
         try
         {
             _session.Run(runOptions, step);
-            _device.End();
         }
-        catch (OnnxRuntimeException e) when (_device.Explain(e) is { } reason)
+        catch (OnnxRuntimeException e)
         {
-            throw reason;
+            _device.GiveUpGraphs(_device.Explain(e) ?? e);
+            return false;
         }
+        _device.End();
+        return true;
     }
 
     public void Dispose()

@@ -66,6 +66,14 @@ internal abstract unsafe class StepDevice : IDisposable
     /// <summary>Whether runs say if they are captured.</summary>
     public virtual bool CapturesSteps => false;
 
+    /// <summary>Whether <see cref="GiveUpGraphs"/> was called: all steps are ordinary ones.</summary>
+    public virtual bool HasGivenUpGraphs => false;
+
+    /// <summary>A step could not be captured or replayed, for a reason that is logged.</summary>
+    public virtual void GiveUpGraphs(Exception reason)
+    {
+    }
+
     /// <summary>A step was computed.</summary>
     public virtual void End()
     {

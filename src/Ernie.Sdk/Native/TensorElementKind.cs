@@ -9,5 +9,6 @@ internal enum TensorElementKind
     UInt8 = 2,
     Int32 = 6,
     Int64 = 7,
+    Float16 = 10,
     BFloat16 = 16,
 }

@@ -49,14 +49,24 @@ internal sealed class LoadedModels(PieceRun run)
     /// </summary>
     public async Task CompareAnswersAsync(ErnieModel expected, ErnieModel actual, IReadOnlyList<int[]> prompts, int tokens, double tie, Findings findings)
     {
+        var answers = new List<(int[] Prompt, List<int> Wanted, List<int> Given)>();
+        foreach (var prompt in prompts) answers.Add((prompt, await AnswerAsync(expected, prompt, tokens).ConfigureAwait(false), await AnswerAsync(actual, prompt, tokens).ConfigureAwait(false)));
+        await CompareAnswersAsync(expected, answers, tie, findings).ConfigureAwait(false);
+    }
+
+    /// <summary>The same of answers that are there.</summary>
+    public async Task CompareAnswersAsync(ErnieModel expected, IEnumerable<(int[] Prompt, List<int> Wanted, List<int> Given)> answers, double tie, Findings findings)
+    {
         var ties = new List<string>();
-        foreach (var prompt in prompts)
+        foreach (var (prompt, wanted, given) in answers)
         {
-            var (wanted, given) = (await AnswerAsync(expected, prompt, tokens).ConfigureAwait(false), await AnswerAsync(actual, prompt, tokens).ConfigureAwait(false));
-            if (!findings.True(wanted.Count == given.Count, $"prompt of {prompt.Length} tokens: {given.Count} tokens instead of {wanted.Count}.")) continue;
             var same = 0;
-            while (same < wanted.Count && wanted[same] == given[same]) same++;
-            if (same == wanted.Count) continue;
+            while (same < Math.Min(wanted.Count, given.Count) && wanted[same] == given[same]) same++;
+            if (same == Math.Min(wanted.Count, given.Count))
+            {
+                findings.True(wanted.Count == given.Count, $"prompt of {prompt.Length} tokens: {given.Count} tokens instead of {wanted.Count}.");
+                continue;
+            }
             var logits = (await LogitsAsync(expected, [.. prompt, .. wanted[..same]]).ConfigureAwait(false))[^expected.VocabularySize..];
             double difference = logits[wanted[same]] - logits[given[same]];
             ties.Add($"prompt of {prompt.Length}, token {same}: logits {difference:E1} apart");

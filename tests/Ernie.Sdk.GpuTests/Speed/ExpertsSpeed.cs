@@ -26,20 +26,25 @@ internal sealed unsafe class ExpertsSpeed : IDisposable
         _clock = new GpuClock(context, isTiny);
         _gateUp = new WeightStack(context, _clock.Stream, format, 2, config.ExpertIntermediateSize, config.HiddenSize, config.ExpertCount);
         _down = new WeightStack(context, _clock.Stream, format, 1, config.HiddenSize, config.ExpertIntermediateSize, config.ExpertCount);
-        var random = new Random(4);
-        _router = Sent(RandomTensor.Floats(random, config.ExpertCount * config.HiddenSize, 8 / Math.Sqrt(config.HiddenSize)));
+        _router = Sent(Router(config));
         _bias = Sent(new float[config.ExpertCount]);
         _modules = new CudaModules(context);
         _workspace = new CudaWorkspace(context);
         _launcher = new StreamLauncher(_modules);
     }
 
+    /// <summary>[experts, hidden]</summary>
+    public static float[] Router(ErnieConfig config) => RandomTensor.Floats(new Random(4), config.ExpertCount * config.HiddenSize, 8 / Math.Sqrt(config.HiddenSize));
+
+    /// <summary>[tokens, hidden]</summary>
+    public static float[] Inputs(ErnieConfig config, int tokens) => RandomTensor.Floats(new Random(5), tokens * config.HiddenSize, 2);
+
     /// <param name="tokens">Tokens of a call.</param>
     public Result Measure(int tokens)
     {
         var inputs = _isTiny ? 1 : Math.Max(1, Math.Min(MostInputs, 4096 / tokens));
         var (size, chosen) = (tokens * _config.HiddenSize, tokens * _config.ExpertsPerToken);
-        using var input = Sent(RandomTensor.Floats(new Random(5), inputs * size, 2));
+        using var input = Sent(Inputs(_config, inputs * tokens));
         using CudaMemory output = _context.Allocate((long)size * sizeof(float)), selected = _context.Allocate((long)inputs * chosen * sizeof(int)), weights = _context.Allocate((long)chosen * sizeof(float));
         void Launch(int call)
         {

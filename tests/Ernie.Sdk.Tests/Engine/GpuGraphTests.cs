@@ -1,5 +1,7 @@
 using Ernie.Sdk.GpuTests.Models;
+using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
+using Ernie.Sdk.Tests.Chat;
 
 namespace Ernie.Sdk.Tests.Engine;
 
@@ -30,6 +32,66 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
         // One request decodes five tokens. Of several, which begin and end one after another, some steps are of other numbers, and three are no number that is captured.
         if (sequences == 1) Assert.Equal((1, 5), (captured, replayed));
         Assert.InRange(replayed, captured, 5 * sequences);
+        _gpu.Driver.AssertNothingIsLeft();
+    }
+
+    /// <summary>Without an engine, so that each of the three steps has them all; the first is computed, captured and replayed.</summary>
+    [Theory]
+    [InlineData(8)]
+    [InlineData(16)]
+    public async Task StepsOfManySequences_AreThoseOfOrdinarySteps_ToTheBit(int sequences)
+    {
+        var folder = await TinyModel.ExportedAsync();
+        using (var ordinary = new DecodeSteps(_gpu.Installation, folder, sequences, graphs: false, Token))
+        using (var captured = new DecodeSteps(_gpu.Installation, folder, sequences, graphs: true, Token))
+        {
+            var expected = ordinary.Run(sequences, 3);
+            Assert.Equal((0, 0), _gpu.Driver.Graphs);
+            var actual = captured.Run(sequences, 3);
+            Assert.Equal((1, 3), _gpu.Driver.Graphs);
+            Assert.True(captured.UsesGraphs);
+            Assert.Equal(expected.Tokens, actual.Tokens);
+            TensorAssert.SameBits([.. expected.Logits], [.. actual.Logits], "logits");
+        }
+        _gpu.Driver.AssertNothingIsLeft();
+    }
+
+    /// <summary>What a capture may not hold, as an allocation or a wait, the driver refuses with this error.</summary>
+    [Theory]
+    [InlineData(1)]
+    [InlineData(20)]
+    public async Task AStepThatCannotBeCaptured_IsReported_AndStepsGoOnWithoutGraphs(int launch)
+    {
+        const string call = "cuLaunchKernel";
+        const int captureUnsupported = 900;
+        int[] prompt = LoadedModels.Ids(7, 4);
+        var (launches, expected) = (new List<int>(), new List<(int, float)>());
+        await using (var model = await TinyModel.LoadAsync(options =>
+        {
+            Configure(options, graphs: false);
+            options.Observer = (_, _) => launches.Add(_gpu.Driver.Launches);
+        }))
+        {
+            expected = await Answer(model, prompt);
+        }
+        using var log = new RecordedLog();
+        var isArmed = false;
+        await using (var model = await TinyModel.LoadAsync(options =>
+        {
+            Configure(options, graphs: true);
+            options.Observer = (_, _) =>
+            {
+                // After the prefill: the first token is chosen, the first decode step is an ordinary one, then it is captured.
+                if (!isArmed) _gpu.Driver.Fail(call, (CudaResult)captureUnsupported, launches[1] - launches[0] + launch);
+                isArmed = true;
+            };
+        }, log.Factory))
+        {
+            Assert.Equal(expected, await Answer(model, prompt));
+            Assert.Contains(call, Assert.Single(log.Lines, static line => line.Contains("CUDA graphs are off", StringComparison.Ordinal)), StringComparison.Ordinal);
+            Assert.Equal(expected, await Answer(model, prompt));
+            Assert.Equal(1, _gpu.Driver.Graphs.Captured);
+        }
         _gpu.Driver.AssertNothingIsLeft();
     }
 
@@ -70,6 +132,8 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
     private static async Task<List<(int Token, float LogProbability)>> Answer(ErnieModel model, int[] prompt) =>
         await model.GenerateTokensAsync(prompt, new ErnieGenerationOptions { Temperature = 0, MaxTokens = 6, IgnoreStopTokens = true }, null, 0, Token).Select(static token => (token.Id, token.Probabilities!.Chosen)).ToListAsync(Token);
 
-    private Task<ErnieModel> Load(bool graphs) => TinyModel.LoadAsync(options =>
-        (options.Device, options.Installation, options.KvCacheBytes, options.CudaGraphs, options.PrefixCacheBytes) = (ErnieDevice.Cuda, _gpu.Installation, 8 << 20, graphs, 0));
+    private Task<ErnieModel> Load(bool graphs) => TinyModel.LoadAsync(options => Configure(options, graphs));
+
+    private void Configure(ErnieModelOptions options, bool graphs) =>
+        (options.Device, options.Installation, options.KvCacheBytes, options.CudaGraphs, options.PrefixCacheBytes) = (ErnieDevice.Cuda, _gpu.Installation, 8 << 20, graphs, 0);
 }

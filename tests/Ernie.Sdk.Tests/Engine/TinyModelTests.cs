@@ -1,5 +1,6 @@
 using System.Text.Json;
 using Ernie.Sdk.Export;
+using Ernie.Sdk.GpuTests.Models;
 
 namespace Ernie.Sdk.Tests.Engine;
 
@@ -17,11 +18,11 @@ public sealed class TinyModelTests(ITestOutputHelper output)
             ["doc_qa"] = (61, 70), ["doc_followup"] = (27, 30), ["json"] = (20, 24), ["smalltalk"] = (36, 36), ["tool_call"] = (24, 24), ["tool_answer"] = (16, 16),
         };
         using var model = await TinyModel.LoadAsync();
-        var samples = File.ReadLines(Data("tiny-eval.jsonl")).Select(static line => JsonDocument.Parse(line).RootElement).ToList();
+        var samples = TinySample.Read(Data("tiny-eval.jsonl"));
         var answers = await Task.WhenAll(samples.Select(sample => AnswerAsync(model, sample)));
         var measured = samples.Zip(answers)
-            .GroupBy(static pair => pair.First.GetProperty("task").GetString()!)
-            .ToDictionary(static task => task.Key, static task => (Right: task.Count(static pair => pair.Second == pair.First.GetProperty("expected").GetString()), All: task.Count()));
+            .GroupBy(static pair => pair.First.Task)
+            .ToDictionary(static task => task.Key, static task => (Right: task.Count(static pair => pair.Second == pair.First.Expected), All: task.Count()));
         foreach (var (task, (right, all)) in measured) output.WriteLine($"{task}: {right}/{all}");
         Assert.Equal(readme.OrderBy(static r => r.Key, StringComparer.Ordinal), measured.OrderBy(static m => m.Key, StringComparer.Ordinal));
     }
@@ -57,13 +58,13 @@ public sealed class TinyModelTests(ITestOutputHelper output)
         await ErnieExporter.ExportAsync(TinyModel.Checkpoint, folder.File("model"), new ErnieExportOptions { Experts = experts, Dense = dense }, cancellationToken: TestContext.Current.CancellationToken);
         using var source = await TinyModel.LoadAsync();
         using var quantised = await ErnieModel.LoadAsync(folder.File("model"), new ErnieModelOptions { KvCacheType = ErnieKvCacheType.Float32, KvCacheBytes = 256 << 20, Threads = 2 }, cancellationToken: TestContext.Current.CancellationToken);
-        var samples = File.ReadLines(Data("tiny-eval.jsonl")).Select(static line => JsonDocument.Parse(line).RootElement).ToList();
+        var samples = TinySample.Read(Data("tiny-eval.jsonl"));
         var before = await Task.WhenAll(samples.Select(sample => AnswerAsync(source, sample)));
         var after = await Task.WhenAll(samples.Select(sample => AnswerAsync(quantised, sample)));
         int lost = 0, won = 0, right = 0;
         for (var i = 0; i < samples.Count; i++)
         {
-            var expected = samples[i].GetProperty("expected").GetString();
+            var expected = samples[i].Expected;
             if (before[i] == expected && after[i] != expected) lost++;
             if (before[i] != expected && after[i] == expected) won++;
             if (after[i] == expected) right++;
@@ -71,7 +72,7 @@ public sealed class TinyModelTests(ITestOutputHelper output)
         var divergence = new DivergenceSum();
         foreach (var sample in samples.Where(static (_, i) => i % 20 == 0))
         {
-            var ids = source.Tokenizer!.EncodeToIds(sample.GetProperty("prompt").GetString()!, allowSpecialTokens: true).ToArray();
+            var ids = sample.Ids(source);
             var logits = new float[ids.Length * source.VocabularySize];
             await source.ScoreAsync(ids, (position, values) => values.CopyTo(logits.AsSpan(position * source.VocabularySize)), TestContext.Current.CancellationToken);
             await quantised.ScoreAsync(ids, (position, values) =>
@@ -93,17 +94,19 @@ public sealed class TinyModelTests(ITestOutputHelper output)
     public async Task Accuracy_OfSparseAttentionOnLongDocuments()
     {
         Assert.SkipUnless(Environment.GetEnvironmentVariable("ERNIE_FULL") == "1", "Takes several minutes; ERNIE_FULL=1 runs it.");
-        var samples = File.ReadLines(SharedData.Path("ernie-tiny-moe", "long_eval.jsonl")).Select(static line => JsonDocument.Parse(line).RootElement).ToList();
+        var file = SharedData.Path("ernie-tiny-moe", "long_eval.jsonl");
+        var samples = TinySample.Read(file);
+        int[] lengths = [.. File.ReadLines(file).Select(static line => JsonDocument.Parse(line).RootElement.GetProperty("length").GetInt32())];
         ErnieSparseAttention[] settings = [ErnieSparseAttention.Dense, new(), Limits(24, 32), Limits(12, 16), Limits(6, 8)];
         using var model = await TinyModel.LoadAsync(static options => (options.KvCacheBytes, options.MaxConcurrentRequests, options.PrefillChunkTokens) = (1L << 30, 2, 1024));
         var right = new bool[settings.Length][];
         for (var s = 0; s < settings.Length; s++)
         {
             var answers = await Task.WhenAll(samples.Select(sample => AnswerAsync(model, sample, settings[s])));
-            right[s] = [.. answers.Zip(samples, static (answer, sample) => answer == sample.GetProperty("expected").GetString())];
-            foreach (var length in samples.Select(static sample => sample.GetProperty("length").GetInt32()).Distinct().Order())
+            right[s] = [.. answers.Zip(samples, static (answer, sample) => answer == sample.Expected)];
+            foreach (var length in lengths.Distinct().Order())
             {
-                int[] group = [.. Enumerable.Range(0, samples.Count).Where(i => samples[i].GetProperty("length").GetInt32() == length)];
+                int[] group = [.. Enumerable.Range(0, samples.Count).Where(i => lengths[i] == length)];
                 int lost = group.Count(i => right[0][i] && !right[s][i]), won = group.Count(i => !right[0][i] && right[s][i]);
                 output.WriteLine($"{(settings[s].Enabled ? $"{settings[s].EncoderTopKLeft}/{settings[s].EncoderTopKRight}, decode {settings[s].DecoderTopKLeft}/{settings[s].DecoderTopKRight}" : "dense")}: {length} tokens {group.Count(i => right[s][i])}/{group.Length} right, {lost} lost, {won} won");
                 if (s == 1) Assert.InRange(100.0 * (lost - won) / group.Length, -100, 1 + 100 * Math.Sqrt(lost + won) / group.Length);
@@ -113,22 +116,6 @@ public sealed class TinyModelTests(ITestOutputHelper output)
         static ErnieSparseAttention Limits(int left, int right) => new() { EncoderTopKLeft = left, EncoderTopKRight = right, DecoderTopKLeft = left, DecoderTopKRight = right };
     }
 
-    private static async Task<string> AnswerAsync(ErnieModel model, JsonElement sample, ErnieSparseAttention? attention = null)
-    {
-        var ids = model.Tokenizer!.EncodeToIds(sample.GetProperty("prompt").GetString()!, allowSpecialTokens: true);
-        var answer = await model.GenerateAsync(ids, new ErnieGenerationOptions { Temperature = 0, MaxTokens = 400, SparseAttention = attention }).ToListAsync();
-        if (answer.Count > 0 && model.StopTokenIds.Contains(answer[^1])) answer.RemoveAt(answer.Count - 1);
-        var text = model.Tokenizer.Decode(answer, skipSpecialTokens: false);
-        return sample.GetProperty("template").GetString() == "A" ? text : Inside(text, "response") ?? Inside(text, "tool_call") ?? text;
-    }
-
-    private static string? Inside(string text, string tag)
-    {
-        var (open, close) = ($"<{tag}>\n", $"\n</{tag}>");
-        var start = text.IndexOf(open, StringComparison.Ordinal);
-        if (start < 0) return null;
-        start += open.Length;
-        var end = text.IndexOf(close, start, StringComparison.Ordinal);
-        return end < 0 ? text[start..] : text[start..end];
-    }
+    private static async Task<string> AnswerAsync(ErnieModel model, TinySample sample, ErnieSparseAttention? attention = null) =>
+        sample.Visible(model, await sample.AnswerAsync(model, attention, TestContext.Current.CancellationToken));
 }

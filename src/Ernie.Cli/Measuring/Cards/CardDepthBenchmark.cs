@@ -5,7 +5,7 @@ using Ernie.Sdk.Native;
 
 namespace Ernie.Cli.Measuring.Cards;
 
-/// <summary>As <see cref="DepthBenchmark"/>, on a GPU. Queries of whole steps are the model's own there.</summary>
+/// <summary>As <see cref="DepthBenchmark"/>, on a GPU.</summary>
 internal sealed class CardDepthBenchmark(DepthBenchmarkPlan plan, CudaInstallation installation, Action<string> say)
 {
     private const int ChunkTokens = 1024;
@@ -52,7 +52,7 @@ internal sealed class CardDepthBenchmark(DepthBenchmarkPlan plan, CudaInstallati
     private double Step(ModelManifest manifest, int depth, CancellationToken cancellationToken)
     {
         say($"fill {depth} tokens of {manifest.Config.LayerCount} layers, {plan.Steps} decode steps");
-        using var steps = new StepBenchmark(installation, plan.Model, plan.CacheType, KvCache.BlocksFor(depth), 1, isTiny: false, cancellationToken);
-        return steps.Decode(1, depth, plan.Steps, cancellationToken, plan.Limits)[0];
+        using var steps = new StepBenchmark(installation, plan.Model, plan.CacheType, KvCache.BlocksFor(depth), 1, isTiny: false, graphs: false, cancellationToken);
+        return steps.Decode(1, depth, plan.Steps, cancellationToken, (plan.Limits, false))[0].Seconds;
     }
 }

@@ -50,16 +50,18 @@ internal sealed unsafe class OrtGraph : IDisposable
         return output;
     }
 
-    /// <summary>An input [tokens, columns] of floats.</summary>
-    public string Input(string name, long columns)
+    /// <summary>An input [tokens, columns].</summary>
+    public string Input(string name, long columns, TensorElementKind kind = TensorElementKind.Float)
     {
-        _graph.Message(11, Value(name, columns));
+        _graph.Message(11, Value(name, columns, kind));
         return name;
     }
 
-    public void Output(string name, long columns) => _graph.Message(12, Value(name, columns));
+    public void Output(string name, long columns, TensorElementKind kind = TensorElementKind.Float) => _graph.Message(12, Value(name, columns, kind));
 
-    public InferenceSession Session(int threads)
+    /// <param name="threads">On the CPU.</param>
+    /// <param name="configure">Adds what else the session needs.</param>
+    public InferenceSession Session(int threads, Action<SessionOptions>? configure = null)
     {
         _weights.Flush();
         var model = Path.Combine(_folder, "model.onnx");
@@ -67,6 +69,7 @@ internal sealed unsafe class OrtGraph : IDisposable
         using var options = new SessionOptions { IntraOpNumThreads = threads, InterOpNumThreads = 1, GraphOptimizationLevel = GraphOptimizationLevel.ORT_ENABLE_ALL };
         // Its threads may spin as they do by default, but not on into someone else's turn.
         options.AddSessionConfigEntry("session.force_spinning_stop", "1");
+        configure?.Invoke(options);
         return new InferenceSession(model, options);
     }
 
@@ -76,10 +79,10 @@ internal sealed unsafe class OrtGraph : IDisposable
         Directory.Delete(_folder, recursive: true);
     }
 
-    private static ProtobufWriter Value(string name, long columns)
+    private static ProtobufWriter Value(string name, long columns, TensorElementKind kind)
     {
         var shape = new ProtobufWriter().Message(1, new ProtobufWriter().String(2, "tokens")).Message(1, new ProtobufWriter().Int(1, columns));
-        return new ProtobufWriter().String(1, name).Message(2, new ProtobufWriter().Message(1, new ProtobufWriter().Int(1, (long)TensorElementKind.Float).Message(2, shape)));
+        return new ProtobufWriter().String(1, name).Message(2, new ProtobufWriter().Message(1, new ProtobufWriter().Int(1, (long)kind).Message(2, shape)));
     }
 
     private static string Text(long value) => value.ToString(CultureInfo.InvariantCulture);

@@ -1,0 +1,50 @@
+using Ernie.Sdk.Engine;
+using Ernie.Sdk.Export;
+using Ernie.Sdk.Kernels;
+using Ernie.Sdk.Native;
+
+namespace Ernie.Sdk.GpuTests.Models;
+
+/// <summary>Greedy answers of some sequences at once, step by step without an engine, so that every decode step has all of them.</summary>
+internal sealed class DecodeSteps : IDisposable
+{
+    private readonly ModelRunner _runner;
+    private readonly int _vocabSize;
+
+    /// <param name="installation">Where CUDA is.</param>
+    /// <param name="folder">Of the export.</param>
+    /// <param name="sequences">At most, each of one block of the cache.</param>
+    /// <param name="graphs">Whether decode steps are captured.</param>
+    /// <param name="cancellationToken">Ends loading.</param>
+    public DecodeSteps(CudaInstallation installation, string folder, int sequences, bool graphs, CancellationToken cancellationToken)
+    {
+        var manifest = ModelManifest.Read(folder);
+        _vocabSize = manifest.Config.VocabSize;
+        var gpu = DeviceChoice.Resolve(folder, new ErnieModelOptions { Device = ErnieDevice.Cuda, KvCacheType = ErnieKvCacheType.Float32, PrefillChunkTokens = KvBlockLayout.BlockSize, MaxConcurrentRequests = sequences }, installation, null)!;
+        _runner = new ModelRunner(folder, manifest, KvElementType.Float32, sequences, Environment.ProcessorCount, model => new GpuDevice(gpu, model, KernelRegistry.Choose(), Environment.ProcessorCount, graphs, null, cancellationToken));
+        for (var block = 0; block < sequences; block++) _runner.Cache.Allocate();
+    }
+
+    /// <summary>Whether decode steps are captured still.</summary>
+    public bool UsesGraphs => _runner.UsesGraphs;
+
+    /// <summary>Prefills as many prompts as there shall be sequences, and decodes; returns the tokens [steps + 1, sequences] and the logits [steps + 1, sequences, vocabulary].</summary>
+    public (List<int> Tokens, List<float> Logits) Run(int sequences, int steps)
+    {
+        var (tokens, logits) = (new List<int>(), new List<float>());
+        int[][] prompts = [.. Enumerable.Range(0, sequences).Select(static s => LoadedModels.Ids(s, 2 + s % 3))];
+        var batch = new StepBatch();
+        for (var s = 0; s < sequences; s++) batch.Add(prompts[s], 0, [s], SequenceFlags.None, SparseLimits.Dense, 1);
+        for (var step = 0; step <= steps; step++)
+        {
+            var all = _runner.Run(batch);
+            logits.AddRange(all);
+            for (var s = 0; s < sequences; s++) tokens.Add(Sampler.ArgMax(all.Slice(s * _vocabSize, _vocabSize)));
+            batch.Clear();
+            for (var s = 0; s < sequences; s++) batch.Add([tokens[^(sequences - s)]], prompts[s].Length + step, [s], SequenceFlags.Decode, SparseLimits.Dense, 1);
+        }
+        return (tokens, logits);
+    }
+
+    public void Dispose() => _runner.Dispose();
+}
