@@ -15,13 +15,14 @@ internal sealed class DecodeSteps : IDisposable
     /// <param name="folder">Of the export.</param>
     /// <param name="sequences">At most, each of one block of the cache.</param>
     /// <param name="graphs">Whether decode steps are captured.</param>
+    /// <param name="overlaps">Whether kernels may begin while the ones before them end.</param>
     /// <param name="cancellationToken">Ends loading.</param>
-    public DecodeSteps(CudaInstallation installation, string folder, int sequences, bool graphs, CancellationToken cancellationToken)
+    public DecodeSteps(CudaInstallation installation, string folder, int sequences, bool graphs, bool overlaps, CancellationToken cancellationToken)
     {
         var manifest = ModelManifest.Read(folder);
         _vocabSize = manifest.Config.VocabSize;
         var gpu = DeviceChoice.Resolve(folder, new ErnieModelOptions { Device = ErnieDevice.Cuda, KvCacheType = ErnieKvCacheType.Float32, PrefillChunkTokens = KvBlockLayout.BlockSize, MaxConcurrentRequests = sequences }, installation, null)!;
-        _runner = new ModelRunner(folder, manifest, KvElementType.Float32, sequences, Environment.ProcessorCount, model => new GpuDevice(gpu, model, KernelRegistry.Choose(), Environment.ProcessorCount, graphs, null, cancellationToken));
+        _runner = new ModelRunner(folder, manifest, KvElementType.Float32, sequences, Environment.ProcessorCount, model => new GpuDevice(gpu, model, KernelRegistry.Choose(), Environment.ProcessorCount, graphs, overlaps, null, cancellationToken));
         for (var block = 0; block < sequences; block++) _runner.Cache.Allocate();
     }
 
