@@ -77,7 +77,7 @@ internal sealed record GpuWorkspace
         long most = 0;
         var tally = new Tally();
         // What all operators of a step share, norms quantised.
-        var launches = new CudaLaunches(tally, new CudaStep(CudaStepKind.Mixed) { QuantisesNorms = true });
+        var launches = new CudaLaunches(tally, new CudaStep(CudaStepKind.Mixed) { Quantises = true });
         launches.AddRmsNorm(new AddRmsNormArguments { TokenCount = step.Tokens, Columns = Math.Min(config.HiddenSize, CudaLaunches.MaxNormColumns) });
         void Add(Action launch)
         {
@@ -101,11 +101,17 @@ internal sealed record GpuWorkspace
         }
         // A plan may be asked for of shapes that no kernel knows.
         var headDim = Math.Min((config.HeadDim + 15) / 16 * 16, CudaLaunches.MaxHeadDim);
-        Add(() => launches.Attention(new AttentionArguments
+        var attention = new AttentionArguments
         {
             TokenCount = step.Tokens, SequenceCount = step.Sequences, BlockTableStride = Math.Min(step.Blocks, CudaLaunches.MaxSparseBlocks), Limits = (SparseLimits*)Tally.Address,
             Layout = new KvBlockLayout(cache, config.KvHeadCount, headDim), HeadCount = config.HeadCount, KvHeadCount = config.KvHeadCount, HeadDim = headDim, KvHeadEnd = config.KvHeadCount,
-        }, null));
+        };
+        Add(() => launches.Attention(attention, null));
+        // Steps of decodes keep what they quantise for the product that follows.
+        var decodes = new CudaLaunches(tally, new CudaStep(CudaStepKind.Decode) { Quantises = true });
+        Add(() => decodes.Attention(attention with { TokenCount = step.Sequences }, null));
+        foreach (var weight in weights.Where(static weight => weight.Shape.Count == 2 && 2 * weight.SectionRows == weight.Rows))
+            Add(() => decodes.Linear(new LinearArguments { TokenCount = Math.Min(step.Tokens, 8), Weight = Matrix(weight), SwiGlu = true }));
         return most + tally.Kept;
 
         static PackedMatrix Matrix(ExportedWeight weight) => new(weight.Format, null, (nint)weight.Rows, (nint)weight.Columns, (nint)weight.SectionRows);

@@ -58,33 +58,34 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
     public void AddRmsNorm(in AddRmsNormArguments a)
     {
         if (a.Columns > MaxNormColumns) throw new NotSupportedException($"The CUDA kernels norm {MaxNormColumns:N0} columns at most; these are {a.Columns:N0}.");
+        step?.Written(a.Output);
+        step?.Written(a.Sum);
         var codes = default(QuantisedRows);
-        if (step is { QuantisesNorms: true })
+        if (step is { Quantises: true })
         {
-            if (step.Codes.Rows < a.TokenCount || step.Codes.Columns != a.Columns)
-            {
-                var blocks = (long)a.TokenCount * Blocks(a.Columns, PanelLayout.BlockColumns);
-                step.Codes = new QuantisedRows((nint)launcher.Keep(blocks * PanelLayout.BlockColumns), (nint)launcher.Keep(blocks * BlockScaleBytes), a.TokenCount, a.Columns);
-            }
-            codes = step.Codes;
+            step.Norm.Reserve(a.TokenCount, a.Columns, Kept);
+            codes = step.Norm.Begin(a.Output, a.TokenCount, a.Columns);
         }
         launcher.Launch("norm", "add_rms_norm", (a.TokenCount, 1, 1), 256, 32, a.Input, a.First, a.Second, a.Weight, a.Sum, a.Output, (void*)codes.Codes, (void*)codes.Scales, a.Columns, a.Epsilon);
-        if (step is not null) step.Norm = codes.Codes == 0 ? null : a.Output;
     }
 
     public void Linear(in LinearArguments a)
     {
-        Multiply(a);
-        Written(a.Output);
+        var isQuantised = step is { Quantises: true } && a.SwiGlu && IsGated(a.Weight, (int)(a.Weight.Rows / a.Weight.SectionRows), TilingOf(a.Weight.Format, a.TokenCount));
+        if (isQuantised) step!.Next.Reserve(a.TokenCount, (int)a.OutputSize, Kept);
+        var input = Prepare(a.Weight.Format, a.Input, a.TokenCount, (int)a.Weight.Columns);
+        // Whether it was that or not, the product that follows has been.
+        step?.Next.Forget();
+        step?.Written(a.Output);
+        Multiply(a, input, isQuantised && input.Data != (void*)step!.Next.Address);
     }
 
-    private void Multiply(in LinearArguments a)
+    private void Multiply(in LinearArguments a, Activations input, bool isQuantised)
     {
         var sections = (int)(a.Weight.Rows / a.Weight.SectionRows);
         var tiling = TilingOf(a.Weight.Format, a.TokenCount);
         var tile = Tokens(tiling);
         var tileCount = Blocks(a.TokenCount, tile);
-        var input = Prepare(a.Weight.Format, a.Input, a.TokenCount, (int)a.Weight.Columns);
         if (!a.SwiGlu)
         {
             Product(a.Weight, 1, sections, input, null, null, a.TokenCount, 1, tileCount, tiling, a.Output);
@@ -92,7 +93,8 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
         }
         if (IsGated(a.Weight, sections, tiling))
         {
-            Gated(a.Weight, 1, input, null, null, a.TokenCount, 1, tileCount, a.Output, null);
+            var codes = isQuantised ? Rows(step!.Next.Begin(a.Output, a.TokenCount, (int)a.OutputSize)) : default;
+            Gated(a.Weight, 1, input, null, null, a.TokenCount, 1, tileCount, a.Output, codes);
             return;
         }
         var product = Floats(a.TokenCount * a.Weight.Rows);
@@ -120,8 +122,8 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
 
     public void Experts(in ExpertsArguments a)
     {
+        step?.Written(a.Output);
         Compute(a);
-        Written(a.Output);
     }
 
     private void Compute(in ExpertsArguments a)
@@ -174,7 +176,7 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
     /// <param name="angles">[positions, headDim / 2, 2] cos and sin (<see cref="RopeTable"/>), device memory.</param>
     public CudaSelection Attention(in AttentionArguments a, float* angles)
     {
-        Written(a.Output);
+        step?.Written(a.Output);
         if (a.HeadDim > MaxHeadDim || a.HeadDim % 16 != 0) throw new NotSupportedException($"The CUDA kernels know heads of 16, 32, .. {MaxHeadDim} channels; these have {a.HeadDim}.");
         if (a.Limits != null && a.BlockTableStride > MaxSparseBlocks) throw new NotSupportedException($"The CUDA kernels select among {MaxSparseBlocks} blocks at most; the block tables have {a.BlockTableStride}.");
         var group = a.HeadCount / a.KvHeadCount;
@@ -183,6 +185,9 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
         var type = a.Layout.ElementType switch { KvElementType.Float32 => "fp32", KvElementType.BFloat16 => "bf16", _ => "int8" };
         var kind = step?.Kind ?? CudaStepKind.Mixed;
         var isGroupOfDecodes = kind == CudaStepKind.Decode;
+        // A block of codes is inside a head.
+        var isQuantised = isGroupOfDecodes && step is { Quantises: true } && a.HeadDim % PanelLayout.BlockColumns == 0;
+        if (isQuantised) step!.Next.Reserve(a.TokenCount, rangeHeads * a.HeadDim, Kept);
         int prefillCount = isGroupOfDecodes ? 0 : a.TokenCount / KvBlockLayout.BlockSize + 2 * a.SequenceCount, decodeCount = a.SequenceCount, packCount = prefillCount + decodeCount;
         var packs = (byte*)Packs(a, prefillCount, packCount);
         var decodePacks = packs + (nint)prefillCount * PackBytes;
@@ -229,8 +234,9 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
         var sums = Floats((nint)decodeCount * rangeHeads * a.BlockTableStride * 2);
         launcher.Launch("attention", $"attend_decode_{type}", (a.BlockTableStride, range * Blocks(group, 8), decodeCount), 32, stageBytes, query, a.Positions, decodePacks, a.BlockTables, a.BlockTableStride, a.Pool,
             decodeKept, words, a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, partial, sums);
+        var codes = isQuantised ? step!.Next.Begin(a.Output, a.TokenCount, rangeHeads * a.HeadDim) : default;
         launcher.Launch("attention", "combine_blocks", (decodeCount, rangeHeads, 1), 512, (48 + 32 * MaxHeadDim + a.BlockTableStride) * sizeof(float), partial, sums, decodePacks, decodeKept, words,
-            a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, a.BlockTableStride, isGroupOfDecodes ? 1 : 0, a.Output);
+            a.HeadCount, a.KvHeadCount, a.KvHeadBegin, a.KvHeadEnd, a.HeadDim, a.BlockTableStride, isGroupOfDecodes ? 1 : 0, a.Output, (void*)codes.Codes, (void*)codes.Scales);
         return new CudaSelection((int*)packs, prefillCount, decodeCount, prefillKept, decodeKept, words);
     }
 
@@ -285,16 +291,13 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
     /// <param name="count">Assignments.</param>
     /// <param name="divisor">Assignments of a token.</param>
     /// <param name="tileCount">Tiles.</param>
-    /// <param name="output">[assignments, columns] where <paramref name="codes"/> is null.</param>
-    /// <param name="codes">The output as a packed product reads it.</param>
-    private void Gated(in PackedMatrix weight, int experts, Activations input, byte* tiles, int* order, int count, int divisor, int tileCount, float* output, Activations? codes)
+    /// <param name="output">[assignments, columns], or null.</param>
+    /// <param name="codes">The output as a packed product reads it, or nothing.</param>
+    private void Gated(in PackedMatrix weight, int experts, Activations input, byte* tiles, int* order, int count, int divisor, int tileCount, float* output, Activations codes)
     {
         var (sectionRows, group) = ((int)(weight.Rows / experts / 2), weight.Format.Group / PanelLayout.BlockColumns);
         var (grid, shared) = ((Blocks(sectionRows, PanelLayout.BlockColumns), tileCount, 1), 8 * 4 * 8 * PanelLayout.Rows * sizeof(float));
-        if (codes is { } quantised)
-            launcher.Launch("linear", $"gated_{NameOf(weight.Format)}_quantised", grid, 256, shared, weight.Data, sectionRows, (int)weight.Columns, group, input.Data, input.Scales, tiles, order, count, divisor, quantised.Data, quantised.Scales);
-        else
-            launcher.Launch("linear", $"gated_{NameOf(weight.Format)}", grid, 256, shared, weight.Data, sectionRows, (int)weight.Columns, group, input.Data, input.Scales, tiles, order, count, divisor, output);
+        launcher.Launch("linear", $"gated_{NameOf(weight.Format)}", grid, 256, shared, weight.Data, sectionRows, (int)weight.Columns, group, input.Data, input.Scales, tiles, order, count, divisor, output, codes.Data, codes.Scales);
     }
 
     private static string NameOf(WeightFormat format) => format.Kind switch { WeightKind.Int8 => "int8", WeightKind.Int4 => "int4", _ => "int2" };
@@ -316,7 +319,7 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
                 launcher.Launch("linear", $"{prefix}split_rows", (rows, Blocks(blocks * PanelLayout.BlockColumns, 256), 1), 256, 0, x, columns, parts);
                 return new Activations(parts, null);
             default:
-                if (step is not null && step.Norm == x && !swiGlu && step.Codes.Rows >= rows && step.Codes.Columns == columns) return new Activations((void*)step.Codes.Codes, (void*)step.Codes.Scales);
+                if (!swiGlu && (step?.Norm.Of(x, rows, columns) ?? step?.Next.Of(x, rows, columns)) is { } known) return Rows(known);
                 var quantised = Codes(rows, columns);
                 launcher.Launch("linear", $"{prefix}quantise_rows", (rows, Blocks(blocks, 8), 1), 256, 0, x, columns, quantised.Data, quantised.Scales);
                 return quantised;
@@ -330,11 +333,14 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
         return new Activations(launcher.Scratch(blocks * PanelLayout.BlockColumns), launcher.Scratch(blocks * BlockScaleBytes));
     }
 
-    /// <summary>What is at an address is no norm any more.</summary>
-    private void Written(float* output)
+    /// <summary>Memory for quantised rows until the step ends.</summary>
+    private QuantisedRows Kept(int rows, int columns)
     {
-        if (step is not null && step.Norm == output) step.Norm = null;
+        var blocks = (long)rows * Blocks(columns, PanelLayout.BlockColumns);
+        return new QuantisedRows((nint)launcher.Keep(blocks * PanelLayout.BlockColumns), (nint)launcher.Keep(blocks * BlockScaleBytes), rows, Blocks(columns, PanelLayout.BlockColumns) * PanelLayout.BlockColumns);
     }
+
+    private static Activations Rows(QuantisedRows rows) => new((void*)rows.Codes, (void*)rows.Scales);
 
     private void SwiGlu(float* gateUp, int rows, int columns, float* output) => launcher.Launch("linear", "swiglu_rows", (rows, Blocks(columns, 256), 1), 256, 0, gateUp, columns, output);
 

@@ -20,17 +20,59 @@ internal sealed unsafe class CudaStep(CudaStepKind kind)
     /// <summary>The step's packs, once a layer has made them (<see cref="ICudaLauncher.Keep"/>).</summary>
     public void* Packs { get; set; }
 
-    /// <summary>Whether norms quantise what they put out: products with packed weights read it so.</summary>
-    public bool QuantisesNorms { get; init; }
+    /// <summary>Whether kernels quantise what they put out where they can: products with packed weights read it so.</summary>
+    public bool Quantises { get; init; }
 
-    /// <summary>Memory for a quantised norm, once one was made; every norm of the step has the same tokens, and is read before the next is written.</summary>
-    public QuantisedRows Codes { get; set; }
+    /// <summary>Of the last norm, for all that read it before the next one.</summary>
+    public QuantisedOutput Norm { get; } = new();
 
-    /// <summary>The output of the norm that <see cref="Codes"/> has; null: of none, or something else was written over it since.</summary>
-    public float* Norm { get; set; }
+    /// <summary>Of attention or a SwiGLU, for the product that follows.</summary>
+    public QuantisedOutput Next { get; } = new();
+
+    /// <summary>Something is written at an address: what was there is no more.</summary>
+    public void Written(float* output)
+    {
+        Norm.Forget(output);
+        Next.Forget(output);
+    }
 }
 
-/// <summary>Rows as codes and scales of blocks of 32 columns (linear.cu), in device memory.</summary>
-internal readonly unsafe record struct QuantisedRows(nint Codes, nint Scales, int Rows, int Columns)
+/// <summary>Memory for rows as codes and scales (linear.cu) beside the floats that they stand for, taken once and used again.</summary>
+internal sealed unsafe class QuantisedOutput
 {
+    private QuantisedRows _memory;
+    private float* _source;
+    private int _rows, _columns;
+
+    /// <summary>Of the codes.</summary>
+    public nint Address => _memory.Codes;
+
+    /// <summary>Codes of these floats; null: there are none.</summary>
+    public QuantisedRows? Of(float* source, int rows, int columns) => _source == source && source != null && _rows == rows && _columns == columns ? _memory : null;
+
+    /// <summary>Makes room for an output. Before its operator rents any scratch memory, which would be kept with it.</summary>
+    public void Reserve(int rows, int columns, Func<int, int, QuantisedRows> allocate)
+    {
+        if ((long)_memory.Rows * _memory.Columns >= (long)rows * ((columns + 31) / 32 * 32)) return;
+        _memory = allocate(rows, columns);
+        _source = null;
+    }
+
+    /// <summary>Where the codes of an output go, for which there is room, and which a kernel writes now.</summary>
+    public QuantisedRows Begin(float* source, int rows, int columns)
+    {
+        _source = source;
+        (_rows, _columns) = (rows, columns);
+        return _memory;
+    }
+
+    public void Forget() => _source = null;
+
+    public void Forget(float* written)
+    {
+        if (_source == written) _source = null;
+    }
 }
+
+/// <summary>Room for rows as codes and scales of blocks of 32 columns, in device memory.</summary>
+internal readonly record struct QuantisedRows(nint Codes, nint Scales, int Rows, int Columns);

@@ -106,7 +106,7 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     {
         Failure = null;
         _workspace.Release();
-        _step = new CudaStep(kind) { QuantisesNorms = HasPackedWeights };
+        _step = new CudaStep(kind) { Quantises = HasPackedWeights };
     }
 
     /// <summary>The GPU has done all that the step asked of it.</summary>

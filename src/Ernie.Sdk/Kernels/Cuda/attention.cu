@@ -928,8 +928,9 @@ KERNEL(32) attend_decode_int8(const float* query, const int* positions, const Pa
 }
 
 // Adds the blocks of decode in order, 32 kept ones at a time. clear: writes zeros for the token of an empty pack, whose number the pack has.
+// codes [tokens, heads of the range · headDim], scales [.., / 32]: out as packed products read it, where headDim is a multiple of 32; or null.
 // grid (packs, heads of the range); block 512; shared 4 · (48 + 32 · 128 + blocks of the longest sequence)
-KERNEL(512) combine_blocks(const float* partial_out, const float* partial_sums, const Pack* packs, const u32* kept, int words, int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, int stride, int clear, float* out)
+KERNEL(512) combine_blocks(const float* partial_out, const float* partial_sums, const Pack* packs, const u32* kept, int words, int heads, int kv_heads, int kv_begin, int kv_end, int head_dim, int stride, int clear, float* out, s8* codes, BlockScale* scales)
 {
     await_previous();
     const Pack pack = packs[block_x()];
@@ -937,7 +938,9 @@ KERNEL(512) combine_blocks(const float* partial_out, const float* partial_sums, 
     float* row = out + ((s64)pack.first * range * group + head) * head_dim;
     if (pack.count == 0)
     {
-        if (clear && part == 0 && channel < head_dim) row[channel] = 0;
+        if (!clear || part > 0 || channel >= head_dim) return;
+        row[channel] = 0;
+        if (codes) quantise(0, codes + (row - out) + channel, scales + ((row - out) + channel) / 32);
         return;
     }
     float* reduced = shared<float>();            // [16]
@@ -1008,5 +1011,8 @@ KERNEL(512) combine_blocks(const float* partial_out, const float* partial_sums, 
         }
         sync_threads();
     }
-    if (part == 0 && channel < head_dim) row[channel] = total * (1 / sum);
+    if (part > 0 || channel >= head_dim) return;
+    const float value = total * (1 / sum);
+    row[channel] = value;
+    if (codes) quantise(value, codes + (row - out) + channel, scales + ((row - out) + channel) / 32);
 }

@@ -205,3 +205,19 @@ DEVICE float exponential(float x)
 }
 
 DEVICE float silu(float x) { return x / (1 + exponential(-x)); }
+
+// 32 numbers as codes: their scale, and the sum of the codes.
+struct BlockScale { float scale; int sum; };
+
+// x, 32 values of a warp, as codes and a scale (Kernels/QuantizedActivations.cs).
+DEVICE void quantise(float x, s8* code, BlockScale* scale)
+{
+    float largest = warp_largest(magnitude(x));
+    const bool poisoned = ballot(!is_finite(x)) != 0;
+    int q = 0;
+    if (!poisoned && largest >= 7.8886090522101181e-31f) q = (int)round_even(x * (127 / largest));
+    else largest = poisoned ? not_a_number() : 0;
+    *code = (s8)q;
+    UNROLL for (int lanes = 16; lanes > 0; lanes >>= 1) q += (int)shuffle_xor((u32)q, lanes);
+    if (lane_index() == 0) *scale = {largest * (1 / 127.0f), q};
+}

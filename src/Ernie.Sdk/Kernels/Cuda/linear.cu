@@ -18,20 +18,6 @@
 #define SPANS 8
 
 struct Tile { int expert, first, last, unused; };
-struct BlockScale { float scale; int sum; };
-
-// x, 32 values of a warp, as codes and a scale.
-DEVICE void quantise(float x, s8* code, BlockScale* scale)
-{
-    float largest = warp_largest(magnitude(x));
-    const bool poisoned = ballot(!is_finite(x)) != 0;
-    int q = 0;
-    if (!poisoned && largest >= 7.8886090522101181e-31f) q = (int)round_even(x * (127 / largest));
-    else largest = poisoned ? not_a_number() : 0;
-    *code = (s8)q;
-    UNROLL for (int lanes = 16; lanes > 0; lanes >>= 1) q += (int)shuffle_xor((u32)q, lanes);
-    if (lane_index() == 0) *scale = {largest * (1 / 127.0f), q};
-}
 
 // grid (rows, columns' / 32 / 8 rounded up); block 256; shared 0
 KERNEL(256) quantise_rows(const float* x, int columns, s8* codes, BlockScale* scales)
@@ -438,8 +424,8 @@ template <class Format> DEVICE void prefetch_gated(const u8* weight, int section
 }
 
 // A block of threads has 32 columns of the output: two panels of gates and two of ups, silu(gate) · up. A warp has a span of all four, then a token of the eight.
-// Writes floats [assignments, sectionRows], or codes and scales for the product that follows.
-template <class Format, bool CODES> DEVICE void gated_product(const u8* weight, int section_rows, int columns, int group_blocks,
+// Writes floats [assignments, sectionRows] and, for the product that follows, codes and scales; either may be null.
+template <class Format> DEVICE void gated_product(const u8* weight, int section_rows, int columns, int group_blocks,
     const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out, s8* out_codes, BlockScale* out_scales)
 {
     const Tile tile = tile_of(tiles, count, 8);
@@ -468,8 +454,8 @@ template <class Format, bool CODES> DEVICE void gated_product(const u8* weight, 
     const s64 row = assignment_of(order, position);
     const float value = column < section_rows ? silu(gate) * up : 0;
     const s64 block = row * ((section_rows + 31) / 32) + block_x();
-    if (CODES) quantise(value, out_codes + block * 32 + lane_index(), out_scales + block);
-    else if (column < section_rows) out[row * section_rows + column] = value;
+    if (out_codes) quantise(value, out_codes + block * 32 + lane_index(), out_scales + block);
+    if (out && column < section_rows) out[row * section_rows + column] = value;
 }
 
 // Wide: a warp has a panel, and the eight of a block share 32 tokens, four blocks of columns at a time in shared memory: codes [32 tokens, 128], pieces of 16 bytes of a row exchanged by its number; then
@@ -705,48 +691,27 @@ KERNEL(256) linear_bf16_wide(const u16* weight, int sections, int section_rows, 
     bf16_product<4, true>(weight, sections, section_rows, columns, parts, tiles, order, count, divisor, out);
 }
 
-// Two sections, gates and ups; tiles of 8 tokens. To floats, or quantised.
+// Two sections, gates and ups; tiles of 8 tokens. To floats, quantised, or both.
 // grid (sectionRows / 32 rounded up, tiles); block 256; shared 16384
-KERNEL(256) gated_int8(const u8* weight, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
+KERNEL(256) gated_int8(const u8* weight, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out, s8* out_codes, BlockScale* out_scales)
 {
     prefetch_gated<Int8>(weight, section_rows, tiles, columns, group_blocks);
     await_previous();
-    gated_product<Int8, false>(weight, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out, nullptr, nullptr);
+    gated_product<Int8>(weight, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out, out_codes, out_scales);
 }
 
-KERNEL(256) gated_int8_quantised(const u8* weight, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, s8* out_codes, BlockScale* out_scales)
-{
-    prefetch_gated<Int8>(weight, section_rows, tiles, columns, group_blocks);
-    await_previous();
-    gated_product<Int8, true>(weight, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, nullptr, out_codes, out_scales);
-}
-
-KERNEL(256) gated_int4(const u8* weight, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
+KERNEL(256) gated_int4(const u8* weight, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out, s8* out_codes, BlockScale* out_scales)
 {
     prefetch_gated<Int4>(weight, section_rows, tiles, columns, group_blocks);
     await_previous();
-    gated_product<Int4, false>(weight, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out, nullptr, nullptr);
+    gated_product<Int4>(weight, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out, out_codes, out_scales);
 }
 
-KERNEL(256) gated_int4_quantised(const u8* weight, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, s8* out_codes, BlockScale* out_scales)
-{
-    prefetch_gated<Int4>(weight, section_rows, tiles, columns, group_blocks);
-    await_previous();
-    gated_product<Int4, true>(weight, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, nullptr, out_codes, out_scales);
-}
-
-KERNEL(256) gated_int2(const u8* weight, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out)
+KERNEL(256) gated_int2(const u8* weight, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, float* out, s8* out_codes, BlockScale* out_scales)
 {
     prefetch_gated<Int2>(weight, section_rows, tiles, columns, group_blocks);
     await_previous();
-    gated_product<Int2, false>(weight, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out, nullptr, nullptr);
-}
-
-KERNEL(256) gated_int2_quantised(const u8* weight, int section_rows, int columns, int group_blocks, const s8* codes, const BlockScale* scales, const Tile* tiles, const int* order, int count, int divisor, s8* out_codes, BlockScale* out_scales)
-{
-    prefetch_gated<Int2>(weight, section_rows, tiles, columns, group_blocks);
-    await_previous();
-    gated_product<Int2, true>(weight, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, nullptr, out_codes, out_scales);
+    gated_product<Int2>(weight, section_rows, columns, group_blocks, codes, scales, tiles, order, count, divisor, out, out_codes, out_scales);
 }
 
 // For models that are compared with others; no tensor cores. A warp has a row, a lane every 32nd column.

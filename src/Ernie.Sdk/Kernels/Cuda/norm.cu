@@ -13,7 +13,6 @@
 #define PIECES 8
 
 struct alignas(16) Four { float values[4]; };
-struct BlockScale { float scale; int sum; };
 
 DEVICE Four load_four(const float* row, int column, int columns)
 {
@@ -40,7 +39,7 @@ DEVICE void store_four(const Four& four, float* row, int column, int columns)
     }
 }
 
-// As quantise of linear.cu: a block of 32 columns is that of 8 lanes.
+// As quantise of device.cuh: a block of 32 columns is that of 8 lanes.
 DEVICE void quantise(const Four& four, int column, int columns, s8* codes, BlockScale* scales)
 {
     float largest = 0;
