@@ -1,3 +1,4 @@
+using Ernie.Sdk.Export;
 using Ernie.Sdk.GpuTests.Models;
 using Ernie.Sdk.Native;
 
@@ -24,6 +25,33 @@ public sealed class GpuLaunchTests(ITestOutputHelper output) : IDisposable
         output.WriteLine($"{_gpu.Driver.Overlapping} of {_gpu.Driver.Launches - before} launches");
         Assert.Equal(_gpu.Driver.Launches - before, _gpu.Driver.Overlapping);
         _gpu.Driver.AssertNothingIsLeft();
+    }
+
+    /// <summary>Each layer of experts: a norm; q|k|v; rotation and append, scores, selection, attention, its sum; o; a norm; router, choice and grouping, gates and ups, down, sum; shared gates and ups, shared down.</summary>
+    private const int ExpertLayer = 16;
+    /// <summary>The same up to the second norm; gates and ups, down.</summary>
+    private const int PlainLayer = 11;
+
+    [Fact]
+    public async Task ADecodeStepOfInt4_LaunchesSixteenKernelsForALayerOfExperts()
+    {
+        using var folder = new TemporaryFolder();
+        var path = folder.File("tiny");
+        await ErnieExporter.ExportAsync(TinyModel.Checkpoint, path, new ErnieExportOptions { Experts = ErniePrecision.Int4, Dense = ErniePrecision.Int4, Calibrate = false }, cancellationToken: Token);
+        var manifest = ModelManifest.Read(path);
+        var config = manifest.Config;
+        Assert.True(config.SharedExpertCount > 0);
+        await using var model = await ErnieModel.LoadAsync(path, new ErnieModelOptions { Device = ErnieDevice.Cuda, Installation = _gpu.Installation, KvCacheBytes = 8 << 20, PrefixCacheBytes = 0 }, cancellationToken: Token);
+        async Task<int> Launches(int tokens)
+        {
+            var before = _gpu.Driver.Launches;
+            await model.GenerateTokensAsync(LoadedModels.Ids(1, 5), new ErnieGenerationOptions { Temperature = 0, MaxTokens = tokens, IgnoreStopTokens = true }, null, 0, Token).CountAsync(Token);
+            return _gpu.Driver.Launches - before;
+        }
+        var step = await Launches(4) - await Launches(3);
+        output.WriteLine($"{step} launches");
+        // Beside the layers: what a step consists of, the last norm, the head's input and the head, the choice of a token.
+        Assert.Equal(ExpertLayer * config.MoeLayerCount + PlainLayer * (config.LayerCount - config.MoeLayerCount) + 5, step);
     }
 
     private async Task<List<(int Token, float LogProbability)>> Answer(bool overlap, int[] prompt)
