@@ -13,7 +13,7 @@ internal static class LibraryTerms
         ("Set a smaller ErnieModelOptions.KvCacheBytes.", "Set a smaller --context, or --kv int8."),
         ("set a shorter ContextLength or a smaller KvCacheType", "set a shorter --context or a smaller --kv"),
         ("ErnieModelOptions.CacheDirectory is empty. Name a folder, or leave it null.", "--cache is empty. Name a folder, or leave it out."),
-        ("ErnieModelOptions.CacheDirectory", "--cache"), ("ErnieModelOptions.ContextLength", "--context"), ("ErnieModelOptions.MaxQueuedRequests", "--max-queue"), ("ErnieModelOptions.Device", "--device"), ("ErnieModelOptions.GpuMemoryBytes", "--gpu-memory"), ("ErnieModelOptions.CudaGraphs", "--cuda-graphs"),
+        ("ErnieModelOptions.CacheDirectory", "--cache"), ("ErnieModelOptions.ContextLength", "--context"), ("ErnieModelOptions.MaxQueuedRequests", "--max-queue"), ("ErnieModelOptions.Device", "--device"), ("ErnieModelOptions.GpuMemoryBytes", "--gpu-memory"), ("ErnieModelOptions.CudaGraphs", "--cuda-graphs"), ("ErnieModelOptions.CudaOverlap", "--cuda-overlap"),
         ("ErnieDevice.Cpu", "--device cpu"), ("ErnieDevice.Auto", "--device auto"),
     ];
 

@@ -15,8 +15,9 @@ internal sealed class ModelOptions
     private readonly Argument<string> _model = new("MODEL") { Description = "An exported model, or a checkpoint, which is exported into the cache first, as int4." };
     private readonly Option<int> _threads = new Option<int>("--threads") { Description = "Threads that compute. Results do not depend on it.", DefaultValueFactory = static _ => Environment.ProcessorCount, HelpName = "N" }.InRange(1, 1024);
     private readonly Option<string> _device = new Option<string>("--device") { Description = "What computes. cuda fails, and says why, where a GPU cannot be used; auto then takes the CPU and says so in the log. The CUDA kernels of this version have never run on a GPU.", DefaultValueFactory = static _ => "cpu" }.AcceptOnlyFromAmong("cpu", "cuda", "auto");
-    private readonly Option<string?> _gpuMemory = CommonOptions.Bytes("--gpu-memory", "Most GPU memory that the model takes, such as 12GB; experts that do not fit are computed on the CPU. [default: all that is free but for 1 GiB and 2 %]");
+    private readonly Option<string?> _gpuMemory = CommonOptions.Bytes("--gpu-memory", "Most GPU memory that the model takes, such as 12GB; experts and layers that do not fit are computed on the CPU. [default: all that is free but for 1 GiB and 2 %]");
     private readonly Option<bool> _graphs = new("--cuda-graphs") { Description = "Capture decode steps of a GPU as CUDA graphs." };
+    private readonly Option<bool> _overlap = new("--cuda-overlap") { Description = "Let kernels of a Hopper GPU begin while the ones before them end." };
     private readonly Option<string> _kv;
     private readonly Option<string>? _attention;
     private readonly Option<string?> _kernels = new Option<string?>("--kernels") { Description = $"Kernel family, instead of the best that this machine runs (or of the variable {KernelRegistry.EnvironmentVariable})." }
@@ -40,7 +41,7 @@ internal sealed class ModelOptions
         // In the help, what the command is for stands before how the model is run.
         foreach (var option in first ?? []) command.Add(option);
         if (options._attention is not null) command.Add(options._attention);
-        foreach (var option in new Option[] { options._kv, options._threads, options._device, options._gpuMemory, options._graphs, options._cache, options._prefetch, options._kernels, options._logLevel }) command.Add(option);
+        foreach (var option in new Option[] { options._kv, options._threads, options._device, options._gpuMemory, options._graphs, options._overlap, options._cache, options._prefetch, options._kernels, options._logLevel }) command.Add(option);
         return options;
     }
 
@@ -103,6 +104,7 @@ internal sealed class ModelOptions
             Installation = streams.Installation,
             GpuMemoryBytes = GpuMemory(result),
             CudaGraphs = result.GetValue(_graphs),
+            CudaOverlap = result.GetValue(_overlap),
             Threads = result.GetValue(_threads),
             KvCacheType = CommonOptions.KvCacheTypeOf(kv ?? result.GetValue(_kv)!),
             CacheDirectory = result.GetValue(_cache),

@@ -15,22 +15,34 @@ public sealed class ErnieModelOptions
 
     /// <summary>
     /// Gets or sets how much of a GPU's memory the model may take: weights, KV cache and what steps pass on. The driver's context and compiled kernels, some hundred megabytes, come on top. What does not fit stays in the
-    /// CPU's memory and is computed there: routed experts, those of the last layers first, by the plan that <see cref="ErniePlan"/> gives for that memory without a reserve. Results differ from a model that is wholly on the GPU as those of
-    /// the CPU do. The log says what stays where.
+    /// CPU's memory and is computed there, by the plan that <see cref="ErniePlan"/> gives for that memory without a reserve: routed experts, about as many of each layer; where that is not enough, all of them, and the
+    /// embedding and the first layers with their part of the KV cache. Results differ from a model that is wholly on the GPU as those of the CPU do. The log says what stays where.
     /// </summary>
+    /// <remarks>
+    /// Of a layer that is partly on the GPU, the experts there are its first ones at first. Between two steps an expert of the CPU that is clearly used more takes the place of one that is used less, one of all layers at a time. So
+    /// the order of some sums changes while a model is used: the same request may give other last bits, and with the same seed other tokens, at another time. A model that is wholly on the GPU or on the CPU does not do that.
+    /// </remarks>
     /// <value>
-    /// In bytes. The default, <see langword="null"/>, is all that is free but for a reserve of 1 GiB and 2 %; more than that is never taken. Too little even for a model with all routed experts on the CPU is an
-    /// <see cref="ErnieDeviceException"/> that names the least. Where neither <see cref="ContextLength"/> nor <see cref="KvCacheBytes"/> is set and memory is short, experts make room for a context of 8,192 tokens, or of what fits without them.
+    /// In bytes. The default, <see langword="null"/>, is all that is free but for a reserve of 1 GiB and 2 %; more than that is never taken. Too little even for a model with all layers but the last on the CPU is an
+    /// <see cref="ErnieDeviceException"/> that names the least. Where neither <see cref="ContextLength"/> nor <see cref="KvCacheBytes"/> is set and memory is short, experts and layers make room for a context of 8,192 tokens, or of
+    /// what fits without them.
     /// </value>
     public long? GpuMemoryBytes { get; set; }
 
     /// <summary>
     /// Gets or sets whether decode steps of 1, 2, 4, 8 and 16 sequences on a GPU are captured as CUDA graphs when they first run, and replayed afterwards: launching some thousand kernels a step costs the CPU more than small models
-    /// cost the GPU. Results are the same. The first step of each such number, and of each doubling of the longest sequence, takes a few times as long. Steps with experts on the CPU are not captured. Where capturing fails,
+    /// cost the GPU. Results are the same. The first step of each such number, and of each doubling of the longest sequence, takes a few times as long. Steps that the CPU has a part in, with experts or layers, are not captured. Where capturing fails,
     /// steps are launched kernel by kernel from then on, and <see cref="LoggerFactory"/> is told why.
     /// </summary>
     /// <value>The default is <see langword="false"/>: capturing was tested with an emulation of ONNX Runtime's CUDA provider only.</value>
     public bool CudaGraphs { get; set; }
+
+    /// <summary>
+    /// Gets or sets whether a kernel of this library may begin on a GPU of compute capability 9.0 (H100, H200) while the one before it ends, and bring its weights near meanwhile: what a launch costs is hidden then
+    /// (programmatic dependent launch). Results are the same. Other GPUs ignore it.
+    /// </summary>
+    /// <value>The default is <see langword="false"/>: no GPU has confirmed yet that it works and helps.</value>
+    public bool CudaOverlap { get; set; }
 
     /// <summary>Gets or sets how many threads compute, the engine's own included.</summary>
     /// <value>The default, <see langword="null"/>, is the number of processors. Results do not depend on it.</value>

@@ -8,7 +8,8 @@ namespace Ernie.Sdk;
 /// <summary>What a model takes on GPUs of a given size, what stays on the CPU, and what that leaves room for. Nothing is loaded and no GPU is asked.</summary>
 /// <remarks>
 /// Sizes of weights and cache are exact: those that the exporter writes and the engine reserves. Workspace and reserve are estimates. GPUs share experts, KV heads with their query heads, the width of
-/// feed-forward layers and the vocabulary. Where all of it does not fit, routed experts stay on the CPU, those of the last layers first; where that does not help, whole layers with their cache do, the last ones first.
+/// feed-forward layers and the vocabulary. Where all of it does not fit, routed experts stay on the CPU, about as many of each layer, so that each layer's GPU has those that are used most; where that does not help, the embedding and whole
+/// layers with their cache do, the first ones first, and all but the last at most.
 /// </remarks>
 public sealed class ErniePlan
 {
@@ -19,12 +20,12 @@ public sealed class ErniePlan
     private readonly IReadOnlyList<GpuShare> _shares;
     private readonly long _reserve;
     private readonly IReadOnlyList<ExportedWeight> _weights;
+    private readonly int _mostExperts; // of a layer in the largest share
     private readonly Placement _placement;
 
-    /// <param name="CpuLayers">Layers, from the last, that are on the CPU altogether.</param>
-    /// <param name="CpuExpertLayers">Mixture-of-experts layers, from the last, whose experts are on the CPU.</param>
-    /// <param name="CpuExperts">Experts of each GPU's share that are on the CPU in one more such layer.</param>
-    private readonly record struct Placement(int CpuLayers, int CpuExpertLayers, int CpuExperts);
+    /// <param name="CpuLayers">Layers, from the first, that are on the CPU altogether, and the embedding with them.</param>
+    /// <param name="CpuExperts">Experts of the largest share that are on the CPU, of all layers together.</param>
+    private readonly record struct Placement(int CpuLayers, int CpuExperts);
 
     internal ErniePlan(ErnieConfig config, ModelFormats formats, ErniePlanOptions options)
     {
@@ -39,10 +40,11 @@ public sealed class ErniePlan
         _weights = ErnieGraph.Build(config, formats).Weights;
         WeightFileBytes = WeightFileWriter.Plan(_weights).TotalBytes;
         _shares = [.. Enumerable.Range(0, options.GpuCount).Select(gpu => GpuShare.Of(config, _weights, _kvType, gpu, options.GpuCount, formats.SharesEmbedding(config)))];
+        _mostExperts = _shares.Max(static share => share.Layers.Max(static layer => layer.Experts));
         var blocks = options.CacheBlocks ?? BlocksOf(ContextLength, Requests);
         var workspace = Workspace(ContextLength, Requests);
         (_placement, Fits) = Place(blocks, workspace);
-        LeastBytes = _shares.Max(share => Taken(share, new Placement(0, config.MoeLayerCount, 0), blocks, workspace));
+        LeastBytes = _shares.Max(share => Taken(share, LeastOnGpu, blocks, workspace));
         var whole = MemoryPlan.For(config, formats, _kvType, ContextLength, Requests, options.PrefillChunkTokens);
         WeightBytes = whole.WeightBytes;
         KvCacheBytes = whole.CacheBytes;
@@ -50,7 +52,7 @@ public sealed class ErniePlan
         {
             WeightBytes = WeightsOf(share, _placement),
             KvCacheBytes = CacheOf(share, _placement, blocks),
-            WorkspaceBytes = workspace,
+            WorkspaceBytes = WorkspaceOf(_placement, workspace),
             ReserveBytes = _reserve,
             CapacityBytes = options.GpuBytes,
         })];
@@ -149,7 +151,7 @@ public sealed class ErniePlan
     /// <summary>Gets the weights' precisions in words.</summary>
     public string Precision => _formats.Describe(_config);
 
-    /// <summary>What the largest share takes, reserve included, with all routed experts on the CPU: the least that this version runs in.</summary>
+    /// <summary>What the largest share takes, reserve included, with all layers but the last on the CPU, and that one's routed experts: the least that this version runs in.</summary>
     internal long LeastBytes { get; }
 
     /// <summary>What is left free of a GPU unless something else is asked for.</summary>
@@ -168,6 +170,15 @@ public sealed class ErniePlan
             first = last + 1;
         }
         return string.Join(", ", runs);
+    }
+
+    /// <summary>What stays on the CPU, in words: "layers 0-6 altogether, experts 64 of layers 7-27".</summary>
+    internal string DescribeCpu()
+    {
+        var experts = CpuExperts.Count > 0 ? $"experts {DescribeCpuExperts()}" : "";
+        if (CpuLayers.Count == 0) return experts;
+        var layers = CpuLayers.Count == 1 ? "layer 0" : string.Create(System.Globalization.CultureInfo.InvariantCulture, $"layers 0-{CpuLayers[^1]}");
+        return $"{layers} altogether{(experts.Length > 0 ? ", " : "")}{experts}";
     }
 
     /// <summary>Says how many conversations of a length fit at once, with weights where this plan has them.</summary>
@@ -190,48 +201,47 @@ public sealed class ErniePlan
     }
 
     /// <summary>The most that fits first: experts come before layers, and of experts no more go than must.</summary>
-    private (Placement Placement, bool Fits) Place(long blocks, long workspace)
+    private (Placement Placement, bool Fits) Place(long blocks, GpuWorkspace workspace)
     {
         bool Try(Placement placement) => _shares.All(share => Taken(share, placement, blocks, workspace) <= _options.GpuBytes);
         if (Try(default)) return (default, true);
-        var moe = _config.MoeLayerCount;
-        for (var layers = 0; layers < moe; layers++)
+        if (Try(new Placement(0, AllExperts)))
         {
-            if (!Try(new Placement(0, layers + 1, 0))) continue;
-            var most = _shares.Max(static share => share.Layers.Max(static layer => layer.Experts));
-            for (var experts = 1; experts < most; experts++)
-            {
-                if (Try(new Placement(0, layers, experts))) return (new Placement(0, layers, experts), true);
-            }
-            return (new Placement(0, layers + 1, 0), true);
+            var experts = 1;
+            while (!Try(new Placement(0, experts))) experts++;
+            return (new Placement(0, experts), true);
         }
-        for (var layers = 1; layers <= _config.LayerCount; layers++)
+        for (var layers = 1; layers < _config.LayerCount; layers++)
         {
-            if (Try(new Placement(layers, moe, 0))) return (new Placement(layers, moe, 0), true);
+            if (Try(new Placement(layers, AllExperts))) return (new Placement(layers, AllExperts), true);
         }
-        return (new Placement(_config.LayerCount, moe, 0), false);
+        return (LeastOnGpu, false);
     }
 
     private bool Holds(Placement placement, int contextLength, int requests)
     {
         var blocks = BlocksOf(contextLength, requests);
         // Of absurd numbers of requests the cache alone is too large.
-        if (_shares.Any(share => Taken(share, placement, blocks, 0) > _options.GpuBytes)) return false;
+        if (_shares.Any(share => Taken(share, placement, blocks, null) > _options.GpuBytes)) return false;
         var workspace = Workspace(contextLength, requests);
         return _shares.All(share => Taken(share, placement, blocks, workspace) <= _options.GpuBytes);
     }
 
-    private long Taken(GpuShare share, Placement placement, long blocks, long workspace) => checked(WeightsOf(share, placement) + CacheOf(share, placement, blocks) + workspace + _reserve);
+    private Placement LeastOnGpu => new(_config.LayerCount - 1, AllExperts);
 
-    private long Workspace(int contextLength, int requests) => GpuWorkspace.For(_config, _weights, _kvType, StepSize.Of(_options.PrefillChunkTokens, requests, contextLength)).Bytes;
+    private long Taken(GpuShare share, Placement placement, long blocks, GpuWorkspace? workspace) => checked(WeightsOf(share, placement) + CacheOf(share, placement, blocks) + WorkspaceOf(placement, workspace) + _reserve);
+
+    private static long WorkspaceOf(Placement placement, GpuWorkspace? workspace) => workspace is null ? 0 : workspace.Bytes + (placement.CpuLayers > 0 ? workspace.HiddenBytes : 0);
+
+    private GpuWorkspace Workspace(int contextLength, int requests) => GpuWorkspace.For(_config, _weights, _kvType, StepSize.Of(_options.PrefillChunkTokens, requests, contextLength));
 
     private static long BlocksOf(int contextLength, int requests) => (long)requests * KvCache.BlocksFor(contextLength);
 
-    private bool IsOnCpu(int layer, Placement placement) => layer >= _config.LayerCount - placement.CpuLayers;
+    private static bool IsOnCpu(int layer, Placement placement) => layer < placement.CpuLayers;
 
     private long WeightsOf(GpuShare share, Placement placement)
     {
-        var bytes = share.EdgeBytes;
+        var bytes = share.HeadBytes + (placement.CpuLayers > 0 ? 0 : share.EmbeddingBytes);
         var moe = 0;
         for (var layer = _config.LayerCount - 1; layer >= 0; layer--)
         {
@@ -245,11 +255,20 @@ public sealed class ErniePlan
     private long CacheOf(GpuShare share, Placement placement, long blocks) =>
         checked(blocks * Enumerable.Range(0, _config.LayerCount).Where(layer => !IsOnCpu(layer, placement)).Sum(layer => share.Layers[layer].BlockBytes));
 
+    private int AllExperts => _mostExperts * _config.MoeLayerCount;
+
+    /// <summary>How many experts of a layer are on the CPU: as many in each, but not so few that the exchange with the CPU costs more than they do.</summary>
     /// <param name="experts">Experts of a share.</param>
     /// <param name="fromLast">0 for the last mixture-of-experts layer.</param>
     /// <param name="placement">What is where.</param>
-    private static int AwayOf(int experts, int fromLast, Placement placement) =>
-        fromLast < placement.CpuExpertLayers ? experts : fromLast == placement.CpuExpertLayers ? Math.Min(experts, placement.CpuExperts) : 0;
+    private int AwayOf(int experts, int fromLast, Placement placement)
+    {
+        // An eighth: arbitrary.
+        var least = Math.Max(1, _mostExperts / 8);
+        var layers = Math.Min(_config.MoeLayerCount, (placement.CpuExperts + least - 1) / least);
+        if (fromLast >= layers) return 0;
+        return Math.Min(experts, placement.CpuExperts / layers + (fromLast < placement.CpuExperts % layers ? 1 : 0));
+    }
 
     private SortedDictionary<int, int> CpuExpertsOf(Placement placement)
     {

@@ -30,6 +30,7 @@ internal static class BenchPieces
         {
             new Piece($"bench/synth-{Name(precision)}", $"writes the model with {Name(precision)} experts, if it is not there yet", run => Synth(run, precision)),
             new Piece($"bench/decode-{Name(precision)}", "decode steps after 4K to 128K tokens, 1 to 64 sequences where they fit", run => Decode(run, precision)),
+            new Piece($"bench/overlap-{Name(precision)}", "some of these with kernels that may begin while the ones before them end", run => Overlap(run, precision)),
             new Piece($"bench/prefill-{Name(precision)}", "steps of a prefill at depth", run => Prefill(run, precision)),
             new Piece($"bench/prompts-{Name(precision)}", "prompts and answers through the public interface", run => Prompts(run, precision)),
         }),
@@ -83,14 +84,20 @@ internal static class BenchPieces
         return Task.CompletedTask;
     }
 
-    private static void Decode(PieceRun run, ErniePrecision precision, ErnieKvCacheType kvType, (int Depth, int Sequences)[] cases, CardRates card)
+    private static Task Overlap(PieceRun run, ErniePrecision precision)
     {
-        var kv = kvType == ErnieKvCacheType.Int8 ? "int8" : "bf16";
+        if (IsThere(run, precision)) Decode(run, precision, ErnieKvCacheType.BFloat16, run.IsTiny ? [(260, 1)] : [(Short, 1), (Short, 16), (Long, 1)], MeasureCard(run), overlaps: true);
+        return Task.CompletedTask;
+    }
+
+    private static void Decode(PieceRun run, ErniePrecision precision, ErnieKvCacheType kvType, (int Depth, int Sequences)[] cases, CardRates card, bool overlaps = false)
+    {
+        var kv = $"{(kvType == ErnieKvCacheType.Int8 ? "int8" : "bf16")}{(overlaps ? ", overlap" : "")}";
         var fitting = cases.Where(item => Fits(run, precision, kvType, item.Depth, item.Sequences)).ToArray();
         foreach (var (depth, sequences) in cases.Except(fitting)) run.Skip($"{kv}, {sequences} × {depth}", "ErniePlan says that it does not fit.");
         if (fitting.Length == 0) return;
         var plas = Limits(run);
-        using var model = Load(run, precision, kvType, fitting.Max(static item => item.Sequences * KvCache.BlocksFor(item.Depth)), graphs: true);
+        using var model = Load(run, precision, kvType, fitting.Max(static item => item.Sequences * KvCache.BlocksFor(item.Depth)), graphs: true, overlaps);
         double? shortStep = null;
         foreach (var (depth, sequences) in fitting)
         {
@@ -187,10 +194,10 @@ internal static class BenchPieces
         return [.. Enumerable.Range(0, count).Select(_ => random.Next(model.VocabularySize))];
     }
 
-    private static StepBenchmark Load(PieceRun run, ErniePrecision precision, ErnieKvCacheType kvType, int blocks, bool graphs)
+    private static StepBenchmark Load(PieceRun run, ErniePrecision precision, ErnieKvCacheType kvType, int blocks, bool graphs, bool overlaps = false)
     {
         var clock = Stopwatch.StartNew();
-        var model = new StepBenchmark(run.Installation, Folder(run, precision), kvType, blocks, MostSequences, run.IsTiny, graphs, run.CancellationToken);
+        var model = new StepBenchmark(run.Installation, Folder(run, precision), kvType, blocks, MostSequences, run.IsTiny, graphs, overlaps, run.CancellationToken);
         run.Measured("load", clock.Elapsed.TotalSeconds, "s", note: Text($"{model.Blocks} blocks of cache; {model.FreeBytes / 1e9:F1} GB stay free"));
         return model;
     }

@@ -21,7 +21,7 @@ internal static class KernelPieces
     public static IReadOnlyList<Piece> All { get; } =
     [
         new("kernels/load", "compiles the PTX of every file on this driver", Load),
-        new("kernels/norm", "RMS norms against the formula", Norm),
+        new("kernels/norm", "the residual and its RMS norm against the reference", Norm),
         new("kernels/linear", "linear layers in every weight format", Linear),
         new("kernels/experts", "layers of experts in every weight format", Experts),
         new("kernels/attention", "dense and sparse attention over every cache", Attention),
@@ -48,8 +48,8 @@ internal static class KernelPieces
 
     private static Task Norm(PieceRun run) => Run(run, static (run, kernels) =>
     {
-        foreach (var (rows, columns) in new[] { (1, 1), (3, 31), (2, 256), (5, 1000) }) run.Check($"rms_norm {rows} × {columns}", findings => NormChecks.RmsNorm(kernels, rows, columns, findings));
-        run.Check("add_rms_norm 3 × 700", findings => NormChecks.AddRmsNorm(kernels, 3, 700, findings));
+        foreach (var (tokens, columns) in run.IsTiny ? NormChecks.Shapes.Take(3) : NormChecks.Shapes) run.Check($"{tokens} × {columns}", findings => NormChecks.EqualsReference(kernels, s_runner, tokens, columns, findings));
+        foreach (var columns in run.IsTiny ? [] : new[] { 70, 2560 }) run.Check($"quantised, 3 × {columns}", findings => NormChecks.QuantisesAsProductsDo(kernels, 3, columns, findings));
     });
 
     private static Task Linear(PieceRun run) => Run(run, static (run, kernels) =>
@@ -85,6 +85,7 @@ internal static class KernelPieces
             if (!run.IsTiny) run.Check($"{format}: bits of a token alone", findings => checks.ExpertsBits(format, findings));
         }
         run.Check("uneven, and in halves", checks.UnevenExperts);
+        run.Check("some experts in slots", findings => ProductChecks.Resident(kernels, s_runner, findings));
         run.Check("beside another device", findings => ProductChecks.Parts(kernels, s_runner, findings));
     });
 

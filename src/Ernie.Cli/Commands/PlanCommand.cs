@@ -29,9 +29,9 @@ internal static class PlanCommand
         var reserve = CommonOptions.Bytes("--reserve", "What is left free on each GPU. [default: 1 GiB and 2 % of the GPU]");
         var json = new Option<bool>("--json") { Description = "Write JSON." };
         var command = new DocumentedCommand("plan", "Says what a model takes on GPUs, and what stays on the CPU.",
-            "Weights, KV cache, workspace and reserve of each GPU, and which contexts and numbers of conversations that leaves room for. Where it does not fit, routed experts stay on the CPU first. "
+            "Weights, KV cache, workspace and reserve of each GPU, and which contexts and numbers of conversations that leaves room for. Where it does not fit, routed experts stay on the CPU first, then the embedding and whole layers. "
             + "Sizes of weights and cache are those of an export; workspace and reserve are estimates. No GPU is asked. GB are 10^9 bytes. Returns 1 where it does not fit even with the CPU's help. "
-            + "This version runs a model on one GPU, with the CPU's help where only experts stay there: a plan for several GPUs, or with whole layers on the CPU, tells what to buy, not what runs.",
+            + "This version runs a model on one GPU, with the CPU's help: a plan for several GPUs tells what to buy, not what runs.",
             "ernie plan --shape 300b --experts int4 --gpu 80GB --gpu-count 4", "ernie plan --shape 300b --experts int2 --dense int8 --int4-layers 3,4,5,6 --group channel --gpu 141GB", "ernie plan samples/ernie-tiny-moe --gpu 8GB --kv int8")
         { model, shape, experts, dense, group, int4Layers, gpu, gpuCount, context, requests, kv, chunk, reserve, json };
         command.Validators.Add(result =>
@@ -79,13 +79,13 @@ internal static class PlanCommand
             yield return $"{i,-4}{Gigabytes(gpu.WeightBytes),12}{Gigabytes(gpu.KvCacheBytes),12}{Gigabytes(gpu.WorkspaceBytes),12}{Gigabytes(gpu.ReserveBytes),12}{Gigabytes(gpu.FreeBytes),12}{Gigabytes(gpu.CapacityBytes),12}";
         }
         yield return "";
-        if (!plan.Fits) yield return "Does not fit: with every layer on the CPU, embedding, head, workspace and reserve still exceed the GPU.";
+        if (!plan.Fits) yield return "Does not fit: with every layer but the last on the CPU, that layer, head, workspace and reserve still exceed the GPU.";
         else if (plan.IsWhollyOnGpus) yield return "Everything fits on the GPUs.";
         else
         {
             yield return string.Create(CultureInfo.InvariantCulture, $"On the CPU      {Gigabytes(plan.CpuWeightBytes)} of weights{(plan.CpuKvCacheBytes > 0 ? $", {Gigabytes(plan.CpuKvCacheBytes)} of KV cache" : "")}");
             if (plan.CpuExperts.Count > 0) yield return $"  experts       {plan.DescribeCpuExperts()}";
-            if (plan.CpuLayers.Count > 0) yield return string.Create(CultureInfo.InvariantCulture, $"  layers        {Run(plan.CpuLayers[0], plan.CpuLayers[^1])} altogether");
+            if (plan.CpuLayers.Count > 0) yield return string.Create(CultureInfo.InvariantCulture, $"  layers        {Run(plan.CpuLayers[0], plan.CpuLayers[^1])} altogether, and the embedding");
         }
         if (!plan.Fits) yield break;
         yield return "";

@@ -14,6 +14,7 @@ internal sealed class KeptBlocksKernels(CpuKernels inner) : CpuKernels
     /// <summary>Blocks read, of those that lie before a token or around it; over all layers, heads and packs.</summary>
     public double Share => _all == 0 ? 1 : (double)_kept / _all;
 
+    public override void AddRmsNorm(in AddRmsNormArguments arguments, in KernelContext context) => inner.AddRmsNorm(arguments, context);
     public override void Linear(in LinearArguments arguments, in KernelContext context) => inner.Linear(arguments, context);
     public override void Experts(in ExpertsArguments arguments, in KernelContext context) => inner.Experts(arguments, context);
 

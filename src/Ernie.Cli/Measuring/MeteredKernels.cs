@@ -13,7 +13,7 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, ITra
     private readonly Dictionary<nint, bool[]> _touched = [];
     private List<StepTraffic> _steps = [];
     private StepTraffic _step = new();
-    private byte* _firstWeight;
+    private float* _firstNorm;
     private bool[] _inCall = [];
 
     public override string Name => inner.Name;
@@ -33,6 +33,26 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, ITra
         }
     }
 
+    public override void AddRmsNorm(in AddRmsNormArguments arguments, in KernelContext context)
+    {
+        var started = Stopwatch.GetTimestamp();
+        inner.AddRmsNorm(arguments, context);
+        lock (_gate)
+        {
+            var elapsed = Stopwatch.GetElapsedTime(started).TotalSeconds;
+            // The graph is fixed: a step begins with the norm of the same weight.
+            if (_firstNorm == null) _firstNorm = arguments.Weight;
+            if (arguments.Weight == _firstNorm)
+            {
+                EndStep();
+                _step.Started = started;
+            }
+            _step.KernelSeconds += elapsed;
+            _step.WeightBytes += sizeof(float) * (long)arguments.Columns;
+            _step.MeterSeconds += Stopwatch.GetElapsedTime(started).TotalSeconds - elapsed;
+        }
+    }
+
     public override void Linear(in LinearArguments arguments, in KernelContext context)
     {
         var started = Stopwatch.GetTimestamp();
@@ -40,13 +60,6 @@ internal sealed unsafe class MeteredKernels(CpuKernels inner) : CpuKernels, ITra
         lock (_gate)
         {
             var elapsed = Stopwatch.GetElapsedTime(started).TotalSeconds;
-            // The graph is fixed: the first product of a step is always with the same weight.
-            if (_firstWeight == null) _firstWeight = arguments.Weight.Data;
-            if (arguments.Weight.Data == _firstWeight)
-            {
-                EndStep();
-                _step.Started = started;
-            }
             _step.KernelSeconds += elapsed;
             _step.WeightBytes += arguments.Weight.ByteCount();
             _step.Operations += 2.0 * arguments.TokenCount * arguments.Weight.Rows * arguments.Weight.Columns;

@@ -24,6 +24,7 @@ internal sealed unsafe class PlasMapKernels(CpuKernels inner) : CpuKernels
     /// <summary>[layers] the prompt's blocks in order.</summary>
     public IReadOnlyList<IReadOnlyList<PlasMapRow>> Layers => [.. _layers.Select(static layer => layer.Rows)];
 
+    public override void AddRmsNorm(in AddRmsNormArguments arguments, in KernelContext context) => inner.AddRmsNorm(arguments, context);
     public override void Linear(in LinearArguments arguments, in KernelContext context) => inner.Linear(arguments, context);
     public override void Experts(in ExpertsArguments arguments, in KernelContext context) => inner.Experts(arguments, context);
 

@@ -11,6 +11,7 @@ internal sealed unsafe class RecipeKernels(CpuKernels inner, ErnieConfig config)
     public override string Name => inner.Name;
     public override bool IsSupported => inner.IsSupported;
 
+    public override void AddRmsNorm(in AddRmsNormArguments arguments, in KernelContext context) => inner.AddRmsNorm(arguments, context);
     public override void Linear(in LinearArguments arguments, in KernelContext context) => inner.Linear(arguments, context);
     public override void Experts(in ExpertsArguments arguments, in KernelContext context) => inner.Experts(arguments, context);
 

@@ -28,7 +28,9 @@ internal static class DeviceChoice
             if (logger is null) return choice;
             DeviceLog.Gpu(logger, CudaInstallation.Describe(choice.Device));
             var (plan, gpu) = (choice.Plan, choice.Memory);
-            if (!plan.IsWhollyOnGpus) DeviceLog.Offload(logger, plan.CpuWeightBytes, gpu.CapacityBytes, plan.DescribeCpuExperts(), gpu.WeightBytes, gpu.KvCacheBytes);
+            if (plan.IsWhollyOnGpus) return choice;
+            DeviceLog.Offload(logger, plan.CpuWeightBytes, gpu.CapacityBytes, plan.DescribeCpu(), gpu.WeightBytes, gpu.KvCacheBytes);
+            if (options.CudaGraphs) DeviceLog.NoGraphs(logger);
             return choice;
         }
         if (options.Device == ErnieDevice.Cuda) throw new ErnieDeviceException(problem!);

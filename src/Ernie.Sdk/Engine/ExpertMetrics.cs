@@ -26,6 +26,8 @@ internal static class ExpertMetrics
         Meter.CreateObservableCounter("ernie.expert.prediction.hits", static () => PerLayer(static layer => layer.PredictedRight), "{choice}", "Choices of a router that had been predicted.");
         Meter.CreateObservableGauge("ernie.expert.prediction.accuracy", static () => PerLayer(static layer => (double)layer.PredictedRight / layer.Predicted, static layer => layer.Predicted > 0), "1", "Share of a router's choices that had been predicted.");
         Meter.CreateObservableGauge("ernie.expert.prefetch.hit_rate", static () => PerLayer(static layer => (double)layer.ResidentPages / layer.SampledPages, static layer => layer.SampledPages > 0), "1", "Share of sampled pages of rightly predicted experts that were in memory when they were needed.");
+        Meter.CreateObservableCounter("ernie.expert.cpu.choices", static () => PerLayer(static layer => layer.CpuChoices, static layer => layer.CpuChoices > 0), "{choice}", "Choices of experts that the CPU computed beside a GPU.");
+        Meter.CreateObservableCounter("ernie.expert.moves", static () => PerLayer(static layer => layer.Moves, static layer => layer.CpuChoices > 0), "{expert}", "Experts that took the place of another on the GPU because they are used more.");
     }
 
     /// <summary>Shows a model's load until the result is disposed.</summary>

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Numerics;
 using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
@@ -27,6 +28,8 @@ internal sealed unsafe class GpuDevice : StepDevice
     private CudaMemory? _logits;
     private float[] _read = [];
     private GpuSampler? _sampler;
+    private readonly FirstLayers? _first;
+    private readonly int _layerCount;
     private readonly long _providerBytes;
     private bool _isLoaded;
     private StepBatch? _batch;
@@ -39,18 +42,20 @@ internal sealed unsafe class GpuDevice : StepDevice
     /// <param name="kernels">What computes experts that stay on the CPU.</param>
     /// <param name="threadCount">Threads of that.</param>
     /// <param name="capturesSteps">Whether decode steps are captured as CUDA graphs. Steps that the CPU has a part in are not.</param>
+    /// <param name="overlaps">Whether kernels may begin while the ones before them end (<see cref="CudaModules.Overlaps"/>).</param>
     /// <param name="progress">Told of weights that were sent; may be null.</param>
     /// <param name="cancellationToken">Ends sending.</param>
     /// <param name="between">Puts kernels of a measurement between the operators and these; null: none.</param>
     /// <exception cref="ErnieDeviceException">The GPU's memory is full, or it does not answer.</exception>
-    public GpuDevice(GpuChoice gpu, RunnerModel model, CpuKernels kernels, int threadCount, bool capturesSteps, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken, Func<CudaKernels, CudaKernels>? between = null)
+    public GpuDevice(GpuChoice gpu, RunnerModel model, CpuKernels kernels, int threadCount, bool capturesSteps, bool overlaps, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken, Func<CudaKernels, CudaKernels>? between = null)
     {
         _gpu = gpu;
         var config = model.Manifest.Config;
         // A context that is shorter than planned takes less.
         var step = gpu.Step with { Positions = Math.Min(gpu.Step.Positions, model.Rope.PositionCount) };
         var workspace = GpuWorkspace.For(config, ErnieGraph.Build(config, model.Manifest.Formats).Weights, model.Layout.ElementType, step);
-        _providerBytes = ProviderWeights(model.Manifest) + workspace.ProviderBytes;
+        var first = gpu.Plan.CpuLayers.Count;
+        (_layerCount, _providerBytes) = (config.LayerCount, ProviderWeights(model.Manifest, first) + workspace.ProviderBytes);
         var limit = gpu.IsLimited ? new CudaMemoryLimit(gpu.Memory.CapacityBytes - _providerBytes) : null;
         var making = "context";
         try
@@ -59,14 +64,19 @@ internal sealed unsafe class GpuDevice : StepDevice
             CacheMemory = new OrtMemoryInfo("Cuda", OrtAllocatorType.DeviceAllocator, gpu.Device.Ordinal, OrtMemType.Default);
             _stream = _context.CreateStream();
             making = "kernels";
-            _modules = new CudaModules(_context);
-            _modules.Compile("linear", "attention", "experts", "sampling");
+            _modules = new CudaModules(_context) { Overlaps = overlaps };
+            _modules.Compile("norm", "linear", "attention", "experts", "sampling");
             making = "table of rotary angles";
             _choices = new CudaExpertChoices(_context, model.Load);
             if (gpu.Plan.CpuExperts.Count > 0)
             {
-                _hostExperts = new CudaHostExperts(_context, gpu.Plan.CpuExperts, kernels, threadCount, config.HiddenSize, config.ExpertsPerToken);
+                _hostExperts = new CudaHostExperts(_context, gpu.Plan.CpuExperts, kernels, threadCount, config.HiddenSize, model.Load);
                 _hostExperts.Reserve(step.Tokens);
+            }
+            if (first > 0)
+            {
+                _first = new FirstLayers(_context, new CpuDevice(model, kernels, threadCount, default), first, config.HiddenSize);
+                _first.Reserve(step.Tokens);
             }
             var (started, sent) = (Stopwatch.GetTimestamp(), 0L);
             _environment = new CudaOperatorEnvironment(gpu.Device, between is null ? new PtxKernels(_modules) : between(new PtxKernels(_modules)), model.Layout, model.Rope, _choices, hostExperts: _hostExperts, limit: limit)
@@ -83,7 +93,7 @@ internal sealed unsafe class GpuDevice : StepDevice
             _environment.Reserve(workspace.OperatorBytes);
             _choices.Begin(step.Tokens);
             _logits = _context.Allocate(workspace.LogitBytes);
-            if (capturesSteps && _hostExperts is null) _graphs = new GpuGraphs(_context, _stream, CacheMemory, step.Blocks);
+            if (capturesSteps && _hostExperts is null && _first is null) _graphs = new GpuGraphs(_context, _stream, CacheMemory, step.Blocks);
         }
         catch (CudaException e)
         {
@@ -100,7 +110,7 @@ internal sealed unsafe class GpuDevice : StepDevice
     /// <summary>Told of every step; null: nobody is.</summary>
     public StepObserver? Observer { get; init; }
 
-    /// <summary>Null: nothing is logged.</summary>
+    /// <summary>Told of experts that change places, and of graphs that are given up; null: nobody is.</summary>
     public ILogger? Logger { get; init; }
 
     public override IEnumerable<CustomOperator> Operators => _environment!.Operators();
@@ -110,21 +120,36 @@ internal sealed unsafe class GpuDevice : StepDevice
         set
         {
             if (_hostExperts is not null) _hostExperts.IsBrokenOff = value;
+            if (_first is not null) _first.Device.IsBrokenOff = value;
         }
     }
 
     public override OrtMemoryInfo CacheMemory { get; }
 
+    public override FirstLayers? First => _first;
+
+    public override OrtValue SendHidden(int tokens)
+    {
+        OrtValue? hidden = null;
+        Try(() => hidden = _first!.Send(tokens, CacheMemory, _stream!));
+        return hidden!;
+    }
+
     public override KvMemory Reserve(long bytes)
     {
+        // As much for each layer.
+        var cpuBytes = bytes / _layerCount * (_first?.Count ?? 0);
+        bytes -= cpuBytes;
+        var cpu = _first?.Device.Reserve(cpuBytes);
         try
         {
             var memory = new DeviceKvMemory(_context!, bytes);
-            _environment!.Cache = ((nint)memory.Address, (nint)memory.Address + (nint)bytes);
-            return memory;
+            _environment!.Cache = ((nint)memory.At(0), (nint)memory.At((nint)bytes));
+            return cpu is null ? memory : new SplitKvMemory(cpu, (nint)cpuBytes, memory);
         }
         catch (CudaException e)
         {
+            cpu?.Dispose();
             throw Refusal(e, string.Create(CultureInfo.InvariantCulture, $"KV cache of {bytes:N0} bytes"));
         }
     }
@@ -200,9 +225,15 @@ internal sealed unsafe class GpuDevice : StepDevice
     public override void Begin(StepBatch batch, LiveRows rows)
     {
         _batch = batch;
-        _environment!.BeginStep();
+        var decodes = batch.Flags.Count(static flags => (flags & (int)SequenceFlags.Decode) != 0);
+        _environment!.BeginStep(decodes == 0 ? CudaStepKind.Prefill : decodes == batch.Flags.Count && decodes == batch.TokenCount ? CudaStepKind.Decode : CudaStepKind.Mixed);
         if (_hostExperts is not null) _hostExperts.Rows = rows;
-        Try(() => _choices!.Begin(batch.TokenCount));
+        _first?.Device.Begin(batch, rows);
+        Try(() =>
+        {
+            _first?.Reserve(batch.TokenCount);
+            _choices!.Begin(batch.TokenCount);
+        });
     }
 
     public override bool CapturesSteps => _graphs is not null;
@@ -232,7 +263,11 @@ internal sealed unsafe class GpuDevice : StepDevice
         return captured;
     }
 
-    public override void Stop() => _graphs?.Dispose();
+    public override void Stop()
+    {
+        _graphs?.Dispose();
+        _first?.Device.Stop();
+    }
 
     public override void End() => Try(() =>
     {
@@ -240,6 +275,10 @@ internal sealed unsafe class GpuDevice : StepDevice
         _environment!.EndStep();
         _choices!.End(_stream!);
         Observer?.Invoke(_batch!, _choices.Last);
+        if (_hostExperts?.Slots is not { } slots || !slots.End(_choices, _stream!) || Logger is null) return;
+        // At first there are many: the 1st, 2nd, 4th, 8th .. is told of.
+        var residency = slots.Residency;
+        if (BitOperations.IsPow2(residency.MoveCount)) DeviceLog.ExpertsMoved(Logger, residency.MoveCount, residency.Share());
     });
 
     public override Exception? Explain(OnnxRuntimeException reported) => _environment!.Failure switch
@@ -261,6 +300,7 @@ internal sealed unsafe class GpuDevice : StepDevice
     {
         _environment?.Dispose();
         _hostExperts?.Dispose();
+        _first?.Dispose();
         _sampler?.Dispose();
         _logits?.Dispose();
         _choices?.Dispose();
@@ -271,8 +311,12 @@ internal sealed unsafe class GpuDevice : StepDevice
     }
 
     /// <summary>Weights of nodes that are not ours, which ONNX Runtime copies to the GPU itself: the table that tokens are looked up in, norms, gates.</summary>
-    private static long ProviderWeights(ModelManifest manifest) =>
-        manifest.Tensors.Where(static tensor => tensor.Name == TensorNames.Embedding || tensor.Name.EndsWith("norm.weight", StringComparison.Ordinal) || tensor.Name.EndsWith(".attn_gate.weight", StringComparison.Ordinal)).Sum(static tensor => tensor.Bytes);
+    private static long ProviderWeights(ModelManifest manifest, int firstLayer)
+    {
+        var here = ErnieGraph.Build(manifest.Config, manifest.Formats, layers: new LayerRange(firstLayer, manifest.Config.LayerCount - 1)).Weights.Select(static weight => weight.Name).ToHashSet(StringComparer.Ordinal);
+        bool IsTheirs(string name) => (name == TensorNames.Embedding && firstLayer == 0) || name.EndsWith("norm.weight", StringComparison.Ordinal) || name.EndsWith(".attn_gate.weight", StringComparison.Ordinal);
+        return manifest.Tensors.Where(tensor => here.Contains(tensor.Name) && IsTheirs(tensor.Name)).Sum(static tensor => tensor.Bytes);
+    }
 
     private static bool IsOutOfMemory(string message) =>
         message.Contains("out of memory", StringComparison.OrdinalIgnoreCase) || message.Contains("allocate memory", StringComparison.OrdinalIgnoreCase) || message.Contains("Available memory of", StringComparison.Ordinal);

@@ -9,7 +9,7 @@ namespace Ernie.Sdk.Engine;
 /// <summary>What of a model goes to a GPU, by the plan that <c>ernie plan</c> prints.</summary>
 internal static class GpuPlacement
 {
-    /// <summary>Blocks that the cache has at least where nobody said how long conversations are: 8,192 tokens, if there is room for them with all experts on the CPU. Arbitrary.</summary>
+    /// <summary>Blocks that the cache has at least where nobody said how long conversations are: 8,192 tokens, if there is room for them with all layers but one on the CPU. Arbitrary.</summary>
     private const int DefaultBlocks = 64;
 
     /// <summary>Asks the GPU what is free, and plans for it.</summary>
@@ -59,17 +59,17 @@ internal static class GpuPlacement
         for (var blocks = asked ?? Math.Min(KvCache.BlocksFor(context), DefaultBlocks); ; blocks /= 2)
         {
             var (part, size) = Plan(blocks, Positions(blocks));
-            if (part.Fits && part.CpuLayers.Count == 0)
+            if (part.Fits)
             {
-                choice = new GpuChoice(gpu, installation, part, size, part.Gpus[0].KvCacheBytes, options.GpuMemoryBytes is not null);
+                choice = new GpuChoice(gpu, installation, part, size, part.Gpus[0].KvCacheBytes + part.CpuKvCacheBytes, options.GpuMemoryBytes is not null);
                 return null;
             }
             if (asked is null && blocks > 1) continue;
             var least = part.LeastBytes;
             var limit = options.GpuMemoryBytes is { } most && most < free - reserve ? string.Create(CultureInfo.InvariantCulture, $", of which GpuMemoryBytes allows {most:N0}") : "";
-            var experts = config.MoeLayerCount > 0 ? "with all routed experts on the CPU the model still" : "the model";
+            var rest = config.LayerCount > 1 ? "with all layers but the last on the CPU the model still" : "the model";
             return new CudaPiece(DeviceChoice.MemoryName, CudaPieceState.Unfit,
-                string.Create(CultureInfo.InvariantCulture, $"{CudaInstallation.Describe(gpu)} has {free:N0} bytes free, {reserve:N0} of them in reserve{limit}; {experts} takes at least {least:N0}, beside the reserve: {least - part.Gpus[0].WorkspaceBytes - blocks * blockBytes:N0} of weights, {blocks * blockBytes:N0} of cache for {blocks * KvBlockLayout.BlockSize:N0} tokens, {part.Gpus[0].WorkspaceBytes:N0} of workspace"),
+                string.Create(CultureInfo.InvariantCulture, $"{CudaInstallation.Describe(gpu)} has {free:N0} bytes free, {reserve:N0} of them in reserve{limit}; {rest} takes at least {least:N0}, beside the reserve: {part.Gpus[0].WeightBytes:N0} of weights, {part.Gpus[0].KvCacheBytes:N0} of cache for {blocks * KvBlockLayout.BlockSize:N0} tokens, {part.Gpus[0].WorkspaceBytes:N0} of workspace"),
                 Cure: $"{(limit.Length > 0 && least <= free - reserve ? string.Create(CultureInfo.InvariantCulture, $"Set GpuMemoryBytes to {least:N0} or more. ") : "")}Export to fewer bits, set a shorter ContextLength, a smaller KvCacheBytes, KvCacheType or MaxConcurrentRequests, or use another GPU; 'ernie plan' says what fits.");
         }
     }

@@ -16,11 +16,13 @@ internal sealed class GpuShare
 
     private GpuShare() { }
 
-    /// <summary>Embedding, head and last norm. Where embedding and head are one matrix, ONNX Runtime looks tokens up in a copy of its own.</summary>
-    public required long EdgeBytes { get; init; }
+    /// <summary>Embedding. Where it is the head too, ONNX Runtime looks tokens up in a copy of its own.</summary>
+    public required long EmbeddingBytes { get; init; }
+    /// <summary>Head and last norm.</summary>
+    public required long HeadBytes { get; init; }
     public required IReadOnlyList<LayerShare> Layers { get; init; }
 
-    public long WeightBytes => EdgeBytes + Layers.Sum(static layer => layer.PlainBytes + layer.Experts * layer.ExpertBytes);
+    public long WeightBytes => EmbeddingBytes + HeadBytes + Layers.Sum(static layer => layer.PlainBytes + layer.Experts * layer.ExpertBytes);
 
     /// <param name="config">The model.</param>
     /// <param name="weights">All weights of its graph.</param>
@@ -63,9 +65,10 @@ internal sealed class GpuShare
             layers.Add(new LayerShare(plain, config.IsMoeLayer(layer) ? (int)Part(config.ExpertCount, 1) : 0, expert, kvHeads == 0 ? 0 : new KvBlockLayout(cache, (int)kvHeads, config.HeadDim).BlockBytes));
         }
         var vocabulary = Part(config.VocabSize, Quantization.PanelLayout.Rows);
-        var edge = (isTied ? 2 : 1) * Rows(TensorNames.Embedding, vocabulary) + Rows(TensorNames.Head, vocabulary) + Whole(TensorNames.FinalNorm);
+        var embedding = Rows(TensorNames.Embedding, vocabulary);
+        var head = (isTied ? embedding : Rows(TensorNames.Head, vocabulary)) + Whole(TensorNames.FinalNorm);
         if (rest.Count > 0) throw new InvalidOperationException($"{rest.Keys.First()} has no place in the plan.");
-        return new GpuShare { EdgeBytes = edge, Layers = layers };
+        return new GpuShare { EmbeddingBytes = embedding, HeadBytes = head, Layers = layers };
 
         static ExportedWeight OneExpert(ExportedWeight weight) => weight with { Shape = [1, .. weight.Shape.Skip(1)] };
     }

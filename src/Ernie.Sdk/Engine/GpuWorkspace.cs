@@ -26,7 +26,7 @@ internal sealed record GpuWorkspace
     public required long OperatorBytes { get; init; }
     /// <summary>The routers' choices of a step. Exact.</summary>
     public required long ChoiceBytes { get; init; }
-    /// <summary>What is exchanged with experts on the CPU. Exact.</summary>
+    /// <summary>What is exchanged with experts on the CPU, and which those are. Exact.</summary>
     public required long ExchangeBytes { get; init; }
     /// <summary>A row of logits for each sequence. Exact; commands that look at the logits of every token take more.</summary>
     public required long LogitBytes { get; init; }
@@ -38,6 +38,9 @@ internal sealed record GpuWorkspace
     /// Tensors that ONNX Runtime passes between nodes, twice what lives at once: its arena fits them into pieces that steps of other sizes have left. An estimate that no GPU has confirmed yet.
     /// </summary>
     public required long ProviderBytes { get; init; }
+
+    /// <summary>The residual stream, where the CPU computes the first layers. Exact, and not part of <see cref="Bytes"/>.</summary>
+    public required long HiddenBytes { get; init; }
 
     public long Bytes => checked(OperatorBytes + ChoiceBytes + ExchangeBytes + LogitBytes + RopeBytes + SamplerBytes + ProviderBytes);
 
@@ -58,7 +61,8 @@ internal sealed record GpuWorkspace
             {
                 OperatorBytes = Math.Max(CudaWorkspace.LeastBytes, Operators(config, weights, cache, step)),
                 ChoiceBytes = isMoe ? config.MoeLayerCount * tokens * config.ExpertsPerToken * sizeof(int) : 0,
-                ExchangeBytes = isMoe ? CudaHostExperts.DeviceBytes(step.Tokens, config.HiddenSize, config.ExpertsPerToken) : 0,
+                ExchangeBytes = isMoe ? CudaHostExperts.DeviceBytes(step.Tokens, config.HiddenSize, config.ExpertsPerToken) + (long)config.MoeLayerCount * config.ExpertCount * sizeof(int) : 0,
+                HiddenBytes = FirstLayers.DeviceBytes(step.Tokens, config.HiddenSize),
                 LogitBytes = sequences * vocabulary * sizeof(float),
                 RopeBytes = (long)step.Positions * config.HeadDim * sizeof(float),
                 SamplerBytes = Math.Max(CudaWorkspace.LeastBytes, sequences * vocabulary * sizeof(float)) + sequences * (vocabulary / 8 + 2 * sizeof(int) * Math.Min(vocabulary, step.Positions) + 4096 + 4L * step.Blocks * sizeof(int)) + (1 << 17),
@@ -72,7 +76,9 @@ internal sealed record GpuWorkspace
     {
         long most = 0;
         var tally = new Tally();
-        var launches = new CudaLaunches(tally);
+        // What all operators of a step share, norms quantised.
+        var launches = new CudaLaunches(tally, new CudaStep(CudaStepKind.Mixed) { QuantisesNorms = true });
+        launches.AddRmsNorm(new AddRmsNormArguments { TokenCount = step.Tokens, Columns = Math.Min(config.HiddenSize, CudaLaunches.MaxNormColumns) });
         void Add(Action launch)
         {
             tally.Bytes = 0;
@@ -100,7 +106,7 @@ internal sealed record GpuWorkspace
             TokenCount = step.Tokens, SequenceCount = step.Sequences, BlockTableStride = Math.Min(step.Blocks, CudaLaunches.MaxSparseBlocks), Limits = (SparseLimits*)Tally.Address,
             Layout = new KvBlockLayout(cache, config.KvHeadCount, headDim), HeadCount = config.HeadCount, KvHeadCount = config.KvHeadCount, HeadDim = headDim, KvHeadEnd = config.KvHeadCount,
         }, null));
-        return most;
+        return most + tally.Kept;
 
         static PackedMatrix Matrix(ExportedWeight weight) => new(weight.Format, null, (nint)weight.Rows, (nint)weight.Columns, (nint)weight.SectionRows);
     }
@@ -112,6 +118,8 @@ internal sealed record GpuWorkspace
         public static readonly void* Address = (void*)4096;
 
         public long Bytes { get; set; }
+        /// <summary>Those that stay until a step ends.</summary>
+        public long Kept { get; private set; }
 
         public void Launch(string file, string kernel, (int X, int Y, int Z) grid, int threads, int sharedBytes, params ReadOnlySpan<CudaParameter> parameters)
         {
@@ -120,6 +128,12 @@ internal sealed record GpuWorkspace
         public void* Scratch(long bytes)
         {
             Bytes += CudaWorkspace.Aligned(bytes);
+            return Address;
+        }
+
+        public void* Keep(long bytes)
+        {
+            Kept += CudaWorkspace.Aligned(bytes);
             return Address;
         }
     }

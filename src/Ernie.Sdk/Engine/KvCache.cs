@@ -3,7 +3,7 @@ using Ernie.Sdk.Kernels;
 namespace Ernie.Sdk.Engine;
 
 /// <summary>
-/// The keys and values of all sequences: one reserved range of addresses, per layer a pool of blocks of 128 positions. A block has the same number in every layer.
+/// The keys and values of all sequences: reserved memory, per layer a pool of blocks of 128 positions. A block has the same number in every layer.
 /// On the CPU, pages are taken when a block is allocated and given back when it is freed. Used by the engine's thread only.
 /// </summary>
 /// <remarks>
@@ -66,7 +66,7 @@ internal sealed unsafe class KvCache : IDisposable
     public static int BlocksFor(int tokens) => (tokens + KvBlockLayout.BlockSize - 1) / KvBlockLayout.BlockSize;
 
     /// <summary>A layer's pool: [blocks, <see cref="KvBlockLayout.BlockBytes"/>], on the device that computes.</summary>
-    public byte* Layer(int layer) => _memory.Address + layer * _layerBytes;
+    public byte* Layer(int layer) => _memory.At(layer * _layerBytes);
 
     /// <summary>Copies one block of one layer to the CPU's memory. Any thread may, while nobody writes to the block.</summary>
     public void Read(int layer, int block, byte* target) => _memory.Read(Offset(layer, block), target, Layout.BlockBytes);

@@ -2,11 +2,11 @@ using Ernie.Sdk.Native;
 
 namespace Ernie.Sdk.Engine;
 
-/// <summary>What the blocks of a cache lie in: one range of addresses, of the CPU's memory or a GPU's.</summary>
+/// <summary>What the blocks of a cache lie in: the CPU's memory, a GPU's, or one after the other.</summary>
 internal abstract unsafe class KvMemory : IDisposable
 {
-    /// <summary>Of the device whose kernels read and write here.</summary>
-    public abstract byte* Address { get; }
+    /// <summary>Address of the device whose kernels read and write there.</summary>
+    public abstract byte* At(nint offset);
 
     /// <summary>Makes a range usable.</summary>
     /// <exception cref="InsufficientMemoryException">The system has no pages left.</exception>
@@ -31,13 +31,13 @@ internal sealed unsafe class HostKvMemory(long bytes) : KvMemory
 {
     private readonly VirtualMemory _memory = new(bytes);
 
-    public override byte* Address => _memory.Address;
+    public override byte* At(nint offset) => _memory.Address + offset;
     public void AdviseLargePages(nint offset, nint bytes) => _memory.AdviseLargePages(offset, bytes);
     public override void Commit(nint offset, nint bytes) => _memory.Commit(offset, bytes);
     public override void Decommit(nint offset, nint bytes) => _memory.Decommit(offset, bytes);
-    public override void Copy(nint source, nint target, nint bytes) => Buffer.MemoryCopy(Address + source, Address + target, bytes, bytes);
-    public override void Read(nint offset, byte* target, nint bytes) => Buffer.MemoryCopy(Address + offset, target, bytes, bytes);
-    public override void Write(nint offset, byte* source, nint bytes) => Buffer.MemoryCopy(source, Address + offset, bytes, bytes);
+    public override void Copy(nint source, nint target, nint bytes) => Buffer.MemoryCopy(At(source), At(target), bytes, bytes);
+    public override void Read(nint offset, byte* target, nint bytes) => Buffer.MemoryCopy(At(offset), target, bytes, bytes);
+    public override void Write(nint offset, byte* source, nint bytes) => Buffer.MemoryCopy(source, At(offset), bytes, bytes);
     public override void Dispose() => _memory.Dispose();
 }
 
@@ -63,7 +63,7 @@ internal sealed unsafe class DeviceKvMemory : KvMemory
         }
     }
 
-    public override byte* Address => (byte*)_memory.Address;
+    public override byte* At(nint offset) => (byte*)_memory.Address + offset;
 
     // What a block held before is never read: kernels look at positions that were written.
     public override void Commit(nint offset, nint bytes)
@@ -94,5 +94,38 @@ internal sealed unsafe class DeviceKvMemory : KvMemory
             copy();
             _stream.Synchronize();
         }
+    }
+}
+
+/// <summary>Memory of the CPU for the first layers, and of a GPU for the others. No block of a layer lies in both.</summary>
+/// <param name="first">The CPU's.</param>
+/// <param name="firstBytes">Its size.</param>
+/// <param name="second">The GPU's.</param>
+internal sealed unsafe class SplitKvMemory(KvMemory first, nint firstBytes, KvMemory second) : KvMemory
+{
+    public override byte* At(nint offset) => Part(ref offset).At(offset);
+    public override void Commit(nint offset, nint bytes) => Part(ref offset).Commit(offset, bytes);
+    public override void Decommit(nint offset, nint bytes) => Part(ref offset).Decommit(offset, bytes);
+    public override void Read(nint offset, byte* target, nint bytes) => Part(ref offset).Read(offset, target, bytes);
+    public override void Write(nint offset, byte* source, nint bytes) => Part(ref offset).Write(offset, source, bytes);
+
+    public override void Copy(nint source, nint target, nint bytes)
+    {
+        var memory = Part(ref source);
+        Part(ref target);
+        memory.Copy(source, target, bytes);
+    }
+
+    public override void Dispose()
+    {
+        first.Dispose();
+        second.Dispose();
+    }
+
+    private KvMemory Part(ref nint offset)
+    {
+        if (offset < firstBytes) return first;
+        offset -= firstBytes;
+        return second;
     }
 }

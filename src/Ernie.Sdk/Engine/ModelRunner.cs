@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
@@ -8,18 +9,14 @@ using Microsoft.ML.OnnxRuntime.Tensors;
 
 namespace Ernie.Sdk.Engine;
 
-/// <summary>One ONNX Runtime session over an exported model, with its cache bound once. Runs steps; knows nothing of requests. One thread at a time.</summary>
+/// <summary>An exported model on a device, with its cache: one ONNX Runtime session, or two where the CPU computes the first layers. Runs steps; knows nothing of requests. One thread at a time.</summary>
 internal sealed unsafe class ModelRunner : IDisposable
 {
     /// <summary>Of ONNX Runtime's run options: which captured graph a run is; -1 none.</summary>
     private const string GraphId = "gpu_graph_id";
-    private static readonly Lock s_firstSession = new();
-    private static volatile bool s_domainIsKnown;
     private readonly StepDevice _device;
-    private readonly CustomOperatorDomain _domain;
-    private readonly InferenceSession _session;
-    private OrtIoBinding? _binding;
-    private readonly List<OrtValue> _pools = [];
+    private readonly GraphSession? _firstLayers;
+    private readonly GraphSession _session;
     private readonly ScratchBuffer _flags = new();
     private readonly ScratchBuffer _starts = new();
     private readonly int _vocabSize;
@@ -49,37 +46,9 @@ internal sealed unsafe class ModelRunner : IDisposable
         try
         {
             Cache = new KvCache(layout, config.LayerCount, kvBlockCount, _device.Reserve) { IdleLimit = idleBlocks ?? kvBlockCount };
-            _domain = new CustomOperatorDomain(OperatorSchema.Domain, _device.Operators);
-            using var options = new SessionOptions
-            {
-                IntraOpNumThreads = threadCount,
-                InterOpNumThreads = 1,
-                ExecutionMode = ExecutionMode.ORT_SEQUENTIAL,
-                // The graph is run as written: a fusion may change the order of a sum, and with it bits.
-                GraphOptimizationLevel = GraphOptimizationLevel.ORT_DISABLE_ALL,
-                // Every step has other shapes: a pattern or an arena would only keep the largest ones alive.
-                EnableMemoryPattern = false,
-                EnableCpuMemArena = false,
-                LogSeverityLevel = OrtLoggingLevel.ORT_LOGGING_LEVEL_FATAL,
-            };
-            // A step has a dozen parallel sections a layer: waking a thread for each costs a tenth of a decode step. Between steps nobody spins.
-            options.AddSessionConfigEntry("session.intra_op.allow_spinning", "1");
-            options.AddSessionConfigEntry("session.force_spinning_stop", "1");
-            options.AddSessionConfigEntry("session.inter_op.allow_spinning", "0");
-            _domain.AddTo(options);
-            _device.Configure(options);
-            var model = Path.Combine(folder, ModelManifest.ModelFile);
-            try
-            {
-                _session = CreateSession(model, options);
-            }
-            catch (OnnxRuntimeException e)
-            {
-                throw _device.Explain(e) ?? new InvalidDataException($"{model} could not be loaded: {e.Message} Check it with 'ernie verify' or export the checkpoint again.", e);
-            }
-            _device.SessionIsCreated();
-            for (var layer = 0; layer < config.LayerCount; layer++)
-                _pools.Add(OrtValue.CreateTensorValueWithData(_device.CacheMemory, TensorElementType.UInt8, [kvBlockCount, layout.BlockBytes], (nint)Cache.Layer(layer), (long)layout.BlockBytes * kvBlockCount));
+            var first = _device.First?.Count ?? 0;
+            if (_device.First is { } front) _firstLayers = new GraphSession(folder, manifest, front.Device, new LayerRange(0, first - 1), Cache, threadCount);
+            _session = new GraphSession(folder, manifest, _device, new LayerRange(first, config.LayerCount - 1), Cache, threadCount);
         }
         catch
         {
@@ -139,25 +108,14 @@ internal sealed unsafe class ModelRunner : IDisposable
         using var runOptions = new RunOptions();
         if (_device.CapturesSteps) runOptions.AddRunConfigEntry(GraphId, "-1");
         if (termination is not null && !termination.Attach(runOptions, _device, (int*)_flags.Rent(0))) throw new OperationCanceledException();
-        OrtIoBinding? binding = null;
         try
         {
-            // A run that fails may leave a binding without its inputs: it is kept again when it has run.
-            (binding, _binding) = (_binding ?? Bind(), null);
-            binding.BindInput(ErnieGraph.InputIds, ids);
-            binding.BindInput(ErnieGraph.Positions, positions);
-            binding.BindInput(ErnieGraph.SequenceStarts, starts);
-            binding.BindInput(ErnieGraph.SequenceFlags, flags);
-            binding.BindInput(ErnieGraph.BlockTables, blocks);
-            binding.BindInput(ErnieGraph.SparseLimits, limits);
-            binding.BindInput(ErnieGraph.LogitRows, rows);
-            binding.ClearBoundOutputs();
-            binding.BindOutput(ErnieGraph.Logits, logits);
-            foreach (var output in debugOutputs) binding.BindOutputToDevice(output, OrtMemoryInfo.DefaultInstance);
-            _session.RunWithBinding(runOptions, binding);
-            _binding = binding;
+            (string, OrtValue)[] numbers = [(ErnieGraph.Positions, positions), (ErnieGraph.SequenceStarts, starts), (ErnieGraph.SequenceFlags, flags), (ErnieGraph.BlockTables, blocks), (ErnieGraph.SparseLimits, limits)];
+            using var hidden = RunFirstLayers(runOptions, ids, numbers, batch.TokenCount);
+            var input = hidden is null ? (ErnieGraph.InputIds, ids) : (ErnieGraph.Hidden, hidden);
+            var outputs = _session.Run(runOptions, [input, .. numbers, (ErnieGraph.LogitRows, rows)], (ErnieGraph.Logits, logits), debugOutputs);
             _device.End();
-            return debugOutputs.Count == 0 ? [] : [.. binding.GetOutputValues().Skip(1)];
+            return outputs;
         }
         catch (OnnxRuntimeException) when (termination is { IsRequested: true })
         {
@@ -169,9 +127,17 @@ internal sealed unsafe class ModelRunner : IDisposable
         }
         finally
         {
-            if (_binding is null) binding?.Dispose();
             termination?.Detach();
         }
+    }
+
+    /// <summary>The residual stream, [tokens, hidden], on the device that computes the other layers; null where it computes all.</summary>
+    private OrtValue? RunFirstLayers(RunOptions options, OrtValue ids, ReadOnlySpan<(string, OrtValue)> numbers, int tokens)
+    {
+        if (_firstLayers is null) return null;
+        using var output = _device.First!.Output(tokens);
+        _firstLayers.Run(options, [(ErnieGraph.InputIds, ids), .. numbers], (ErnieGraph.Hidden, output), []);
+        return _device.SendHidden(tokens);
     }
 
     /// <summary>Runs a step that is captured. It cannot be broken off: it takes no longer than a token. Where it fails, the device gives graphs up: the step can run as an ordinary one, which stores the same keys and values.</summary>
@@ -182,13 +148,7 @@ internal sealed unsafe class ModelRunner : IDisposable
         runOptions.AddRunConfigEntry(GraphId, step.Id.ToString(System.Globalization.CultureInfo.InvariantCulture));
         try
         {
-            if (step.Binding is null)
-            {
-                step.Binding = Bind();
-                foreach (var (name, value) in step.Inputs) step.Binding.BindInput(name, value);
-                step.Binding.BindOutput(ErnieGraph.Logits, step.Logits);
-            }
-            _session.RunWithBinding(runOptions, step.Binding);
+            _session.Run(runOptions, step);
         }
         catch (OnnxRuntimeException e)
         {
@@ -202,37 +162,12 @@ internal sealed unsafe class ModelRunner : IDisposable
     public void Dispose()
     {
         _device.Stop();
-        _binding?.Dispose();
         _session?.Dispose();
-        _domain?.Dispose();
-        foreach (var pool in _pools) pool.Dispose();
+        _firstLayers?.Dispose();
         Cache?.Dispose();
         _device.Dispose();
         _flags.Dispose();
         _starts.Dispose();
-    }
-
-    /// <summary>With the cache, which stays where it is for all steps.</summary>
-    private OrtIoBinding Bind()
-    {
-        var binding = _session.CreateIoBinding();
-        for (var layer = 0; layer < _pools.Count; layer++) binding.BindInput(ErnieGraph.KvCache(layer), _pools[layer]);
-        return binding;
-    }
-
-    /// <summary>
-    /// ONNX Runtime looks an operator domain up in a table of the process and adds it if it is missing, in two steps: of two first sessions at once, one fails. Once the domain is there, sessions
-    /// can be created side by side.
-    /// </summary>
-    private static InferenceSession CreateSession(string model, SessionOptions options)
-    {
-        if (s_domainIsKnown) return new InferenceSession(model, options);
-        lock (s_firstSession)
-        {
-            var session = new InferenceSession(model, options);
-            s_domainIsKnown = true;
-            return session;
-        }
     }
 
     /// <summary>A tensor over memory of ours, so that others see the same numbers, and may change them, while the step runs.</summary>

@@ -16,7 +16,7 @@ internal sealed record RunnerModel(string Folder, ModelManifest Manifest, KvBloc
 
 /// <summary>Told of a step that a GPU has computed, on the engine's thread.</summary>
 /// <param name="batch">The step.</param>
-/// <param name="selected">[mixture-of-experts layers, tokens, experts per token] what the routers chose.</param>
+/// <param name="selected">[mixture-of-experts layers, tokens, experts per token] what the routers chose; zeros in layers that the CPU computed.</param>
 internal delegate void StepObserver(StepBatch batch, ReadOnlySpan<int> selected);
 
 /// <summary>What a runner's steps are computed on: the operators, the memory of the cache, and what stands around a step. Used by the engine's thread only.</summary>
@@ -30,6 +30,12 @@ internal abstract unsafe class StepDevice : IDisposable
 
     /// <summary>Memory for the cache.</summary>
     public abstract KvMemory Reserve(long bytes);
+
+    /// <summary>What computes the model's first layers, before this device computes the others; null: it computes all.</summary>
+    public virtual FirstLayers? First => null;
+
+    /// <summary>The residual stream of <see cref="First"/>, [tokens, hidden], where the operators find it. The caller disposes the tensor.</summary>
+    public virtual OrtValue SendHidden(int tokens) => throw new NotSupportedException("This device computes all layers.");
 
     /// <summary>Memory for a step's logits, [rows, vocabulary], of the device; valid until the next call. The caller disposes the tensor.</summary>
     public abstract OrtValue BindLogits(int rows, int vocabSize);

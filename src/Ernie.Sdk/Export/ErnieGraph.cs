@@ -12,12 +12,15 @@ namespace Ernie.Sdk.Export;
 /// <code>
 /// x = embed[token]
 /// layer:  x = x + o(attention(rotate(qkv(RMS(x)))))       x = x + mlp(RMS(x))   or   x = x + experts(RMS(x)) + shared(RMS(x))
-/// logits = head(RMS(x[logit_rows]))
+/// logits = head(RMS(x)[logit_rows])
 /// </code>
+/// What a block adds to x is added by the norm that follows: one node, one pass over memory.
 /// </remarks>
 internal sealed class ErnieGraph
 {
     public const string InputIds = "input_ids";
+    /// <summary>Of a part of the model: the residual stream that it begins or ends with, [tokens, hidden].</summary>
+    public const string Hidden = "hidden";
     public const string Positions = "positions";
     public const string SequenceStarts = "sequence_starts";
     public const string SequenceFlags = "sequence_flags";
@@ -31,9 +34,10 @@ internal sealed class ErnieGraph
     private readonly ErnieConfig _config;
     private readonly ModelFormats _formats;
     private readonly bool _debugOutputs;
+    private readonly LayerRange _layers;
     private readonly GraphBuilder _graph = new("ernie-4.5");
 
-    private ErnieGraph(ErnieConfig config, ModelFormats formats, bool debugOutputs) => (_config, _formats, _debugOutputs) = (config, formats, debugOutputs);
+    private ErnieGraph(ErnieConfig config, ModelFormats formats, bool debugOutputs, LayerRange layers) => (_config, _formats, _debugOutputs, _layers) = (config, formats, debugOutputs, layers);
 
     public static string KvCache(int layer) => $"kv_cache.{layer}";
 
@@ -61,9 +65,10 @@ internal sealed class ErnieGraph
     /// <param name="config">The architecture.</param>
     /// <param name="formats">Formats of the matrices.</param>
     /// <param name="debugOutputs">Adds hidden states and router choices to the outputs.</param>
-    public static GraphBuilder Build(ErnieConfig config, ModelFormats formats, bool debugOutputs = false)
+    /// <param name="layers">A part of the model: the first layer has the embedding before it, the last one the head behind it; otherwise <see cref="Hidden"/> comes in, or goes out. Null: all of it.</param>
+    public static GraphBuilder Build(ErnieConfig config, ModelFormats formats, bool debugOutputs = false, LayerRange? layers = null)
     {
-        var graph = new ErnieGraph(config, formats, debugOutputs);
+        var graph = new ErnieGraph(config, formats, debugOutputs, layers ?? new LayerRange(0, config.LayerCount - 1));
         graph.Model();
         return graph._graph;
     }
@@ -71,23 +76,34 @@ internal sealed class ErnieGraph
     private void Model()
     {
         _graph.Opset(Onnx, 23).Opset(Ernie, OperatorSchema.Version);
-        _graph.Input(InputIds, TensorElementKind.Int32, "tokens");
+        var (isFirst, isLast) = (_layers.First == 0, _layers.Last == _config.LayerCount - 1);
+        if (isFirst) _graph.Input(InputIds, TensorElementKind.Int32, "tokens");
+        else _graph.Input(Hidden, TensorElementKind.Float, "tokens", _config.HiddenSize);
         _graph.Input(Positions, TensorElementKind.Int32, "tokens");
         _graph.Input(SequenceStarts, TensorElementKind.Int32, "sequences_plus_1");
         _graph.Input(SequenceFlags, TensorElementKind.Int32, "sequences");
         _graph.Input(BlockTables, TensorElementKind.Int32, "sequences", "blocks");
         _graph.Input(SparseLimits, TensorElementKind.Int32, "sequences", Kernels.SparseLimits.Count);
-        _graph.Input(LogitRows, TensorElementKind.Int32, "rows");
-        for (var layer = 0; layer < _config.LayerCount; layer++) _graph.Input(KvCache(layer), TensorElementKind.UInt8, "pool_blocks", "block_bytes");
+        if (isLast) _graph.Input(LogitRows, TensorElementKind.Int32, "rows");
+        for (var layer = _layers.First; layer <= _layers.Last; layer++) _graph.Input(KvCache(layer), TensorElementKind.UInt8, "pool_blocks", "block_bytes");
 
-        var x = Embedding();
-        for (var layer = 0; layer < _config.LayerCount; layer++)
+        var x = new Residual(isFirst ? Embedding() : Hidden);
+        for (var layer = _layers.First; layer <= _layers.Last; layer++)
         {
             x = Attention(layer, x);
             x = _config.IsMoeLayer(layer) ? Experts(layer, x) : DenseMlp(layer, x);
-            DebugOutput(HiddenState(layer), x, "tokens", _config.HiddenSize);
+            x = x with { State = HiddenState(layer) };
         }
-        Head(x);
+        if (isLast)
+        {
+            Head(x);
+            return;
+        }
+        // No norm follows here that would add what the last layer computed.
+        var added = x.Second is null ? x.First! : _graph.Node("Add", Onnx, $"{Hidden}.sum", [x.First!, x.Second]);
+        _graph.Node("Add", Onnx, $"{Hidden}.residual", [x.Sum, added], [Hidden], []);
+        DebugOutput(x.State!, Hidden, "tokens", _config.HiddenSize);
+        _graph.Output(Hidden, TensorElementKind.Float, "tokens", _config.HiddenSize);
     }
 
     private string Embedding()
@@ -100,10 +116,10 @@ internal sealed class ErnieGraph
         return x;
     }
 
-    private string Attention(int layer, string x)
+    private Residual Attention(int layer, Residual x)
     {
         var path = TensorNames.Layer(layer);
-        var h = Norm($"{path}.input_layernorm", x, TensorNames.InputNorm(layer));
+        var h = Norm($"{path}.input_layernorm", ref x, TensorNames.InputNorm(layer));
         var qkv = Linear($"{path}.self_attn.qkv_proj", h, _config.QkvSize, _config.HiddenSize,
             TensorNames.Query(layer), TensorNames.Key(layer), TensorNames.Value(layer));
         string[] inputs = [qkv, Positions, SequenceStarts, SequenceFlags, BlockTables, SparseLimits, KvCache(layer)];
@@ -122,22 +138,20 @@ internal sealed class ErnieGraph
         ];
         if (_config.HasAttentionGates && !_config.IsGatedLayer(layer)) attributes = [.. attributes, (OperatorSchema.SparseAttention.DensePrefill, 1)];
         var y = _graph.Node(OperatorSchema.SparseAttention.Name, Ernie, $"{path}.self_attn", inputs, attributes);
-        var o = Linear($"{path}.self_attn.o_proj", y, _config.HiddenSize, _config.HeadCount * _config.HeadDim, TensorNames.AttentionOutput(layer));
-        return _graph.Node("Add", Onnx, $"{path}.self_attn.residual", [x, o]);
+        return x with { First = Linear($"{path}.self_attn.o_proj", y, _config.HiddenSize, _config.HeadCount * _config.HeadDim, TensorNames.AttentionOutput(layer)) };
     }
 
-    private string DenseMlp(int layer, string x)
+    private Residual DenseMlp(int layer, Residual x)
     {
         var path = TensorNames.Layer(layer);
-        var h = Norm($"{path}.post_attention_layernorm", x, TensorNames.PostAttentionNorm(layer));
-        var y = SwiGlu($"{path}.mlp", h, _config.IntermediateSize, TensorNames.Gate(layer), TensorNames.Up(layer), TensorNames.Down(layer));
-        return _graph.Node("Add", Onnx, $"{path}.mlp.residual", [x, y]);
+        var h = Norm($"{path}.post_attention_layernorm", ref x, TensorNames.PostAttentionNorm(layer));
+        return x with { First = SwiGlu($"{path}.mlp", h, _config.IntermediateSize, TensorNames.Gate(layer), TensorNames.Up(layer), TensorNames.Down(layer)) };
     }
 
-    private string Experts(int layer, string x)
+    private Residual Experts(int layer, Residual x)
     {
         var path = TensorNames.Layer(layer);
-        var h = Norm($"{path}.post_attention_layernorm", x, TensorNames.PostAttentionNorm(layer));
+        var h = Norm($"{path}.post_attention_layernorm", ref x, TensorNames.PostAttentionNorm(layer));
         var (experts, hidden, width) = (_config.ExpertCount, _config.HiddenSize, _config.ExpertIntermediateSize);
         var all = Enumerable.Range(0, experts);
         var gateUp = Weight(new ExportedWeight(ExpertGateUp(layer), _formats.OfExperts(ExpertGateUp(layer)), [experts, 2L * width, hidden],
@@ -166,19 +180,15 @@ internal sealed class ErnieGraph
             _graph.Output(RouterWeights(layer), TensorElementKind.Float, "tokens", _config.ExpertsPerToken);
         }
 
-        if (_config.SharedExpertCount > 0)
-        {
-            var shared = SwiGlu($"{path}.mlp.shared_experts", h, _config.SharedIntermediateSize, TensorNames.SharedGate(layer), TensorNames.SharedUp(layer), TensorNames.SharedDown(layer));
-            y = _graph.Node("Add", Onnx, $"{path}.mlp.sum", [y, shared]);
-        }
-        return _graph.Node("Add", Onnx, $"{path}.mlp.residual", [x, y]);
+        x = x with { First = y };
+        return _config.SharedExpertCount == 0 ? x
+            : x with { Second = SwiGlu($"{path}.mlp.shared_experts", h, _config.SharedIntermediateSize, TensorNames.SharedGate(layer), TensorNames.SharedUp(layer), TensorNames.SharedDown(layer)) };
     }
 
-    private void Head(string x)
+    private void Head(Residual x)
     {
         // [tokens, hidden] → [rows, hidden]: only rows that someone samples from reach the vocabulary.
-        var rows = _graph.Node("Gather", Onnx, "logit_rows.gather", [x, LogitRows], ("axis", 0));
-        var h = Norm("model.norm", rows, TensorNames.FinalNorm);
+        var h = _graph.Node("Gather", Onnx, "logit_rows.gather", [Norm("model.norm", ref x, TensorNames.FinalNorm, isLast: true), LogitRows], ("axis", 0));
         DebugOutput(FinalState, h, "rows", _config.HiddenSize);
         var name = _formats.SharesEmbedding(_config) ? TensorNames.Embedding : TensorNames.Head;
         var weight = Weight(new ExportedWeight(name, _formats.Head, [_config.VocabSize, _config.HiddenSize], [name]));
@@ -186,9 +196,23 @@ internal sealed class ErnieGraph
         _graph.Output(Logits, TensorElementKind.Float, "rows", _config.VocabSize);
     }
 
-    private string Norm(string name, string x, string weight) =>
-        _graph.Node("RMSNormalization", Onnx, name, [x, Matrix(weight, WeightFormat.Float32, [_config.HiddenSize], weight)],
-            ("axis", -1), ("epsilon", _config.RmsNormEps), ("stash_type", 1));
+    /// <summary>The residual stream takes up what was computed for it; its norm is the result.</summary>
+    private string Norm(string name, ref Residual x, string weight, bool isLast = false)
+    {
+        var isDebugged = _debugOutputs && x.State is not null;
+        List<string> inputs = [x.Sum, Matrix(weight, WeightFormat.Float32, [_config.HiddenSize], weight)];
+        List<string> outputs = [$"{name}.output"];
+        if (x.First is not null)
+        {
+            inputs.Add(x.First);
+            if (x.Second is not null) inputs.Add(x.Second);
+            if (!isLast || isDebugged) outputs.Add($"{name}.residual");
+        }
+        _graph.Node(OperatorSchema.AddRmsNorm.Name, Ernie, name, inputs.ToArray(), outputs.ToArray(), [(OperatorSchema.AddRmsNorm.Epsilon, _config.RmsNormEps)]);
+        if (isDebugged) DebugOutput(x.State!, outputs[1], "tokens", _config.HiddenSize);
+        if (outputs.Count > 1) x = new Residual(outputs[1]);
+        return outputs[0];
+    }
 
     private string Linear(string name, string x, long rows, long columns, params string[] sources)
     {
@@ -219,6 +243,13 @@ internal sealed class ErnieGraph
 
     private string Matrix(string name, WeightFormat format, IReadOnlyList<long> shape, params string[] sources) =>
         _graph.Weight(new ExportedWeight(name, format, shape, sources));
+
+    /// <summary>The residual stream: a sum, and what the last block has computed and the next norm adds to it.</summary>
+    /// <param name="Sum">[tokens, hidden].</param>
+    /// <param name="First">[tokens, hidden], or null.</param>
+    /// <param name="Second">[tokens, hidden], or null: the shared experts'.</param>
+    /// <param name="State">The debug output that the whole is, or null.</param>
+    private readonly record struct Residual(string Sum, string? First = null, string? Second = null, string? State = null);
 
     private void DebugOutput(string name, string value, string rows, long columns)
     {

@@ -12,7 +12,7 @@ internal sealed record ModelManifest
     public const string ModelFile = "model.onnx";
     public const string WeightFile = "model.weights";
     /// <summary>Raised when kernels and older exports would no longer understand each other.</summary>
-    public const int CurrentVersion = 3;
+    public const int CurrentVersion = 4;
     private const int MaxBytes = 64 << 20;
 
     public required int FormatVersion { get; init; }

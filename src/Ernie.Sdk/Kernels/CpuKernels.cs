@@ -12,6 +12,7 @@ internal abstract class CpuKernels
     /// <summary>Whether this machine can run the family.</summary>
     public abstract bool IsSupported { get; }
 
+    public abstract void AddRmsNorm(in AddRmsNormArguments arguments, in KernelContext context);
     public abstract void Linear(in LinearArguments arguments, in KernelContext context);
     public abstract void Attention(in AttentionArguments arguments, in KernelContext context);
     public abstract void Experts(in ExpertsArguments arguments, in KernelContext context);

@@ -6,6 +6,7 @@ namespace Ernie.Sdk.Kernels;
 /// <remarks>Members launch on the context's stream and return; they neither wait nor allocate, but that the workspace grows, so a step of a size that was seen before can be captured as a CUDA graph.</remarks>
 internal abstract class CudaKernels
 {
+    public abstract void AddRmsNorm(in AddRmsNormArguments arguments, in CudaKernelContext context);
     public abstract void Linear(in LinearArguments arguments, in CudaKernelContext context);
     public abstract void Attention(in AttentionArguments arguments, in CudaKernelContext context);
     public abstract void Experts(in ExpertsArguments arguments, in CudaKernelContext context);
@@ -21,9 +22,11 @@ internal abstract class CudaKernels
 /// <param name="stream">ONNX Runtime's CUstream for the node.</param>
 /// <param name="rope">Cosines and sines of every position, [positions, headDim / 2, 2] in device memory.</param>
 /// <param name="workspace">Device memory for this call of an operator.</param>
-internal readonly unsafe struct CudaKernelContext(nint stream, float* rope, CudaWorkspace workspace)
+/// <param name="step">The running step; null: nothing is known of it.</param>
+internal readonly unsafe struct CudaKernelContext(nint stream, float* rope, CudaWorkspace workspace, CudaStep? step = null)
 {
     public nint Stream => stream;
     public float* Rope => rope;
     public CudaWorkspace Workspace => workspace;
+    public CudaStep? Step => step;
 }

@@ -14,8 +14,7 @@ internal sealed unsafe class CudaWorkspace(CudaContext context) : IDisposable
     public const long LeastBytes = 1 << 20;
 
     private readonly List<CudaMemory> _pieces = [];
-    private int _piece;
-    private long _used;
+    private (int Piece, long Used) _at, _kept;
 
     /// <summary>Size of everything that is held.</summary>
     public long Bytes => _pieces.Sum(static piece => piece.Bytes);
@@ -35,20 +34,32 @@ internal sealed unsafe class CudaWorkspace(CudaContext context) : IDisposable
     }
 
     /// <summary>The next operator begins: what was rented may be rented again.</summary>
-    public void Reset() => (_piece, _used) = (0, 0);
+    public void Reset() => _at = _kept;
+
+    /// <summary>The next step begins: what was kept may be rented again.</summary>
+    public void Release() => _at = _kept = default;
+
+    /// <summary>Memory until <see cref="Release"/>, aligned to 256 bytes. What it holds is unknown.</summary>
+    /// <exception cref="CudaException">The GPU has no memory left.</exception>
+    public void* Keep(long bytes)
+    {
+        var address = Rent(bytes);
+        _kept = _at;
+        return address;
+    }
 
     /// <summary>Memory until <see cref="Reset"/>, aligned to 256 bytes. What it holds is unknown.</summary>
     /// <exception cref="CudaException">The GPU has no memory left.</exception>
     public void* Rent(long bytes)
     {
         bytes = Aligned(bytes);
-        for (; _piece < _pieces.Count; (_piece, _used) = (_piece + 1, 0))
+        for (; _at.Piece < _pieces.Count; _at = (_at.Piece + 1, 0))
         {
-            if (_used + bytes <= _pieces[_piece].Bytes) break;
+            if (_at.Used + bytes <= _pieces[_at.Piece].Bytes) break;
         }
-        if (_piece == _pieces.Count) _pieces.Add(context.Allocate(Math.Max(bytes, LeastBytes)));
-        var address = _pieces[_piece].Address + (nint)_used;
-        _used += bytes;
+        if (_at.Piece == _pieces.Count) _pieces.Add(context.Allocate(Math.Max(bytes, LeastBytes)));
+        var address = _pieces[_at.Piece].Address + (nint)_at.Used;
+        _at.Used += bytes;
         return (void*)address;
     }
 
@@ -65,6 +76,6 @@ internal sealed unsafe class CudaWorkspace(CudaContext context) : IDisposable
     {
         foreach (var piece in _pieces) piece.Dispose();
         _pieces.Clear();
-        Reset();
+        Release();
     }
 }

@@ -1,5 +1,25 @@
 namespace Ernie.Sdk.Kernels;
 
+/// <summary>sum = x + (a + b), and its RMS norm.</summary>
+internal unsafe struct AddRmsNormArguments
+{
+    /// <summary>[tokens, columns] float.</summary>
+    public float* Input;
+    /// <summary>[tokens, columns] float, or null.</summary>
+    public float* First;
+    /// <summary>[tokens, columns] float, or null, as it is without <see cref="First"/>.</summary>
+    public float* Second;
+    /// <summary>[columns] float.</summary>
+    public float* Weight;
+    public int TokenCount;
+    public int Columns;
+    public float Epsilon;
+    /// <summary>[tokens, columns] float, or null.</summary>
+    public float* Sum;
+    /// <summary>[tokens, columns] float.</summary>
+    public float* Output;
+}
+
 /// <summary>y = x · Wᵀ, or its SwiGLU.</summary>
 internal unsafe struct LinearArguments
 {
@@ -85,6 +105,10 @@ internal unsafe struct ExpertsArguments
     /// <summary>Experts [begin, end) are computed here, the stacks below hold only these; every expert takes part in routing.</summary>
     public int ExpertBegin;
     public int ExpertEnd;
+    /// <summary>
+    /// [experts] which of the stacks' end - begin experts an expert is, -1 for one that is computed elsewhere; null: those of the range, in order. Only kernels of a GPU know it: <see cref="ExpertBegin"/> is 0 then.
+    /// </summary>
+    public int* Slots;
     /// <summary>[(end - begin) · 2 · intermediate, hidden]: per expert its gate rows, then its up rows.</summary>
     public PackedMatrix GateUp;
     /// <summary>[(end - begin) · hidden, intermediate].</summary>

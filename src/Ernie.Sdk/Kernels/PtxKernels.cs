@@ -8,6 +8,7 @@ internal sealed class PtxKernels(CudaModules modules) : CudaKernels
 {
     private readonly StreamLauncher _launcher = new(modules);
 
+    public override void AddRmsNorm(in AddRmsNormArguments arguments, in CudaKernelContext context) => On(context).AddRmsNorm(arguments);
     public override void Linear(in LinearArguments arguments, in CudaKernelContext context) => On(context).Linear(arguments);
     public override unsafe void Attention(in AttentionArguments arguments, in CudaKernelContext context) => On(context).Attention(arguments, context.Rope);
     public override void Experts(in ExpertsArguments arguments, in CudaKernelContext context) => On(context).Experts(arguments);
@@ -17,7 +18,7 @@ internal sealed class PtxKernels(CudaModules modules) : CudaKernels
     private CudaLaunches On(in CudaKernelContext context)
     {
         _launcher.Begin(context.Stream, context.Workspace);
-        return new CudaLaunches(_launcher);
+        return new CudaLaunches(_launcher, context.Step);
     }
 }
 
@@ -44,4 +45,5 @@ internal sealed unsafe class StreamLauncher(CudaModules modules) : ICudaLauncher
     }
 
     public void* Scratch(long bytes) => _workspace!.Rent(bytes);
+    public void* Keep(long bytes) => _workspace!.Keep(bytes);
 }

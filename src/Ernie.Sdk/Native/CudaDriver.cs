@@ -30,6 +30,8 @@ internal sealed unsafe class CudaDriver
     public readonly delegate* unmanaged<nint*, nint, byte*, CudaResult> ModuleGetFunction;
     public readonly delegate* unmanaged<nint, int, int, CudaResult> FuncSetAttribute;
     public readonly delegate* unmanaged<nint, uint, uint, uint, uint, uint, uint, uint, nint, void**, void**, CudaResult> LaunchKernel;
+    /// <summary>Null where the driver is older than CUDA 11.8.</summary>
+    public readonly delegate* unmanaged<CudaLaunch*, nint, void**, void**, CudaResult> LaunchKernelEx;
     public readonly delegate* unmanaged<nint*, nuint, CudaResult> MemAlloc;
     public readonly delegate* unmanaged<nint, CudaResult> MemFree;
     public readonly delegate* unmanaged<nint, void*, nuint, nint, CudaResult> MemcpyHtoDAsync;
@@ -71,6 +73,7 @@ internal sealed unsafe class CudaDriver
         ModuleGetFunction = (delegate* unmanaged<nint*, nint, byte*, CudaResult>)Export("cuModuleGetFunction");
         FuncSetAttribute = (delegate* unmanaged<nint, int, int, CudaResult>)Export("cuFuncSetAttribute");
         LaunchKernel = (delegate* unmanaged<nint, uint, uint, uint, uint, uint, uint, uint, nint, void**, void**, CudaResult>)Export("cuLaunchKernel");
+        LaunchKernelEx = NativeLibrary.TryGetExport(library, "cuLaunchKernelEx", out var launchEx) ? (delegate* unmanaged<CudaLaunch*, nint, void**, void**, CudaResult>)launchEx : null;
         MemAlloc = (delegate* unmanaged<nint*, nuint, CudaResult>)Export("cuMemAlloc_v2");
         MemFree = (delegate* unmanaged<nint, CudaResult>)Export("cuMemFree_v2");
         MemcpyHtoDAsync = (delegate* unmanaged<nint, void*, nuint, nint, CudaResult>)Export("cuMemcpyHtoDAsync_v2");

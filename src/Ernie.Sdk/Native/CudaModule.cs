@@ -38,14 +38,16 @@ internal sealed unsafe class CudaModule : CudaResource
 
     /// <summary>A kernel, valid as long as the module.</summary>
     /// <exception cref="CudaException">There is none of that name.</exception>
-    public CudaFunction Function(string name)
+    /// <param name="name">Its name.</param>
+    /// <param name="overlaps">Whether its launches may begin before what was launched before has ended; it must wait itself then.</param>
+    public CudaFunction Function(string name, bool overlaps = false)
     {
         Context.Enter();
         nint function;
         CudaResult result;
         fixed (byte* n = Ort.Utf8(name)) result = Driver.ModuleGetFunction(&function, _handle, n);
         if (result != CudaResult.Success) throw Driver.Failure(result, $"cuModuleGetFunction of '{name}'");
-        return new CudaFunction(Driver, function, name);
+        return new CudaFunction(Driver, function, name, overlaps && Driver.LaunchKernelEx != null);
     }
 
     protected override void Destroy() => _ = Driver.ModuleUnload(_handle);
@@ -55,9 +57,12 @@ internal sealed unsafe class CudaModule : CudaResource
 internal readonly record struct CudaSize(uint X, uint Y = 1, uint Z = 1);
 
 /// <summary>A kernel of a module.</summary>
-internal readonly unsafe struct CudaFunction(CudaDriver driver, nint handle, string name)
+internal readonly unsafe struct CudaFunction(CudaDriver driver, nint handle, string name, bool overlaps)
 {
     public string Name => name;
+
+    /// <summary>Whether launches may begin before what was launched before has ended.</summary>
+    public bool Overlaps => overlaps;
 
     /// <summary>Lets blocks use more than 48 KiB of shared memory.</summary>
     public void AllowSharedBytes(int bytes)
@@ -76,7 +81,21 @@ internal readonly unsafe struct CudaFunction(CudaDriver driver, nint handle, str
     {
         CudaResult result;
         fixed (nint* a = arguments)
-            result = driver.LaunchKernel(handle, grid.X, grid.Y, grid.Z, block.X, block.Y, block.Z, (uint)sharedBytes, stream, (void**)a, null);
-        if (result != CudaResult.Success) throw driver.Failure(result, $"cuLaunchKernel of '{name}'");
+        {
+            if (overlaps)
+            {
+                var attribute = new CudaLaunchAttribute { Id = CudaLaunchAttribute.ProgrammaticStreamSerialization, Value = 1 };
+                var launch = new CudaLaunch
+                {
+                    GridX = grid.X, GridY = grid.Y, GridZ = grid.Z, BlockX = block.X, BlockY = block.Y, BlockZ = block.Z, SharedBytes = (uint)sharedBytes, Stream = stream, Attributes = &attribute, AttributeCount = 1,
+                };
+                result = driver.LaunchKernelEx(&launch, handle, (void**)a, null);
+            }
+            else
+            {
+                result = driver.LaunchKernel(handle, grid.X, grid.Y, grid.Z, block.X, block.Y, block.Z, (uint)sharedBytes, stream, (void**)a, null);
+            }
+        }
+        if (result != CudaResult.Success) throw driver.Failure(result, $"{(overlaps ? "cuLaunchKernelEx" : "cuLaunchKernel")} of '{name}'");
     }
 }

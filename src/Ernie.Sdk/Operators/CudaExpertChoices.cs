@@ -43,6 +43,13 @@ internal sealed unsafe class CudaExpertChoices(CudaContext context, ExpertLoad l
     /// <summary>[layers, tokens, experts per token] of the step that was counted last.</summary>
     public ReadOnlySpan<int> Last => _copy.AsSpan(0, Count);
 
+    /// <summary>[tokens, experts per token] of one layer, in the step that was counted last; empty if nobody asked for them.</summary>
+    public ReadOnlySpan<int> Counted(int layer)
+    {
+        var choices = _tokens * load.ExpertsPerToken;
+        return _isAsked[layer] ? _copy.AsSpan(layer * choices, choices) : [];
+    }
+
     /// <summary>Counts the choices of a step that is over.</summary>
     /// <param name="stream">The step's.</param>
     public void End(CudaStream stream)
@@ -58,6 +65,7 @@ internal sealed unsafe class CudaExpertChoices(CudaContext context, ExpertLoad l
         for (var layer = 0; layer < load.Layers.Count; layer++)
         {
             if (_isAsked[layer]) load.Layers[layer].Add(_copy.AsSpan(layer * choices, choices), _tokens);
+            else _copy.AsSpan(layer * choices, choices).Clear();
         }
     }
 

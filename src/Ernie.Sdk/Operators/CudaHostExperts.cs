@@ -4,8 +4,8 @@ using Ernie.Sdk.Native;
 namespace Ernie.Sdk.Operators;
 
 /// <summary>
-/// Routed experts whose weights stay in the CPU's memory, where ONNX Runtime has mapped them. The GPU routes; a layer's tokens and the choices come to the CPU, the sum of its experts goes back, and meanwhile the GPU
-/// computes the experts that it has. Used by the engine's thread only.
+/// Routed experts that the CPU computes, of weights in its memory, where ONNX Runtime has mapped them all. The GPU routes; a layer's tokens and the choices come to the CPU, the sum of its experts goes back, and meanwhile
+/// the GPU computes the experts that lie in its slots (<see cref="Slots"/>). Used by the engine's thread only.
 /// </summary>
 internal sealed unsafe class CudaHostExperts : IDisposable
 {
@@ -21,17 +21,21 @@ internal sealed unsafe class CudaHostExperts : IDisposable
     private int _tokens;
 
     /// <param name="context">Of the GPU.</param>
-    /// <param name="counts">How many experts of a layer, its last ones, stay on the CPU; by layer.</param>
+    /// <param name="counts">How many experts of a layer stay on the CPU; by layer. At first these are its last ones.</param>
     /// <param name="kernels">What computes them.</param>
     /// <param name="threadCount">Threads of ONNX Runtime's pool.</param>
     /// <param name="hidden">Size of a token.</param>
-    /// <param name="perToken">Experts that compute a token.</param>
-    public CudaHostExperts(CudaContext context, IReadOnlyDictionary<int, int> counts, CpuKernels kernels, int threadCount, int hidden, int perToken)
+    /// <param name="load">Counts the routers' choices.</param>
+    public CudaHostExperts(CudaContext context, IReadOnlyDictionary<int, int> counts, CpuKernels kernels, int threadCount, int hidden, ExpertLoad load)
     {
-        (_context, _counts, _kernels, _hidden, _perToken) = (context, counts, kernels, hidden, perToken);
+        (_context, _counts, _kernels, _hidden, _perToken) = (context, counts, kernels, hidden, load.ExpertsPerToken);
+        Slots = new CudaExpertSlots(context, load);
         _threads = new OrtThreadPool(threadCount);
         _arrived = context.CreateEvent();
     }
+
+    /// <summary>Which experts the GPU has.</summary>
+    public CudaExpertSlots Slots { get; }
 
     /// <summary>Which tokens of the running step are wanted.</summary>
     public LiveRows Rows { get; set; }
@@ -73,14 +77,21 @@ internal sealed unsafe class CudaHostExperts : IDisposable
         _arrived.Record(stream);
     }
 
-    /// <summary>Computes what was asked for. False where no token chose an expert of these.</summary>
-    /// <param name="node">Experts of the CPU: their range and weights.</param>
+    /// <summary>Computes what was asked for. False where the GPU has all experts that were chosen.</summary>
+    /// <param name="node">All experts, and their weights.</param>
+    /// <param name="slots">[experts] -1 for those that the GPU does not have.</param>
     /// <param name="tokens">Tokens of the step.</param>
     /// <param name="call">The node's call, whose thread pool is used.</param>
-    public bool Compute(in ExpertsArguments node, int tokens, OrtComputeContext call)
+    public bool Compute(in ExpertsArguments node, ReadOnlySpan<int> slots, int tokens, OrtComputeContext call)
     {
         _arrived.Synchronize();
-        if (!new ReadOnlySpan<int>(Selected, tokens * _perToken).ContainsAnyInRange(node.ExpertBegin, node.ExpertEnd - 1)) return false;
+        var selected = new Span<int>(Selected, tokens * _perToken);
+        foreach (ref var expert in selected)
+        {
+            // Kernels leave out what is outside of the range.
+            if (slots[expert] >= 0) expert = -1;
+        }
+        if (!selected.ContainsAnyInRange(node.ExpertBegin, node.ExpertEnd - 1)) return false;
         var a = node;
         a.Input = Input;
         a.Output = Sum;
@@ -102,6 +113,7 @@ internal sealed unsafe class CudaHostExperts : IDisposable
     public void Dispose()
     {
         Free();
+        Slots.Dispose();
         _arrived.Dispose();
         _threads.Dispose();
         _scratch.Dispose();

@@ -16,6 +16,7 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     private readonly CudaMemory _rope;
     private readonly CudaWorkspace _workspace;
     private CudaUpload? _upload;
+    private CudaStep? _step;
 
     /// <param name="device">The GPU, whose number is the provider's <c>device_id</c>.</param>
     /// <param name="kernels">What is launched.</param>
@@ -52,6 +53,9 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     /// <summary>Told of the bytes of each weight that was sent. What it throws ends the creation of the session.</summary>
     public Action<long>? Sent { get; init; }
 
+    /// <summary>Whether a product of the session has packed weights.</summary>
+    public bool HasPackedWeights { get; set; }
+
     /// <summary>Where the cache lies, if that is known: a copy that ONNX Runtime made of it would be written to in vain.</summary>
     public (nint Begin, nint End)? Cache { get; set; }
 
@@ -59,7 +63,7 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     public Exception? Failure { get; private set; }
 
     /// <summary>The operators of domain <see cref="OperatorSchema.Domain"/> for the GPU, bound to this environment.</summary>
-    public IEnumerable<CustomOperator> Operators() => [new CudaLinearOperator(this), new CudaSparseAttentionOperator(this), new CudaMoeExpertsOperator(this)];
+    public IEnumerable<CustomOperator> Operators() => [new CudaAddRmsNormOperator(this), new CudaLinearOperator(this), new CudaSparseAttentionOperator(this), new CudaMoeExpertsOperator(this)];
 
     /// <summary>Changes when that memory moves.</summary>
     public nint WorkspaceAddress => _workspace.Address;
@@ -94,14 +98,24 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     public CudaKernelContext Enter(OrtComputeContext call)
     {
         _context.Enter();
-        return new CudaKernelContext(call.GpuStream, (float*)_rope.Address, _workspace);
+        return new CudaKernelContext(call.GpuStream, (float*)_rope.Address, _workspace, _step);
     }
 
     /// <summary>A step begins: what failed before is over.</summary>
-    public void BeginStep() => Failure = null;
+    public void BeginStep(CudaStepKind kind)
+    {
+        Failure = null;
+        _workspace.Release();
+        _step = new CudaStep(kind) { QuantisesNorms = HasPackedWeights };
+    }
 
     /// <summary>The GPU has done all that the step asked of it.</summary>
-    public void EndStep() => _workspace.Join();
+    public void EndStep()
+    {
+        _step = null;
+        _workspace.Release();
+        _workspace.Join();
+    }
 
     public void Fail(Exception failure) => Failure ??= failure;
 

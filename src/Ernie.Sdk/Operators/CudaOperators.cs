@@ -24,6 +24,7 @@ internal abstract unsafe class CudaKernel(CudaOperatorEnvironment environment) :
     protected PackedMatrix Send(PackedMatrix matrix)
     {
         var bytes = matrix.Format.Bytes(matrix.Rows / matrix.SectionRows, matrix.SectionRows, matrix.Columns);
+        if (matrix.Format.IsPacked) environment.HasPackedWeights = true;
         return new PackedMatrix(matrix.Format, (byte*)Send(matrix.Data, bytes), matrix.Rows, matrix.Columns, matrix.SectionRows);
     }
 
@@ -70,6 +71,29 @@ internal abstract unsafe class CudaKernel(CudaOperatorEnvironment environment) :
         base.Dispose();
         foreach (var memory in _weights) memory.Dispose();
         _weights.Clear();
+    }
+}
+
+internal sealed class CudaAddRmsNormOperator(CudaOperatorEnvironment environment)
+    : CudaOperator(OperatorSchema.AddRmsNorm.Name, OperatorSchema.AddRmsNorm.Inputs, OperatorSchema.AddRmsNorm.Outputs, environment, 1)
+{
+    public override CustomKernel CreateKernel(OrtKernelInfo info) => new Kernel(Environment, info);
+
+    private sealed unsafe class Kernel : CudaKernel
+    {
+        private AddRmsNormArguments _node;
+
+        public Kernel(CudaOperatorEnvironment environment, OrtKernelInfo info) : base(environment) => Create(() =>
+        {
+            _node = AddRmsNormOperator.Read(info);
+            _node.Weight = (float*)Send(_node.Weight, (long)_node.Columns * sizeof(float));
+        });
+
+        protected override void Launch(OrtComputeContext context)
+        {
+            var arguments = AddRmsNormOperator.Bind(_node, context);
+            if (arguments.TokenCount > 0) Environment.Kernels.AddRmsNorm(arguments, Environment.Enter(context));
+        }
     }
 }
 
@@ -131,16 +155,20 @@ internal sealed class CudaMoeExpertsOperator(CudaOperatorEnvironment environment
             _hostCount = environment.HostExperts?.CountOf(environment.Choices!.LayerOf(_index)) ?? 0;
             if (_hostCount > 0)
             {
-                _host = Range(_node, _node.ExpertEnd - _hostCount, _node.ExpertEnd);
+                _host = _node;
                 _host.Router = null;
                 _host.CorrectionBias = null;
-                _node = Range(_node, _node.ExpertBegin, _node.ExpertEnd - _hostCount);
+                _node = First(_node, _node.ExpertEnd - _node.ExpertBegin - _hostCount);
+                environment.HostExperts!.Slots.Residency.Add(_index, _host.ExpertBegin, _host.ExpertEnd, _node.ExpertEnd);
             }
             _node.Router = (float*)Send(_node.Router, (long)_node.ExpertCount * _node.HiddenSize * sizeof(float));
             _node.CorrectionBias = (float*)Send(_node.CorrectionBias, (long)_node.ExpertCount * sizeof(float));
             if (_node.ExpertEnd == _node.ExpertBegin) return;
             _node.GateUp = Send(_node.GateUp);
             _node.Down = Send(_node.Down);
+            if (_hostCount == 0) return;
+            fixed (int* slots = environment.HostExperts!.Slots.Residency.SlotsOf(_index)) _node.Slots = (int*)Send(slots, _node.ExpertCount * sizeof(int));
+            environment.HostExperts.Slots.Add(_index, _host, _node);
         });
 
         protected override void Launch(OrtComputeContext context)
@@ -164,7 +192,7 @@ internal sealed class CudaMoeExpertsOperator(CudaOperatorEnvironment environment
             arguments.Router = null;
             var isSplit = arguments.ExpertEnd > arguments.ExpertBegin;
             if (isSplit) Environment.Kernels.Experts(arguments, cuda);
-            var isChosen = host.Compute(_host, arguments.TokenCount, call);
+            var isChosen = host.Compute(_host, host.Slots.Residency.SlotsOf(_index), arguments.TokenCount, call);
             if (!isSplit)
             {
                 host.Send(arguments.Output, arguments.TokenCount, cuda.Stream);
@@ -176,13 +204,12 @@ internal sealed class CudaMoeExpertsOperator(CudaOperatorEnvironment environment
             }
         }
 
-        /// <summary>Experts [begin, end) of a node.</summary>
-        private static ExpertsArguments Range(ExpertsArguments node, int begin, int end)
+        /// <summary>The first experts of a node, as slots.</summary>
+        private static ExpertsArguments First(ExpertsArguments node, nint count)
         {
-            nint first = begin - node.ExpertBegin, count = end - begin;
-            node.GateUp = node.GateUp.Slice(first * 2 * node.IntermediateSize, count * 2 * node.IntermediateSize);
-            node.Down = node.Down.Slice(first * node.HiddenSize, count * node.HiddenSize);
-            (node.ExpertBegin, node.ExpertEnd) = (begin, end);
+            node.GateUp = node.GateUp.Slice(0, count * 2 * node.IntermediateSize);
+            node.Down = node.Down.Slice(0, count * node.HiddenSize);
+            (node.ExpertBegin, node.ExpertEnd) = (0, (int)count);
             return node;
         }
     }

@@ -38,6 +38,7 @@ internal sealed class LayerLoad(int layer, string node, int expertCount)
     private long _tokens;
     private long _predicted, _predictedRight;
     private long _sampledPages, _residentPages;
+    private long _cpuChoices, _moves;
 
     public int Layer => layer;
     public string Node => node;
@@ -50,6 +51,11 @@ internal sealed class LayerLoad(int layer, string node, int expertCount)
     /// <summary>Pages of rightly predicted experts that were looked at when their layer began.</summary>
     public long SampledPages => Volatile.Read(ref _sampledPages);
     public long ResidentPages => Volatile.Read(ref _residentPages);
+
+    /// <summary>Choices of experts that the CPU computed beside a GPU.</summary>
+    public long CpuChoices => Volatile.Read(ref _cpuChoices);
+    /// <summary>How often an expert took another's place on the GPU.</summary>
+    public long Moves => Volatile.Read(ref _moves);
 
     public long Chosen(int expert) => Volatile.Read(ref _chosen[expert]);
 
@@ -95,6 +101,11 @@ internal sealed class LayerLoad(int layer, string node, int expertCount)
         Volatile.Write(ref _predictedRight, _predictedRight + right);
         Volatile.Write(ref _predicted, _predicted + choices);
     }
+
+    /// <summary>Counts choices of experts that the CPU computed beside a GPU.</summary>
+    public void AddBeside(long choices) => Volatile.Write(ref _cpuChoices, _cpuChoices + choices);
+
+    public void AddMove() => Volatile.Write(ref _moves, _moves + 1);
 
     public void AddResidency(long sampled, long resident)
     {

@@ -33,7 +33,7 @@ internal sealed class OperatorEnvironment(CpuKernels kernels, KvBlockLayout layo
     public unsafe int* Choices(int count) => (int*)_selected.Rent((nint)count * sizeof(int));
 
     /// <summary>The operators of domain <see cref="OperatorSchema.Domain"/>, bound to this environment.</summary>
-    public IEnumerable<CustomOperator> Operators() => [new LinearOperator(this), new SparseAttentionOperator(this), new MoeExpertsOperator(this)];
+    public IEnumerable<CustomOperator> Operators() => [new AddRmsNormOperator(this), new LinearOperator(this), new SparseAttentionOperator(this), new MoeExpertsOperator(this)];
 
     public void Dispose()
     {

@@ -47,6 +47,27 @@ internal static class OperatorSchema
         }
     }
 
+    /// <summary>The residual stream takes up what a block computed, and its RMS norm: sum = x + (a + b), y = sum / sqrt(mean(sum²) + epsilon) · weight.</summary>
+    public static class AddRmsNorm
+    {
+        public const string Name = "AddRmsNorm";
+        public const string Epsilon = "epsilon";
+
+        public static IReadOnlyList<Port> Inputs { get; } =
+        [
+            new("x", TensorElementKind.Float),                 // [tokens, hidden]
+            new("weight", TensorElementKind.Float),            // [hidden]
+            new("a", TensorElementKind.Float, Arity.Optional), // [tokens, hidden]
+            new("b", TensorElementKind.Float, Arity.Optional), // [tokens, hidden], only beside a
+        ];
+
+        public static IReadOnlyList<Port> Outputs { get; } =
+        [
+            new("y", TensorElementKind.Float),                   // [tokens, hidden]
+            new("sum", TensorElementKind.Float, Arity.Optional), // [tokens, hidden]
+        ];
+    }
+
     /// <summary>y = x · Wᵀ, or silu of its first half times its second half.</summary>
     public static class Linear
     {

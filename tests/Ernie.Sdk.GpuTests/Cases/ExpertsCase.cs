@@ -79,6 +79,46 @@ internal sealed unsafe class ExpertsCase : IDisposable
         return new ExpertsResult(output.Span.ToArray(), selected.Span.ToArray(), weights.Span.ToArray());
     }
 
+    /// <summary>All tokens through some experts, which lie in the stacks in this order and are found by <see cref="ExpertsArguments.Slots"/>.</summary>
+    public float[] Run(CpuKernels kernels, IParallelRunner runner, ReadOnlySpan<int> resident, ExpertsResult routing)
+    {
+        using var scratch = new ScratchBuffer();
+        using var output = new NativeArray<float>(Tokens * Hidden);
+        using var selected = NativeArray<int>.From(routing.Selected);
+        using var weights = NativeArray<float>.From(routing.Weights);
+        using var slots = new NativeArray<int>(Experts);
+        nint gateUpBytes = _gateUp.Length / Experts, downBytes = _down.Length / Experts;
+        using var gateUp = new NativeArray<byte>(resident.Length * gateUpBytes);
+        using var down = new NativeArray<byte>(resident.Length * downBytes);
+        output.Span.Fill(float.NaN);
+        slots.Span.Fill(-1);
+        for (var slot = 0; slot < resident.Length; slot++)
+        {
+            slots.Span[resident[slot]] = slot;
+            _gateUp.Span.Slice((int)(resident[slot] * gateUpBytes), (int)gateUpBytes).CopyTo(gateUp.Span[(int)(slot * gateUpBytes)..]);
+            _down.Span.Slice((int)(resident[slot] * downBytes), (int)downBytes).CopyTo(down.Span[(int)(slot * downBytes)..]);
+        }
+        var arguments = new ExpertsArguments
+        {
+            Input = Input.Pointer,
+            TokenCount = Tokens,
+            HiddenSize = Hidden,
+            ExpertCount = Experts,
+            ExpertsPerToken = PerToken,
+            IntermediateSize = Intermediate,
+            NormMin = NormMin,
+            ExpertEnd = resident.Length,
+            Slots = slots.Pointer,
+            GateUp = new PackedMatrix(_format, gateUp.Pointer, (nint)resident.Length * 2 * Intermediate, Hidden, Intermediate),
+            Down = new PackedMatrix(_format, down.Pointer, (nint)resident.Length * Hidden, Intermediate, Hidden),
+            Output = output.Pointer,
+            Selected = selected.Pointer,
+            Weights = weights.Pointer,
+        };
+        kernels.Experts(arguments, new KernelContext(runner, scratch));
+        return output.Span.ToArray();
+    }
+
     public void Dispose()
     {
         Input.Dispose();

@@ -54,6 +54,7 @@ internal abstract unsafe class LaunchedKernels : CpuKernels
         a.Input = call.In(a.Input, (nint)a.TokenCount * a.HiddenSize);
         a.Router = call.In(a.Router, (nint)a.ExpertCount * a.HiddenSize);
         a.CorrectionBias = call.In(a.CorrectionBias, a.ExpertCount);
+        a.Slots = call.In(a.Slots, a.ExpertCount);
         a.GateUp = Sent(call, a.GateUp);
         a.Down = Sent(call, a.Down);
         a.Output = call.Out(a.Output, (nint)a.TokenCount * a.HiddenSize);
@@ -91,7 +92,7 @@ internal abstract unsafe class LaunchedKernels : CpuKernels
         a.Gate = call.In(a.Gate, (nint)a.KvHeadCount * KvBlockLayout.BlockSize * a.HeadDim);
         a.Pool = call.InOut(a.Pool, a.PoolBlockCount * a.Layout.BlockBytes);
         a.Output = call.Out(a.Output, (nint)a.TokenCount * (a.KvHeadEnd - a.KvHeadBegin) * (a.HeadCount / a.KvHeadCount) * a.HeadDim);
-        var selection = new CudaLaunches(call.Launcher).Attention(a, call.In(angles.Pointer, angles.Length));
+        var selection = new CudaLaunches(call.Launcher, new CudaStep(Kind(arguments))).Attention(a, call.In(angles.Pointer, angles.Length));
         call.Finish();
         if (a.Selections is not null) Note(arguments, selection, call);
     }
@@ -117,21 +118,25 @@ internal abstract unsafe class LaunchedKernels : CpuKernels
         call.Finish();
     }
 
-    /// <summary><c>rms_norm</c> of [rows, columns].</summary>
-    public void RmsNorm(float* x, float* weight, float* y, int rows, int columns, float epsilon)
+    public override void AddRmsNorm(in AddRmsNormArguments arguments, in KernelContext context) => AddRmsNorm(arguments, null, null);
+
+    /// <summary>With codes [tokens, columns'] and scales [tokens, columns' / 32] of 8 bytes, or null: the output as packed products read it.</summary>
+    public void AddRmsNorm(in AddRmsNormArguments arguments, byte* codes, ulong* scales)
     {
         using var call = Begin();
-        var size = (nint)rows * columns;
-        call.Launcher.Launch("norm", "rms_norm", (rows, 1, 1), 256, 32, call.In(x, size), call.In(weight, columns), call.Out(y, size), columns, epsilon);
+        var a = arguments;
+        nint size = (nint)a.TokenCount * a.Columns, blocks = (nint)a.TokenCount * ((a.Columns + 31) / 32);
+        call.Launcher.Launch("norm", "add_rms_norm", (a.TokenCount, 1, 1), 256, 32, call.In(a.Input, size), call.In(a.First, size), call.In(a.Second, size), call.In(a.Weight, a.Columns), call.Out(a.Sum, size), call.Out(a.Output, size),
+            call.Out(codes, blocks * 32), call.Out(scales, blocks), a.Columns, a.Epsilon);
         call.Finish();
     }
 
-    /// <summary><c>add_rms_norm</c> of [rows, columns].</summary>
-    public void AddRmsNorm(float* a, float* b, float* weight, float* sum, float* y, int rows, int columns, float epsilon)
+    /// <summary><c>quantise_rows</c> of [rows, columns].</summary>
+    public void QuantiseRows(float* x, int rows, int columns, byte* codes, ulong* scales)
     {
         using var call = Begin();
-        var size = (nint)rows * columns;
-        call.Launcher.Launch("norm", "add_rms_norm", (rows, 1, 1), 256, 32, call.In(a, size), call.In(b, size), call.In(weight, columns), call.Out(sum, size), call.Out(y, size), columns, epsilon);
+        var blocks = (columns + 31) / 32;
+        call.Launcher.Launch("linear", "quantise_rows", (rows, (blocks + 7) / 8, 1), 256, 0, call.In(x, (nint)rows * columns), columns, call.Out(codes, (nint)rows * blocks * 32), call.Out(scales, (nint)rows * blocks));
         call.Finish();
     }
 
@@ -139,6 +144,14 @@ internal abstract unsafe class LaunchedKernels : CpuKernels
     {
         var bytes = weight.Format.Bytes(weight.Rows / weight.SectionRows, weight.SectionRows, weight.Columns);
         return new PackedMatrix(weight.Format, call.In(weight.Data, (nint)bytes), weight.Rows, weight.Columns, weight.SectionRows);
+    }
+
+    /// <summary>As the engine knows it.</summary>
+    private static CudaStepKind Kind(in AttentionArguments a)
+    {
+        var decodes = 0;
+        for (var s = 0; s < a.SequenceCount; s++) decodes += a.Flags[s] & (int)SequenceFlags.Decode;
+        return decodes == 0 ? CudaStepKind.Prefill : decodes == a.SequenceCount && decodes == a.TokenCount ? CudaStepKind.Decode : CudaStepKind.Mixed;
     }
 
     /// <summary>What the kernels kept, as the CPU's kernels note it.</summary>

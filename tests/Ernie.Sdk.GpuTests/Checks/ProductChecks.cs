@@ -9,6 +9,7 @@ internal sealed class ProductChecks(CpuKernels kernels, IParallelRunner runner)
     // Sums in float against sums in double, |y| of order 1.
     public const double LinearTolerance = 1e-5, ExpertsTolerance = 2e-5;
     private static readonly ReferenceKernels s_reference = new();
+    private static readonly int[] s_first = [0, 1, 2], s_scattered = [6, 1, 4], s_sorted = [1, 4, 6];
 
     public void Linear(WeightFormat format, IEnumerable<(int Tokens, int Rows, int Columns)> shapes, Findings findings)
     {
@@ -94,6 +95,27 @@ internal sealed class ProductChecks(CpuKernels kernels, IParallelRunner runner)
             kernels.AddPartial(part.Pointer, sum.Pointer, 19, 300);
         }
         findings.Near(whole.Output, sum.Span, ExpertsTolerance, ExpertsTolerance, "experts of two devices");
+    }
+
+    /// <summary>A device has some experts in any order, and another computes all choices that are not of these.</summary>
+    public static void Resident(LaunchedKernels kernels, IParallelRunner runner, Findings findings)
+    {
+        foreach (var format in WeightFormat.All)
+        {
+            using var test = new ExpertsCase(8, 19, 256, 128, 8, 3, format);
+            var whole = test.Run(kernels, runner);
+            findings.SameBits(test.Run(kernels, runner, 0, 19, 0, 3, routing: whole).Output, test.Run(kernels, runner, s_first, whole), $"{format}: first three experts in slots");
+            var resident = test.Run(kernels, runner, s_scattered, whole);
+            findings.SameBits(resident, test.Run(kernels, runner, s_sorted, whole), $"{format}: other order of slots");
+            using var sum = NativeArray<float>.From(resident);
+            using var part = NativeArray<float>.From(test.Run(s_reference, runner, 0, 19, 0, 8, routing: whole with { Selected = [.. whole.Selected.Select(static e => s_scattered.Contains(e) ? -1 : e)] }).Output);
+            unsafe
+            {
+                kernels.AddPartial(part.Pointer, sum.Pointer, 19, 256);
+            }
+            // As of activations on an edge between two codes, see Near.
+            findings.Near(whole.Output, sum.Span, format.IsPacked ? 0.004 * whole.Output.Max(Math.Abs) : ExpertsTolerance, ExpertsTolerance, $"{format}: experts of two devices");
+        }
     }
 
     public static void Near(ExpertsResult expected, ExpertsResult actual, string what, Findings findings, bool isPacked = false)

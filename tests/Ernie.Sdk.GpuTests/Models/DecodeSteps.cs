@@ -16,14 +16,15 @@ internal sealed class DecodeSteps : IDisposable
     /// <param name="sequences">At most.</param>
     /// <param name="tokens">Of a sequence, at most.</param>
     /// <param name="graphs">Whether decode steps are captured.</param>
+    /// <param name="overlaps">Whether kernels may begin while the ones before them end.</param>
     /// <param name="cancellationToken">Ends loading.</param>
-    public DecodeSteps(CudaInstallation installation, string folder, int sequences, int tokens, bool graphs, CancellationToken cancellationToken)
+    public DecodeSteps(CudaInstallation installation, string folder, int sequences, int tokens, bool graphs, bool overlaps, CancellationToken cancellationToken)
     {
         var manifest = ModelManifest.Read(folder);
         _vocabSize = manifest.Config.VocabSize;
         var gpu = DeviceChoice.Resolve(folder, new ErnieModelOptions { Device = ErnieDevice.Cuda, KvCacheType = ErnieKvCacheType.Float32, PrefillChunkTokens = KvBlockLayout.BlockSize, MaxConcurrentRequests = sequences }, installation, null)!;
         _blocks = KvCache.BlocksFor(tokens);
-        _runner = new ModelRunner(folder, manifest, KvElementType.Float32, sequences * _blocks, Environment.ProcessorCount, model => new GpuDevice(gpu, model, KernelRegistry.Choose(), Environment.ProcessorCount, graphs, null, cancellationToken));
+        _runner = new ModelRunner(folder, manifest, KvElementType.Float32, sequences * _blocks, Environment.ProcessorCount, model => new GpuDevice(gpu, model, KernelRegistry.Choose(), Environment.ProcessorCount, graphs, overlaps, null, cancellationToken));
         for (var block = 0; block < sequences * _blocks; block++) _runner.Cache.Allocate();
     }
 

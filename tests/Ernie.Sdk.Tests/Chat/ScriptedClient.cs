@@ -84,6 +84,8 @@ internal sealed partial class ScriptedClient : DelegatingChatClient, IAsyncDispo
         /// <summary>A grammar that takes out a token of the script makes the sampler choose another one, and the answer another answer.</summary>
         public void AssertIsSaid() => Assert.Equal(_script.Length, _next);
 
+        public override void AddRmsNorm(in AddRmsNormArguments arguments, in KernelContext context) => inner.AddRmsNorm(arguments, context);
+
         public override void Linear(in LinearArguments arguments, in KernelContext context)
         {
             inner.Linear(arguments, context);

@@ -45,6 +45,7 @@ public sealed unsafe class CardRecipeKernelsTests
         public int Tokens { get; private set; }
 
         public override void Attention(in AttentionArguments arguments, in CudaKernelContext context) => (Qkv, Tokens) = ((nint)arguments.Qkv, arguments.TokenCount);
+        public override void AddRmsNorm(in AddRmsNormArguments arguments, in CudaKernelContext context) => throw new NotSupportedException();
         public override void Linear(in LinearArguments arguments, in CudaKernelContext context) => throw new NotSupportedException();
         public override void Experts(in ExpertsArguments arguments, in CudaKernelContext context) => throw new NotSupportedException();
         public override void Route(in ExpertsArguments arguments, in CudaKernelContext context) => throw new NotSupportedException();

@@ -19,7 +19,18 @@ public sealed class PlanCommandTests
     {
         var run = (await CommandRun.Async("plan", "--shape", "21b", "--gpu", "16GB")).Succeeded();
         Assert.Contains("On the CPU", run.Out, StringComparison.Ordinal);
-        Assert.Matches(@"experts +(\d+ of layer \d+, )?64 of layers \d+-27\n", run.Out);
+        Assert.Matches(@"experts +(\d+ of layers 1-\d+, )?\d+ of layers \d+-27\n", run.Out);
+    }
+
+    [Fact]
+    public async Task LayersOnTheCpu_AreTheFirstOnes()
+    {
+        var run = (await CommandRun.Async("plan", "--shape", "21b", "--gpu", "8GB")).Succeeded();
+        Assert.Matches(@"experts +64 of layers 1-27\n +layers +layers 0-\d+ altogether, and the embedding\n", run.Out);
+        Assert.Matches(@"On the CPU +\d+\.\d\d GB of weights, \d+\.\d\d GB of KV cache\n", run.Out);
+        run = await CommandRun.Async("plan", "--shape", "21b", "--gpu", "1GB");
+        Assert.Equal(ExitCode.BadInput, run.ExitCode);
+        Assert.Contains("with every layer but the last on the CPU", run.Out, StringComparison.Ordinal);
     }
 
     [Theory]

@@ -141,14 +141,26 @@ public class ErniePlanTests
         Assert.All(plan.Gpus, static gpu => Assert.True(gpu.FreeBytes >= 0));
 
         var config = ReleasedShapes.Of(release);
-        // A run of layers up to the last; all experts but in its first layer.
+        // A run of layers up to the last, with about as many in each.
         Assert.Equal(Enumerable.Range(plan.CpuExperts.Keys.Min(), plan.CpuExperts.Count), plan.CpuExperts.Keys);
         Assert.Equal(config.LayerCount - 1, plan.CpuExperts.Keys.Max());
-        Assert.All(plan.CpuExperts.Skip(1), pair => Assert.Equal(config.ExpertCount, pair.Value));
+        Assert.InRange(plan.CpuExperts.Values.Max(), 1, plan.CpuExperts.Values.Min() + gpuCount);
         // What stays is so many experts, and one more of them would not have fitted.
         var expert = MemoryPlan.For(config, ModelFormats.Of(Ernie.Sdk.Quantization.WeightFormat.Int4(128), Ernie.Sdk.Quantization.WeightFormat.Int4(128)), KvElementType.BFloat16, 128).ExpertBytes / config.MoeLayerCount / config.ExpertCount;
         Assert.Equal(plan.CpuExperts.Values.Sum() * expert, plan.CpuWeightBytes);
         Assert.Contains(plan.Gpus, gpu => gpu.FreeBytes < expert);
+    }
+
+    [Fact]
+    public void AFewExperts_AreOfTheLastLayers()
+    {
+        var whole = ErniePlan.ForRelease(ErnieRelease.Medium21B, new ErniePlanOptions { GpuBytes = 24 * GB }).Gpus[0];
+        var expert = MemoryPlan.For(ReleasedShapes.Of(ErnieRelease.Medium21B), ModelFormats.Of(Ernie.Sdk.Quantization.WeightFormat.Int4(128), Ernie.Sdk.Quantization.WeightFormat.Int4(128)), KvElementType.BFloat16, 128).ExpertBytes / 27 / 64;
+        string Away(int count) => ErniePlan.ForRelease(ErnieRelease.Medium21B, new ErniePlanOptions { GpuBytes = 24 * GB - whole.FreeBytes - count * expert, ReserveBytes = whole.ReserveBytes }).DescribeCpuExperts();
+        Assert.Equal("5 of layer 27", Away(5));
+        Assert.Equal("5 of layer 25, 6 of layers 26-27", Away(17));
+        Assert.Equal("19 of layers 1-20, 20 of layers 21-27", Away(520));
+        Assert.Equal("64 of layers 1-27", Away(27 * 64));
     }
 
     [Fact]
@@ -158,12 +170,14 @@ public class ErniePlanTests
         Assert.True(plan.Fits);
         Assert.Equal(27 * 64, plan.CpuExperts.Values.Sum());
         Assert.NotEmpty(plan.CpuLayers);
-        Assert.Equal(27, plan.CpuLayers[^1]);
+        Assert.Equal(Enumerable.Range(0, plan.CpuLayers.Count), plan.CpuLayers);
         Assert.Equal(plan.CpuLayers.Count * plan.KvCacheBytes / 28, plan.CpuKvCacheBytes);
         Assert.Equal(plan.WeightBytes, plan.CpuWeightBytes + plan.Gpus[0].WeightBytes);
+        // One layer more on the GPU would not have fitted.
+        Assert.True(plan.Gpus[0].FreeBytes < plan.KvCacheBytes / 28 + plan.WeightBytes / 28);
         var never = ErniePlan.ForRelease(ErnieRelease.Medium21B, new ErniePlanOptions { GpuBytes = GB });
         Assert.False(never.Fits);
-        Assert.Equal(28, never.CpuLayers.Count);
+        Assert.Equal(27, never.CpuLayers.Count);
         Assert.True(never.Gpus[0].FreeBytes < 0);
         Assert.Equal(0, never.MaxRequests(128));
         Assert.Equal(0, never.MaxContextLength(1));

@@ -30,12 +30,12 @@ public sealed class GpuMemoryTests : IDisposable
     }
 
     [Theory]
-    [InlineData("cuMemAlloc_v2")]
-    [InlineData("cudaMalloc")]
-    public async Task WhileLoading_IsOneException_AndNothingIsLeft(string call)
+    [InlineData("cuMemAlloc_v2", 3)]
+    [InlineData("cudaMalloc", 1)]
+    public async Task WhileLoading_IsOneException_AndNothingIsLeft(string call, int least)
     {
         var failures = 0;
-        // Each allocation in turn, with a stride that keeps the test short: angles, cache, weights; or what ONNX Runtime keeps.
+        // Each allocation in turn, with a stride that keeps the test short: angles, cache, weights; or what ONNX Runtime keeps, which is the embedding.
         for (var nth = 1; ; nth += failures < 3 ? 1 : 9)
         {
             _gpu.Driver.Fail(call, CudaResult.OutOfMemory, nth);
@@ -53,7 +53,7 @@ public sealed class GpuMemoryTests : IDisposable
             }
             _gpu.Driver.AssertNothingIsLeft();
         }
-        Assert.True(failures > 2, $"{failures} failures");
+        Assert.True(failures >= least, $"{failures} failures");
         _gpu.Driver.Fail("", CudaResult.Success);
         await AssertItWorks();
     }

@@ -96,6 +96,7 @@ public sealed class AttentionGateTests : IDisposable
         public override string Name => inner.Name;
         public override bool IsSupported => true;
 
+        public override void AddRmsNorm(in AddRmsNormArguments arguments, in KernelContext context) => inner.AddRmsNorm(arguments, context);
         public override void Linear(in LinearArguments arguments, in KernelContext context) => inner.Linear(arguments, context);
         public override void Experts(in ExpertsArguments arguments, in KernelContext context) => inner.Experts(arguments, context);
 

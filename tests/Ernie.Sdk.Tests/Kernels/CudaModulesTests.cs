@@ -44,6 +44,20 @@ public sealed class CudaModulesTests
         Assert.Equal(1, _fake.Live(FakeCuda.Modules));
     }
 
+    [Theory]
+    [InlineData(9, 0, true)]
+    [InlineData(8, 0, false)]
+    [InlineData(10, 0, false)]
+    public void OnlyKernelsThatWaitThemselves_Overlap(int major, int minor, bool overlaps)
+    {
+        _fake.Describe(major: major, minor: minor);
+        using var context = _fake.Device().Retain();
+        using var modules = new CudaModules(context) { Overlaps = true };
+        Assert.Equal(overlaps, modules.Function("norm", "scale").Overlaps);
+        using var plain = new CudaModules(context);
+        Assert.False(plain.Function("norm", "scale").Overlaps);
+    }
+
     [Fact]
     public void FileForEarlierGpusOnly_RunsOnHopperToo()
     {

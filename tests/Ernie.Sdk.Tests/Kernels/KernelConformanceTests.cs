@@ -17,6 +17,14 @@ public sealed class KernelConformanceTests
 
     [Theory]
     [MemberData(nameof(Families))]
+    public void AddRmsNorm_EqualsReference(string family)
+    {
+        var kernels = Supported(family);
+        foreach (var (tokens, columns) in NormChecks.Shapes) FindingsAssert.None(findings => NormChecks.EqualsReference(kernels, Runner, tokens, columns, findings));
+    }
+
+    [Theory]
+    [MemberData(nameof(Families))]
     public void Linear_EqualsReference(string family)
     {
         var checks = new ProductChecks(Supported(family), Runner);

@@ -34,7 +34,7 @@ typedef int (*Emulated)(const int *grid, int threads, int shared, int descending
 typedef struct Function { struct Function *next; Emulated launch; int parameters, threads; } Function;
 typedef struct { char *text; Function *functions; } Module;
 static void *s_emulations[16];
-static int s_launches;
+static int s_launches, s_overlapping;
 static size_t s_peak;
 
 // Captured graphs: what was asked for between begin and end, in order, to be done later and again. A launch has copies of its parameters; what a provider computes itself is a function and what it is told.
@@ -141,7 +141,7 @@ void fake_reset(void)
 {
     pthread_mutex_lock(&s_lock);
     curtain(1);
-    s_curtain = s_launches = 0;
+    s_curtain = s_launches = s_overlapping = 0;
     for (int i = 0; i < s_graph_count; i++) { free(s_graphs[i].asked); s_graphs[i] = (Graph){ 0 }; }
     s_graph_count = 0;
     s_capturing = -1;
@@ -368,6 +368,18 @@ int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
     if (!inside(x, count * 4u) || !inside(y, count * 4u) || (size_t)gx * bx < (size_t)count) FAIL(INVALID_VALUE);
     for (int i = 0; i < count; i++) y[i] = factor * x[i];
     END;
+}
+
+// The launch configuration and its attributes as cuda.h lays them out; what may overlap is done in order all the same.
+typedef struct { int id; char pad[4]; union { int on; char bytes[64]; } value; } Attribute;
+typedef struct { unsigned gx, gy, gz, bx, by, bz, shared; void *stream; Attribute *attributes; unsigned count; } Launch;
+int fake_overlapping(void) { return s_overlapping; }
+int cuLaunchKernelEx(const Launch *l, void *function, void **arguments, void **extra)
+{
+    // Compute capability 9.0 or later knows programmatic stream serialisation.
+    if (l->count != 1 || l->attributes[0].id != 6 || l->attributes[0].value.on != 1 || s_major < 9) return INVALID_VALUE;
+    s_overlapping++;
+    return cuLaunchKernel(function, l->gx, l->gy, l->gz, l->bx, l->by, l->bz, l->shared, l->stream, arguments, extra);
 }
 
 int cuMemAlloc_v2(void **address, size_t bytes) { BEGIN(1); if (!bytes) FAIL(INVALID_VALUE); if (used() + bytes > s_total) FAIL(OUT_OF_MEMORY); *address = take(bytes); add(MEMORY, *address, bytes); END; }

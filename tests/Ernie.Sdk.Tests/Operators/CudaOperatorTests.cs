@@ -32,12 +32,13 @@ public sealed unsafe class CudaOperatorTests : IDisposable
             var op = (OrtCustomOp*)address;
             return (Name: Marshal.PtrToStringUTF8((nint)op->GetName(op)), Provider: Marshal.PtrToStringUTF8((nint)op->GetExecutionProviderType(op)), Memory: Enumerable.Range(0, (int)op->GetInputTypeCount(op)).Select(i => MemoryOf(address, i)).ToArray());
         }).ToArray();
-        Assert.Equal(["Linear", "SparseAttention", "MoeExperts"], found.Select(static op => op.Name));
+        Assert.Equal(["AddRmsNorm", "Linear", "SparseAttention", "MoeExperts"], found.Select(static op => op.Name));
         Assert.All(found, static op => Assert.Equal("CUDAExecutionProvider", op.Provider));
         // OrtMemTypeCPUInput is -2.
-        Assert.Equal([0, -2], found[0].Memory);
-        Assert.Equal([0, 0, 0, 0, 0, 0, 0, 0], found[1].Memory);
-        Assert.Equal([0, -2, -2, -2, -2], found[2].Memory);
+        Assert.Equal([0, -2, 0, 0], found[0].Memory);
+        Assert.Equal([0, -2], found[1].Memory);
+        Assert.Equal([0, 0, 0, 0, 0, 0, 0, 0], found[2].Memory);
+        Assert.Equal([0, -2, -2, -2, -2], found[3].Memory);
 
         static int MemoryOf(nint table, int input) => ((OrtCustomOp*)table)->GetInputMemoryType((OrtCustomOp*)table, (nuint)input);
     }

@@ -1,7 +1,6 @@
 // The plain nodes of an exported graph, as a provider with a device of its own computes them. Part of FakeExecutionProvider.c.
-#include <math.h>
 
-typedef struct { OrtKernelImpl impl; float epsilon; } Node;
+typedef struct { OrtKernelImpl impl; } Node;
 typedef struct { char *data; int64_t sizes[8]; size_t rank, count; } Tensor;
 
 static OrtStatus *input(OrtKernelContext *context, size_t index, Tensor *tensor)
@@ -36,7 +35,7 @@ static void perform(void (*call)(const void *), const void *task, size_t bytes)
     call(task);
     device_close();
 }
-typedef struct { const char *a, *b; void *y; size_t count, width; float epsilon; } Task;
+typedef struct { const char *a, *b; void *y; size_t count, width; } Task;
 
 // [n, width] rows by int index
 static void do_gather(const void *data)
@@ -48,23 +47,6 @@ static void do_widen(const void *data)
 {
     const Task *t = data;
     for (size_t i = 0; i < t->count; i++) ((uint32_t *)t->y)[i] = (uint32_t)((const uint16_t *)t->a)[i] << 16;
-}
-static void do_add(const void *data)
-{
-    const Task *t = data;
-    for (size_t i = 0; i < t->count; i++) ((float *)t->y)[i] = ((const float *)t->a)[i] + ((const float *)t->b)[i];
-}
-static void do_rms_norm(const void *data)
-{
-    const Task *t = data;
-    for (size_t first = 0; first < t->count; first += t->width)
-    {
-        const float *row = (const float *)t->a + first;
-        float *out = (float *)t->y + first, sum = 0;
-        for (size_t i = 0; i < t->width; i++) sum += row[i] * row[i];
-        float scale = 1 / sqrtf(sum / t->width + t->epsilon);
-        for (size_t i = 0; i < t->width; i++) out[i] = row[i] * scale * ((const float *)t->b)[i];
-    }
 }
 static OrtStatus *gather(OrtKernelContext *context, size_t element)
 {
@@ -91,31 +73,6 @@ static OrtStatus *ORT_API_CALL widen(OrtKernelImpl *self, OrtKernelContext *cont
     return 0;
 }
 
-static OrtStatus *ORT_API_CALL add_rows(OrtKernelImpl *self, OrtKernelContext *context)
-{
-    Tensor a, b;
-    void *y;
-    OrtStatus *status = input(context, 0, &a);
-    if (!status) status = input(context, 1, &b);
-    if (!status) status = output(context, a.sizes, a.rank, &y);
-    if (status) return status;
-    if (a.count != b.count) return s_api->CreateStatus(ORT_INVALID_ARGUMENT, "Add of different shapes.");
-    perform(do_add, &(Task){ a.data, b.data, y, a.count }, sizeof(Task));
-    return 0;
-}
-
-static OrtStatus *ORT_API_CALL rms_norm(OrtKernelImpl *self, OrtKernelContext *context)
-{
-    Tensor x, weight;
-    void *y;
-    OrtStatus *status = input(context, 0, &x);
-    if (!status) status = input(context, 1, &weight);
-    if (!status) status = output(context, x.sizes, x.rank, &y);
-    if (status) return status;
-    perform(do_rms_norm, &(Task){ x.data, weight.data, y, x.count, weight.count, ((Node *)self)->epsilon }, sizeof(Task));
-    return 0;
-}
-
 static void ORT_API_CALL node_release(OrtKernelImpl *self) { free(self); }
 static OrtStatus *ORT_API_CALL create_node(void *compute, const OrtKernelInfo *info, OrtKernelImpl **kernel)
 {
@@ -123,9 +80,8 @@ static OrtStatus *ORT_API_CALL create_node(void *compute, const OrtKernelInfo *i
     node->impl.ort_version_supported = ORT_API_VERSION;
     node->impl.Compute = (OrtStatus *(ORT_API_CALL *)(OrtKernelImpl *, OrtKernelContext *))compute;
     node->impl.Release = node_release;
-    OrtStatus *status = compute == (void *)rms_norm ? s_api->KernelInfoGetAttribute_float(info, "epsilon", &node->epsilon) : 0;
     *kernel = &node->impl;
-    return status;
+    return 0;
 }
 
 static OrtStatus *add_node(const char *name, void *compute, const char *first, ONNXTensorElementDataType first_type, const char *second, ONNXTensorElementDataType second_type)
@@ -142,7 +98,7 @@ static OrtStatus *add_node(const char *name, void *compute, const char *first, O
     if (!status) status = s_ep_api->KernelDefBuilder_SetSinceVersion(builder, 1, 1 << 30);
     if (!status) status = s_ep_api->KernelDefBuilder_SetExecutionProvider(builder, "CUDAExecutionProvider");
     if (!status) status = s_ep_api->KernelDefBuilder_AddTypeConstraint(builder, first, &types[0], 1);
-    if (!status && second) status = s_ep_api->KernelDefBuilder_AddTypeConstraint(builder, second, &types[1], 1);
+    if (!status) status = s_ep_api->KernelDefBuilder_AddTypeConstraint(builder, second, &types[1], 1);
     if (!status) status = s_ep_api->KernelDefBuilder_Build(builder, &definition);
     if (!status) status = s_ep_api->KernelRegistry_AddKernel(s_registry, definition, create_node, compute);
     if (definition) s_ep_api->ReleaseKernelDef(definition);
@@ -156,7 +112,5 @@ static OrtStatus *add_nodes(void)
     OrtStatus *status = add_node("Gather", gather_float, "T", FLOAT, "Tind", INT32);
     if (!status) status = add_node("Gather", gather_bfloat16, "T", BFLOAT16, "Tind", INT32);
     if (!status) status = add_node("Cast", widen, "T1", BFLOAT16, "T2", FLOAT);
-    if (!status) status = add_node("Add", add_rows, "T", FLOAT, 0, FLOAT);
-    if (!status) status = add_node("RMSNormalization", rms_norm, "T", FLOAT, "V", FLOAT);
     return status;
 }

@@ -41,6 +41,8 @@ internal sealed unsafe class EmulatedCudaKernels : LaunchedKernels
             return memory.Pointer;
         }
 
+        public void* Keep(long bytes) => Scratch(bytes);
+
         public override void Dispose() => _scratch.ForEach(static memory => memory.Dispose());
     }
 }

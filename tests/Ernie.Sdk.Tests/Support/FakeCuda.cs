@@ -72,6 +72,9 @@ internal sealed unsafe class FakeCuda
     /// <summary>Kernels that were launched.</summary>
     public int Launches => ((delegate* unmanaged<int>)Export("fake_launches"))();
 
+    /// <summary>Those of them that may begin before the one before has ended.</summary>
+    public int Overlapping => ((delegate* unmanaged<int>)Export("fake_overlapping"))();
+
     /// <summary>Graphs that were captured, and how often they were replayed.</summary>
     public (int Captured, int Replayed) Graphs => (((delegate* unmanaged<int>)Export("fake_graphs"))(), ((delegate* unmanaged<int>)Export("fake_replays"))());
 

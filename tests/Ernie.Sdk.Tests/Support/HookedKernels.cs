@@ -8,6 +8,12 @@ internal sealed class HookedKernels(CpuKernels inner, Action<string> before) : C
     public override string Name => inner.Name;
     public override bool IsSupported => inner.IsSupported;
 
+    public override void AddRmsNorm(in AddRmsNormArguments arguments, in KernelContext context)
+    {
+        before(nameof(AddRmsNorm));
+        inner.AddRmsNorm(arguments, context);
+    }
+
     public override void Linear(in LinearArguments arguments, in KernelContext context)
     {
         before(nameof(Linear));

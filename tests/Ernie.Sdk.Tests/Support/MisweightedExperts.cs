@@ -9,6 +9,7 @@ internal sealed unsafe class MisweightedExperts(CpuKernels inner, Func<double[],
 {
     public override string Name => inner.Name;
     public override bool IsSupported => inner.IsSupported;
+    public override void AddRmsNorm(in AddRmsNormArguments arguments, in KernelContext context) => inner.AddRmsNorm(arguments, context);
     public override void Linear(in LinearArguments arguments, in KernelContext context) => inner.Linear(arguments, context);
     public override void Attention(in AttentionArguments arguments, in KernelContext context) => inner.Attention(arguments, context);
 

@@ -20,6 +20,13 @@ internal sealed unsafe class ReferenceLaunches(FakeCuda fake) : CudaKernels
     /// <summary>Whether an address is memory of the provider; null where that is the CPU's.</summary>
     public Func<nint, bool>? IsProvidersMemory { get; init; }
 
+    public override void AddRmsNorm(in AddRmsNormArguments arguments, in CudaKernelContext context)
+    {
+        Assert.True(fake.IsDeviceMemory(arguments.Weight, (long)arguments.Columns * sizeof(float)), "weight was not sent to the GPU.");
+        AssertIsProviders(("input", (nint)arguments.Input), ("output", (nint)arguments.Output));
+        _kernels.AddRmsNorm(arguments, _context);
+    }
+
     public override void Linear(in LinearArguments arguments, in CudaKernelContext context)
     {
         Linears++;

@@ -52,7 +52,7 @@ internal sealed class CardDepthBenchmark(DepthBenchmarkPlan plan, CudaInstallati
     private double Step(ModelManifest manifest, int depth, CancellationToken cancellationToken)
     {
         say($"fill {depth} tokens of {manifest.Config.LayerCount} layers, {plan.Steps} decode steps");
-        using var steps = new StepBenchmark(installation, plan.Model, plan.CacheType, KvCache.BlocksFor(depth), 1, isTiny: false, graphs: false, cancellationToken);
+        using var steps = new StepBenchmark(installation, plan.Model, plan.CacheType, KvCache.BlocksFor(depth), 1, isTiny: false, graphs: false, overlaps: false, cancellationToken);
         return steps.Decode(1, depth, plan.Steps, cancellationToken, (plan.Limits, false))[0].Seconds;
     }
 }

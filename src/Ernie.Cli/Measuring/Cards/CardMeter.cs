@@ -35,6 +35,8 @@ internal sealed class CardMeter : ITrafficMeter
             _weightBytes += weight.Bytes;
             _tokenOperations += 2.0 * weight.Rows * weight.Columns;
         }
+        // Norms: two of each layer, and the last.
+        _weightBytes += sizeof(float) * (2L * config.LayerCount + 1) * config.HiddenSize;
         var byName = weights.ToDictionary(static weight => weight.Name, StringComparer.Ordinal);
         for (var layer = 0; layer < config.LayerCount; layer++)
         {

@@ -7,6 +7,7 @@ namespace Ernie.Cli.Measuring.Cards;
 /// <summary>As <see cref="RecipeKernels"/> on a GPU. Attention reads the recipe's rows, which stay where they are, in place of the model's: nothing is copied in a step, and captured steps see what the rows hold then.</summary>
 internal sealed unsafe class CardRecipeKernels(CudaKernels inner, CudaMemory rows) : CudaKernels
 {
+    public override void AddRmsNorm(in AddRmsNormArguments arguments, in CudaKernelContext context) => inner.AddRmsNorm(arguments, context);
     public override void Linear(in LinearArguments arguments, in CudaKernelContext context) => inner.Linear(arguments, context);
     public override void Experts(in ExpertsArguments arguments, in CudaKernelContext context) => inner.Experts(arguments, context);
     public override void Route(in ExpertsArguments arguments, in CudaKernelContext context) => inner.Route(arguments, context);

@@ -29,8 +29,9 @@ internal sealed unsafe class StepBenchmark : IDisposable
     /// <param name="sequences">Of a step, at most.</param>
     /// <param name="isTiny">Whether the GPU is an emulated one.</param>
     /// <param name="graphs">Whether decode steps can be captured as CUDA graphs.</param>
+    /// <param name="overlaps">Whether kernels may begin while the ones before them end.</param>
     /// <param name="cancellationToken">Ends loading.</param>
-    public StepBenchmark(CudaInstallation installation, string folder, ErnieKvCacheType kvType, int blocks, int sequences, bool isTiny, bool graphs, CancellationToken cancellationToken)
+    public StepBenchmark(CudaInstallation installation, string folder, ErnieKvCacheType kvType, int blocks, int sequences, bool isTiny, bool graphs, bool overlaps, CancellationToken cancellationToken)
     {
         (_kvType, _isTiny) = (ErnieModel.KvTypeOf(kvType), isTiny);
         Manifest = ModelManifest.Read(folder);
@@ -45,7 +46,7 @@ internal sealed unsafe class StepBenchmark : IDisposable
         {
             var threads = Math.Min(8, Environment.ProcessorCount);
             _runner = new ModelRunner(folder, Manifest, _kvType, Blocks, threads,
-                model => new GpuDevice(gpu, model, KernelRegistry.Choose(), threads, graphs, null, cancellationToken, kernels => new CardRecipeKernels(kernels, _rows)));
+                model => new GpuDevice(gpu, model, KernelRegistry.Choose(), threads, graphs, overlaps, null, cancellationToken, kernels => new CardRecipeKernels(kernels, _rows)));
         }
         catch
         {

@@ -6,6 +6,7 @@ internal sealed class VectorKernels<TLanes> : CpuKernels where TLanes : unmanage
     public override string Name => TLanes.Name;
     public override bool IsSupported => TLanes.IsSupported;
 
+    public override void AddRmsNorm(in AddRmsNormArguments arguments, in KernelContext context) => VectorNorm<TLanes>.Run(arguments, context);
     public override void Linear(in LinearArguments arguments, in KernelContext context) => VectorLinear<TLanes>.Run(arguments, context);
     public override void Attention(in AttentionArguments arguments, in KernelContext context) => VectorAttention<TLanes>.Run(arguments, context);
     public override void Experts(in ExpertsArguments arguments, in KernelContext context) => VectorExperts<TLanes>.Run(arguments, context);

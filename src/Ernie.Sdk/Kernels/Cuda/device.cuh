@@ -3,6 +3,7 @@
 //
 // Conventions of all kernels
 //   * extern "C", parameters are pointers to device memory, 32-bit integers and floats. A pointer that may be null says so.
+//   * A kernel begins with await_previous().
 //   * The comment above a kernel states grid, block and dynamic shared memory. Blocks have one dimension.
 //   * Products and sums round one by one (-ffp-contract=off); where a fused one is meant, fused() is written. What one token gets does not depend on the other tokens of a launch.
 #if !defined(ERNIE_EMULATION)
@@ -93,6 +94,35 @@ DEVICE u32 byte_permute(u32 a, u32 b, u32 selector)
     asm("prmt.b32 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(selector));
     return result;
 }
+
+// Every kernel begins with it: what was launched before is done and seen then, and what is launched next may take its place on the GPU and wait in turn. Before it a kernel may look at nothing but weights.
+// Where a launch does not ask for overlap, and on targets that have none, it is already so. (Programmatic dependent launch: CudaFunction.Launch.)
+DEVICE void await_previous()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Asks for 128 bytes of device memory to be brought near.
+DEVICE void prefetch(const void* address) { asm volatile("prefetch.global.L2 [%0];" :: "l"(address)); }
+
+// Copies 16 bytes of device memory to shared memory, some time before the wait that names their group. Both addresses are multiples of 16.
+DEVICE void copy_async(u8* target, const u8* source)
+{
+    const u32 address = (u32)(u64)(__attribute__((address_space(3))) u8*)target;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(address), "l"(source) : "memory");
+}
+DEVICE void copy_async_8(u8* target, const u8* source)
+{
+    const u32 address = (u32)(u64)(__attribute__((address_space(3))) u8*)target;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" :: "r"(address), "l"(source) : "memory");
+}
+// What this thread has asked for since the last call becomes a group.
+DEVICE void copies_asked() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until only the newest groups of this thread are still on their way. Others see what it copied after a barrier.
+template <int Newest> DEVICE void copies_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(Newest) : "memory"); }
 
 // c[16, 8] += a[16, 16] · b[16, 8], bfloat16. With g = lane / 4 and t = lane % 4:
 //   a[0] = a(g, 2t) a(g, 2t+1)     a[1] = a(g+8, 2t ..)     a[2] = a(g, 2t+8 ..)     a[3] = a(g+8, 2t+8 ..)

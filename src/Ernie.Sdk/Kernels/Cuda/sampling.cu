@@ -57,7 +57,7 @@ DEVICE u64 scan(Workspace* w, u64 value, u64* total)
     if (lane == 31) w->totals[warp_index()] = value;
     sync_threads();
     u64 before = 0, all = 0;
-    for (int i = 0; i < 32; i++)
+    UNROLL for (int i = 0; i < 32; i++)
     {
         if (i < warp_index()) before += w->totals[i];
         all += w->totals[i];
@@ -90,7 +90,7 @@ DEVICE Best block_best(Workspace* w, Best best)
         w->ids[warp_index()] = best.id;
     }
     sync_threads();
-    for (int i = 0; i < 32; i++)
+    UNROLL for (int i = 0; i < 32; i++)
     {
         const Best other = {w->values[i], w->ids[i]};
         if (is_better(other, best)) best = other;
@@ -98,20 +98,53 @@ DEVICE Best block_best(Workspace* w, Best best)
     return best;
 }
 
+// Every value of a row, those of a thread in rising order; 16 of them are on their way at once.
+template <class Visit> DEVICE void for_each(const float* values, int count, Visit visit)
+{
+    for (int first = thread_x(); first < count; first += 16 * THREADS)
+    {
+        float some[16];
+        UNROLL for (int i = 0; i < 16; i++) some[i] = values[least(first + i * THREADS, count - 1)];
+        UNROLL for (int i = 0; i < 16; i++)
+        {
+            if (first + i * THREADS < count) visit(first + i * THREADS, some[i]);
+        }
+    }
+}
+
 DEVICE Best nobody() { return {-infinity(), 1 << 30}; }
 
-// The token at whose place, by id, the sum of one or of the units of all tokens that are left reaches the target.
-template <class Measure> DEVICE int find_by_id(Workspace* w, int vocabulary, u64 target, Measure measure)
+// The token at whose place, by id, the sum of measure(id, weight) reaches the target, which the sum of all tokens reaches. First the warp that has it among its ids, then all threads look there.
+template <class Measure> DEVICE int find_by_id(Workspace* w, const float* weights, int vocabulary, u64 target, Measure measure)
 {
-    const int share = (vocabulary + THREADS - 1) / THREADS, first = thread_x() * share, end = least(vocabulary, first + share);
-    u64 sum = 0, total;
-    for (int id = first; id < end; id++) sum += measure(id);
-    u64 reached = scan(w, sum, &total);
+    const int share = (vocabulary + THREADS - 1) / THREADS, of_warp = 32 * share, begin = warp_index() * of_warp;
+    u64 sum = 0;
+    for (int first = 0; first < share; first += 16)
+    {
+        float some[16];
+        UNROLL for (int i = 0; i < 16; i++) some[i] = weights[least(begin + 32 * (first + i) + lane_index(), vocabulary - 1)];
+        UNROLL for (int i = 0; i < 16; i++)
+        {
+            const int id = begin + 32 * (first + i) + lane_index();
+            if (first + i < share && id < vocabulary) sum += measure(id, some[i]);
+        }
+    }
+    u64 total;
+    scan(w, sum, &total);
+    // Sums of warps, by the last scan.
+    u64 before = 0;
+    int warp = 0;
+    for (; warp < 31 && before + w->totals[warp] < target; warp++) before += w->totals[warp];
+
+    const int first = warp * of_warp + thread_x() * ((of_warp + THREADS - 1) / THREADS), end = least(least(vocabulary, (warp + 1) * of_warp), first + (of_warp + THREADS - 1) / THREADS);
+    sum = 0;
+    for (int id = first; id < end; id++) sum += measure(id, weights[id]);
+    u64 reached = before + scan(w, sum, &total);
     if (reached >= target && reached - sum < target)
     {
         reached -= sum;
         int id = first;
-        while ((reached += measure(id)) < target) id++;
+        while ((reached += measure(id, weights[id])) < target) id++;
         w->found = id;
     }
     sync_threads();
@@ -128,12 +161,11 @@ template <bool Count> DEVICE int find_by_weight(Workspace* w, const float* weigh
     {
         w->sums[thread_x()] = 0;
         sync_threads();
-        for (int id = thread_x(); id < vocabulary; id += THREADS)
+        for_each(weights, vocabulary, [=](int id, float weight)
         {
-            const float weight = weights[id];
             const u32 bits = float_bits(weight);
             if (holds(kept, weight, id) && bits >> shift >> 10 == prefix) atomic_add(&w->sums[bits >> shift & 1023], Count ? 1 : units(weight));
-        }
+        });
         sync_threads();
         const int bucket = 1023 - thread_x();
         const u64 sum = w->sums[bucket];
@@ -151,7 +183,7 @@ template <bool Count> DEVICE int find_by_weight(Workspace* w, const float* weigh
     }
     // What is left has one weight.
     const float weight = bits_float(prefix);
-    return find_by_id(w, vocabulary, target, [=](int id) { return weights[id] == weight && holds(kept, weight, id) ? (Count ? 1 : units(weight)) : (u64)0; });
+    return find_by_id(w, weights, vocabulary, target, [=](int id, float own) { return own == weight && holds(kept, weight, id) ? (Count ? 1 : units(weight)) : (u64)0; });
 }
 
 DEVICE u64 mix(u64 x)
@@ -176,7 +208,7 @@ DEVICE int choose(Workspace* w, const float* logits, int vocabulary, const int* 
     const int* bias_ids, const float* bias_values, const u64* allowed, float* weights)
 {
     const int thread = thread_x();
-    for (int id = thread; id < vocabulary; id += THREADS) weights[id] = logits[id];
+    for_each(logits, vocabulary, [=](int id, float value) { weights[id] = value; });
     sync_threads();
     for (int i = 0; i < undefined_count; i++)
     {
@@ -195,14 +227,14 @@ DEVICE int choose(Workspace* w, const float* logits, int vocabulary, const int* 
     sync_threads();
 
     Best best = nobody(), first = nobody();
-    for (int id = thread; id < vocabulary; id += THREADS)
+    for_each(weights, vocabulary, [&](int id, float value)
     {
         if (allowed && !(allowed[id / 64] >> id % 64 & 1))
         {
             weights[id] = -infinity();
-            continue;
+            return;
         }
-        if (weights[id] > best.value) best = {weights[id], id};
+        if (value > best.value) best = {value, id};
         bool is_defined = allowed != nullptr;
         if (!allowed && first.id == 1 << 30)
         {
@@ -210,7 +242,7 @@ DEVICE int choose(Workspace* w, const float* logits, int vocabulary, const int* 
             for (int i = 0; i < undefined_count; i++) is_defined &= id < undefined[2 * i] || id >= undefined[2 * i + 1];
         }
         if (is_defined && first.id == 1 << 30) first = {0, id};
-    }
+    });
     best = block_best(w, best);
     if (best.id == 1 << 30)
     {
@@ -222,15 +254,15 @@ DEVICE int choose(Workspace* w, const float* logits, int vocabulary, const int* 
 
     Kept kept = {row.min_p > 0 ? row.min_p : 1e-45f, -1, 0};
     u64 count = 0, sum = 0;
-    for (int id = thread; id < vocabulary; id += THREADS)
+    for_each(weights, vocabulary, [&](int id, float value)
     {
-        float weight = exponential((weights[id] - best.value) / row.temperature);
+        float weight = exponential((value - best.value) / row.temperature);
         if (weight != weight) weight = 0;
         weights[id] = weight;
-        if (!holds(kept, weight, id)) continue;
+        if (!holds(kept, weight, id)) return;
         count++;
         sum += units(weight);
-    }
+    });
     count = block_sum(w, count);
     const bool is_cut = (row.top_k > 0 && (u64)row.top_k < count) || row.top_p < 1;
     if (row.top_k > 0 && (u64)row.top_k < count)
@@ -238,7 +270,7 @@ DEVICE int choose(Workspace* w, const float* logits, int vocabulary, const int* 
         kept.last_id = find_by_weight<true>(w, weights, vocabulary, kept, (u64)row.top_k);
         kept.last = weights[kept.last_id];
         sum = 0;
-        for (int id = thread; id < vocabulary; id += THREADS) sum += holds(kept, weights[id], id) ? units(weights[id]) : 0;
+        for_each(weights, vocabulary, [&](int id, float weight) { sum += holds(kept, weight, id) ? units(weight) : 0; });
     }
     sum = block_sum(w, sum);
     if (row.top_p < 1)
@@ -246,7 +278,7 @@ DEVICE int choose(Workspace* w, const float* logits, int vocabulary, const int* 
         kept.last_id = find_by_weight<false>(w, weights, vocabulary, kept, portion(row.top_p, sum));
         kept.last = weights[kept.last_id];
         sum = 0;
-        for (int id = thread; id < vocabulary; id += THREADS) sum += holds(kept, weights[id], id) ? units(weights[id]) : 0;
+        for_each(weights, vocabulary, [&](int id, float weight) { sum += holds(kept, weight, id) ? units(weight) : 0; });
         sum = block_sum(w, sum);
     }
 
@@ -254,7 +286,7 @@ DEVICE int choose(Workspace* w, const float* logits, int vocabulary, const int* 
     // The first token at which the sum is above the draw, in the order that truncation uses, and by id where nothing was cut off.
     const u64 above = (u64)(uniform * (double)sum) + 1, target = above > sum ? sum : above;
     if (is_cut) return find_by_weight<false>(w, weights, vocabulary, kept, target);
-    return find_by_id(w, vocabulary, target, [=](int id) { return holds(kept, weights[id], id) ? units(weights[id]) : (u64)0; });
+    return find_by_id(w, weights, vocabulary, target, [=](int id, float weight) { return holds(kept, weight, id) ? units(weight) : (u64)0; });
 }
 
 // undefined [undefined_count, 2]: ranges of ids that are no tokens. allowed [masks, allowed_words]: a bit for each token, or null. scratch [sequences, vocabulary].
@@ -263,6 +295,7 @@ DEVICE int choose(Workspace* w, const float* logits, int vocabulary, const int* 
 KERNEL(1024) sample(const float* logits, int vocabulary, const int* undefined, int undefined_count, const Row* rows, const int* history_ids, const int* history_counts,
     const int* bias_ids, const float* bias_values, const u64* allowed, int allowed_words, float* scratch, int* tokens, float* log_probabilities, int* top_ids, float* top_log_probabilities, int max_top)
 {
+    await_previous();
     const Row row = rows[block_x()];
     if (row.logits_row < 0) return;
     Workspace* w = shared<Workspace>();
@@ -273,13 +306,13 @@ KERNEL(1024) sample(const float* logits, int vocabulary, const int* undefined, i
     if (row.top < 0) return;
 
     Best best = nobody();
-    for (int id = thread_x(); id < vocabulary; id += THREADS)
+    for_each(logits, vocabulary, [&](int id, float value)
     {
-        if (logits[id] > best.value) best = {logits[id], id};
-    }
+        if (value > best.value) best = {value, id};
+    });
     best = block_best(w, best);
     u64 sum = 0;
-    for (int id = thread_x(); id < vocabulary; id += THREADS) sum += units(exponential(logits[id] - best.value));
+    for_each(logits, vocabulary, [&](int, float value) { sum += units(exponential(value - best.value)); });
     sum = block_sum(w, sum);
     // ln of the sum of e^logit
     const float normaliser = best.value + binary_logarithm((float)((double)sum * (1.0 / 17592186044416.0))) * 0.693147181f;
@@ -293,11 +326,11 @@ KERNEL(1024) sample(const float* logits, int vocabulary, const int* undefined, i
         }
         const Best before = best;
         Best next = nobody();
-        for (int id = thread_x(); id < vocabulary; id += THREADS)
+        for_each(logits, vocabulary, [&](int id, float value)
         {
-            const Best candidate = {logits[id], id};
+            const Best candidate = {value, id};
             if (is_better(before, candidate) && is_better(candidate, next)) next = candidate;
-        }
+        });
         best = block_best(w, next);
     }
 }

@@ -1,28 +1,29 @@
 using Ernie.Sdk.GpuTests.Checks;
+using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Tests.Support;
 
 namespace Ernie.Sdk.Tests.Kernels.Cuda;
 
-/// <summary>The text of <c>norm.cu</c>, emulated, against the formula.</summary>
+/// <summary>The text of <c>norm.cu</c>, emulated, against the reference kernel.</summary>
 public sealed class CudaNormTests
 {
     private static readonly EmulatedCudaKernels s_kernels = new();
 
-    [Theory]
-    [InlineData(1, 1)]
-    [InlineData(3, 31)]
-    [InlineData(2, 256)]
-    [InlineData(5, 1000)]
-    public void RmsNorm_EqualsFormula(int rows, int columns)
+    [Fact]
+    public void AddRmsNorm_EqualsReference()
     {
         CudaEmulation.Of("norm");
-        FindingsAssert.None(findings => NormChecks.RmsNorm(s_kernels, rows, columns, findings));
+        foreach (var (tokens, columns) in NormChecks.Shapes) FindingsAssert.None(findings => NormChecks.EqualsReference(s_kernels, SerialRunner.Instance, tokens, columns, findings));
     }
 
-    [Fact]
-    public void AddRmsNorm_EqualsFormula()
+    [Theory]
+    [InlineData(70)]
+    [InlineData(256)]
+    [InlineData(2560)]
+    public void WhatItQuantises_IsWhatProductsWould(int columns)
     {
         CudaEmulation.Of("norm");
-        FindingsAssert.None(static findings => NormChecks.AddRmsNorm(s_kernels, 3, 700, findings));
+        CudaEmulation.Of("linear");
+        FindingsAssert.None(findings => NormChecks.QuantisesAsProductsDo(s_kernels, 3, columns, findings));
     }
 }

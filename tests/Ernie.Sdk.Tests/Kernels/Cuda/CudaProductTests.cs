@@ -53,6 +53,9 @@ public sealed class CudaProductTests
     public void ExpertsOfTwoDevices_AddUp() => FindingsAssert.None(static findings => ProductChecks.Parts(Cuda(), s_runner, findings));
 
     [Fact]
+    public void SomeExperts_InSlotsOfAnyOrder_AreThoseThatAreComputed() => FindingsAssert.None(static findings => ProductChecks.Resident(Cuda(), s_runner, findings));
+
+    [Fact]
     public void Experts_WithTiesAndNaN_ChooseDifferentExpertsByLowerIndex()
     {
         using var test = new ExpertsCase(4, 3, 20, 8, 20, 4, WeightFormat.Float32);

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.IO.Compression;
 using System.Security.Cryptography;
+using System.Text.RegularExpressions;
 using Ernie.Sdk.GpuTests;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Tests.Support;
@@ -8,7 +9,7 @@ using Ernie.Sdk.Tests.Support;
 namespace Ernie.Sdk.Tests.Kernels.Cuda;
 
 /// <summary>The PTX in the assembly is what the kernels' text compiles to.</summary>
-public sealed class CudaPtxTests
+public sealed partial class CudaPtxTests
 {
     private static readonly string s_folder = Path.Combine(SharedData.RepositoryRoot, "src", "Ernie.Sdk", "Kernels", "Cuda");
 
@@ -36,6 +37,32 @@ public sealed class CudaPtxTests
     }
 
     [Fact]
+    public void EveryKernel_AwaitsTheOneBefore_BeforeItLooksAtAnythingButWeights()
+    {
+        var kernels = 0;
+        foreach (var path in Directory.GetFiles(s_folder, "*.cu"))
+        {
+            foreach (Match kernel in KernelBody().Matches(File.ReadAllText(path)))
+            {
+                kernels++;
+                var body = kernel.Groups[2].Value.TrimStart();
+                if (body.StartsWith("prefetch_", StringComparison.Ordinal)) body = body[(body.IndexOf('\n', StringComparison.Ordinal) + 1)..].TrimStart();
+                Assert.True(body.StartsWith("await_previous();", StringComparison.Ordinal), $"{Path.GetFileName(path)}: {kernel.Groups[1].Value} does not begin with await_previous().");
+            }
+            var name = Path.GetFileNameWithoutExtension(path);
+            Assert.Equal(Count(name, "sm_90a", ".entry "), Count(name, "sm_90a", "griddepcontrol.wait"));
+            Assert.Equal(0, Count(name, "sm_80", "griddepcontrol"));
+        }
+        Assert.InRange(kernels, 40, 200);
+
+        static int Count(string name, string target, string what)
+        {
+            using var reader = new StreamReader(CudaPtx.Open(name, target)!);
+            return reader.ReadToEnd().Split(what).Length - 1;
+        }
+    }
+
+    [Fact]
     public async Task Compiling_GivesTheCommittedPtx_WithoutWarnings()
     {
         Assert.SkipUnless(OperatingSystem.IsLinux() && HasClang(), "No clang-19 (apt-get install clang-19) that could compile the CUDA kernels.");
@@ -53,6 +80,9 @@ public sealed class CudaPtxTests
             return text.ReadToEnd();
         }
     }
+
+    [GeneratedRegex(@"^KERNEL\(\d+\)\s+(\w+)\([^{]*\{(.*?)^\}", RegexOptions.Multiline | RegexOptions.Singleline)]
+    private static partial Regex KernelBody();
 
     private static bool HasClang()
     {

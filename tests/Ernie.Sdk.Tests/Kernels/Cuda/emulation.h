@@ -10,6 +10,7 @@
 #include <cmath>
 #include <mutex>
 #include <utility>
+#include <vector>
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -92,6 +93,11 @@ namespace emulation
     alignas(64) static u8 shared_memory[MaxShared + Guard];
     static void (*body)(void*);
     static void* argument;
+
+    // What each thread has asked to be copied, and how many groups it has closed.
+    struct Copy { u8* target; const u8* source; int bytes, group; };
+    static std::vector<Copy> copies[MaxThreads];
+    static int groups[MaxThreads];
 
     static void enter();
 
@@ -201,6 +207,8 @@ namespace emulation
             {
                 prepare(t);
                 threads[t].state = State::Ready;
+                copies[t].clear();
+                groups[t] = 0;
             }
             while (live > 0)
             {
@@ -269,6 +277,21 @@ DEVICE u32 match(u32 value)
 DEVICE void atomic_or(u32* target, u32 bits) { *target |= bits; }
 DEVICE void atomic_add(u32* target, u32 value) { *target += value; }
 DEVICE void atomic_add(u64* target, u64 value) { *target += value; }
+
+// Copies happen when they are waited for, not before: who reads too early finds what was there.
+DEVICE void await_previous() {}
+DEVICE void prefetch(const void*) {}
+
+DEVICE void copy_async(u8* target, const u8* source) { emulation::copies[thread_x()].push_back({target, source, 16, emulation::groups[thread_x()]}); }
+DEVICE void copy_async_8(u8* target, const u8* source) { emulation::copies[thread_x()].push_back({target, source, 8, emulation::groups[thread_x()]}); }
+DEVICE void copies_asked() { emulation::groups[thread_x()]++; }
+template <int Newest> DEVICE void copies_wait()
+{
+    auto& copies = emulation::copies[thread_x()];
+    size_t done = 0;
+    for (; done < copies.size() && copies[done].group < emulation::groups[thread_x()] - Newest; done++) memcpy(copies[done].target, copies[done].source, copies[done].bytes);
+    copies.erase(copies.begin(), copies.begin() + done);
+}
 
 DEVICE float half_to_float(u16 bits)
 {
