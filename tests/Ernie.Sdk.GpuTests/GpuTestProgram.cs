@@ -78,7 +78,7 @@ internal sealed class GpuTestProgram(CudaInstallation installation, TextWriter o
         var began = Time.GetTimestamp();
         foreach (var piece in chosen)
         {
-            if (absent.Count > 0 && piece.Stage != KernelPieces.Stage)
+            if (absent.Count > 0 && !piece.DriverIsEnough)
             {
                 report.Add(Skipped(piece, $"{string.Join(", ", absent)}: missing or unfit, as said above."));
             }
@@ -115,22 +115,21 @@ internal sealed class GpuTestProgram(CudaInstallation installation, TextWriter o
         return left < s_leastTime ? null : options with { LimitSeconds = (int)Math.Min(options.LimitSeconds, (left - s_grace).TotalSeconds) };
     }
 
-    /// <summary>Whether some of the chosen pieces can run: kernels need the driver and a GPU alone. Where something is missing, says what 'ernie doctor' says.</summary>
+    /// <summary>Whether some of the chosen pieces can run. Where something is missing, says what 'ernie doctor' says.</summary>
     /// <param name="chosen">The pieces.</param>
-    /// <param name="absent">What is missing of what all but the kernels need.</param>
+    /// <param name="absent">What is missing of what all need for which the driver is not enough.</param>
     private bool IsUsable(IReadOnlyList<Piece> chosen, out IReadOnlyList<string> absent)
     {
-        var (kernels, others) = (chosen.Any(static piece => piece.Stage == KernelPieces.Stage), chosen.Any(static piece => piece.Stage != KernelPieces.Stage));
         var broken = installation.Pieces().Where(static piece => piece.State != CudaPieceState.Present).Select(static piece => piece.Name).ToArray();
         var hasGpu = !broken.Any(static name => name is "GPU driver" or "GPU");
-        absent = others ? broken : [];
+        absent = chosen.All(static piece => piece.DriverIsEnough) ? [] : broken;
         if (hasGpu && absent.Count == 0) return true;
         foreach (var finding in GpuFindings.All(installation))
         {
             output.WriteLine($"{finding.State switch { FindingState.Fine => "ok", FindingState.Absent => "-", _ => "!" },2}  {finding.Name,-20}  {finding.Text}");
             if (finding.Cure is not null) output.WriteLine($"{"",26}{finding.Cure}");
         }
-        if (hasGpu && kernels) return true;
+        if (hasGpu && chosen.Any(static piece => piece.DriverIsEnough)) return true;
         output.WriteLine($"Nothing was tested: {string.Join(", ", broken)} {(broken.Length == 1 ? "is" : "are")} missing or unfit.{(hasGpu ? " --stage kernels needs the driver and a GPU alone." : "")}");
         return false;
     }

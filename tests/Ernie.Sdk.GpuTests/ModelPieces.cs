@@ -134,11 +134,12 @@ internal static class ModelPieces
     {
         var folder = await new LoadedModels(run).ExportTinyAsync().ConfigureAwait(false);
         int[] counts = run.IsTiny ? [1, 2] : [1, 2, 4, 8, 16];
-        var steps = run.IsTiny ? 3 : 32;
-        using var ordinary = new DecodeSteps(run.Installation, folder, counts[^1], graphs: false, overlaps: false, run.CancellationToken);
+        // They come to a second block of the cache, and to a second graph.
+        var steps = run.IsTiny ? 3 : 140;
+        using var ordinary = new DecodeSteps(run.Installation, folder, counts[^1], steps + 8, graphs: false, overlaps: false, run.CancellationToken);
         foreach (var (name, graphs, overlaps) in new[] { ("graphs", true, false), ("overlap", false, true), ("graphs and overlap", true, true) })
         {
-            using var other = new DecodeSteps(run.Installation, folder, counts[^1], graphs, overlaps, run.CancellationToken);
+            using var other = new DecodeSteps(run.Installation, folder, counts[^1], steps + 8, graphs, overlaps, run.CancellationToken);
             foreach (var count in counts)
             {
                 run.Check($"{name}, {count} sequences, {steps} steps", findings =>

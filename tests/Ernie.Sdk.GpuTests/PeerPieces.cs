@@ -22,7 +22,7 @@ internal static class PeerPieces
     public static IReadOnlyList<Piece> All { get; } =
     [
         new("bench/peer-onnxruntime", "ONNX Runtime's MatMulNBits and QMoE in int4 beside our kernels", OnnxRuntime),
-        new("bench/peer-pytorch", "PyTorch's products, copies and attention in bfloat16 beside our kernels", PyTorch),
+        new("bench/peer-pytorch", "PyTorch's products, copies and attention in bfloat16 beside our kernels", PyTorch) { DriverIsEnough = true },
     ];
 
     private static Task OnnxRuntime(PieceRun run)

@@ -12,6 +12,9 @@ internal sealed record Piece(string Name, string About, Func<PieceRun, Task> Run
     /// <summary>Less than 8 minutes, with the time that a process takes to end.</summary>
     public const int LimitSeconds = 460;
 
+    /// <summary>Whether the driver and a GPU are all that it needs; kernels need no more.</summary>
+    public bool DriverIsEnough { get => field || Stage == KernelPieces.Stage; init; }
+
     public string Stage => Name[..Name.IndexOf('/', StringComparison.Ordinal)];
 }
 

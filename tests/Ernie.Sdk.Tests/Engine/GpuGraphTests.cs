@@ -42,8 +42,8 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
     public async Task StepsOfManySequences_AreThoseOfOrdinarySteps_ToTheBit(int sequences)
     {
         var folder = await TinyModel.ExportedAsync();
-        using (var ordinary = new DecodeSteps(_gpu.Installation, folder, sequences, graphs: false, overlaps: false, Token))
-        using (var captured = new DecodeSteps(_gpu.Installation, folder, sequences, graphs: true, overlaps: true, Token))
+        using (var ordinary = new DecodeSteps(_gpu.Installation, folder, sequences, 8, graphs: false, overlaps: false, Token))
+        using (var captured = new DecodeSteps(_gpu.Installation, folder, sequences, 8, graphs: true, overlaps: true, Token))
         {
             var expected = ordinary.Run(sequences, 3);
             Assert.Equal((0, 0), _gpu.Driver.Graphs);
