@@ -15,7 +15,6 @@ static OrtKernelRegistry *s_registry;
 static pthread_mutex_t s_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct { char *address; size_t bytes; } s_live[8192];
 static int s_copies_in, s_copies_out, s_taken, s_stream;
-static void *s_used_stream = &s_stream;
 static void *(*s_driver_alloc)(size_t);
 static size_t (*s_driver_used)(void), s_memory_limit;
 static void (*s_driver_free)(void *), (*s_driver_open)(void), (*s_driver_close)(void);
@@ -106,10 +105,12 @@ static OrtStatus *ORT_API_CALL notification_host(OrtSyncNotificationImpl *self) 
 static OrtSyncNotificationImpl s_notification = { .ort_version_supported = ORT_API_VERSION, .Release = notification_release, .Activate = notification_activate, .WaitOnDevice = notification_device, .WaitOnHost = notification_host };
 
 static void ORT_API_CALL stream_release(OrtSyncStreamImpl *self) { }
-static void *ORT_API_CALL stream_handle(OrtSyncStreamImpl *self) { return s_used_stream; }
+// A stream of the application's belongs to its session.
+typedef struct { OrtSyncStreamImpl impl; void *handle; } Stream;
+static void *ORT_API_CALL stream_handle(OrtSyncStreamImpl *self) { return ((Stream *)self)->handle; }
 static OrtStatus *ORT_API_CALL stream_notification(OrtSyncStreamImpl *self, OrtSyncNotificationImpl **notification) { *notification = &s_notification; return 0; }
 static OrtStatus *ORT_API_CALL stream_done(OrtSyncStreamImpl *self) { return 0; }
-static OrtSyncStreamImpl s_stream_impl = { .ort_version_supported = ORT_API_VERSION, .Release = stream_release, .GetHandle = stream_handle, .CreateNotification = stream_notification, .Flush = stream_done, .OnSessionRunEnd = stream_done };
+static Stream s_stream_impl = { { .ort_version_supported = ORT_API_VERSION, .Release = stream_release, .GetHandle = stream_handle, .CreateNotification = stream_notification, .Flush = stream_done, .OnSessionRunEnd = stream_done }, &s_stream };
 
 // Copies between nodes of this provider and the CPU's. Without kernels of its own for them ONNX Runtime takes the CPU's, whose outputs are in the CPU's memory always.
 static OrtStatus *ORT_API_CALL copy_tensor(OrtKernelImpl *self, OrtKernelContext *context)
@@ -190,10 +191,10 @@ static OrtStatus *ORT_API_CALL capability(OrtEp *self, const OrtGraph *graph, Or
     free(nodes);
     return status;
 }
-static OrtStatus *ORT_API_CALL ep_stream(OrtEp *self, const OrtMemoryDevice *device, OrtSyncStreamImpl **stream) { *stream = &s_stream_impl; return 0; }
 
 // Captured graphs, by the application's number. The first run of a number is an ordinary one, as CUDA's provider has it.
-typedef struct { OrtEp base; int runs[256], graphs[256], capturing; } GraphEp;
+typedef struct { OrtEp base; Stream stream; int runs[256], graphs[256], capturing; } GraphEp;
+static OrtStatus *ORT_API_CALL ep_stream(OrtEp *self, const OrtMemoryDevice *device, OrtSyncStreamImpl **stream) { *stream = &((GraphEp *)self)->stream.impl; return 0; }
 static int graph_id(const OrtRunOptions *options)
 {
     const char *text = s_api->GetRunConfigEntry(options, "gpu_graph_id");
@@ -245,12 +246,15 @@ static OrtStatus *ORT_API_CALL supported(OrtEpFactory *self, const OrtHardwareDe
 }
 static OrtStatus *ORT_API_CALL create_ep(OrtEpFactory *self, const OrtHardwareDevice *const *devices, const OrtKeyValuePairs *const *metadata, size_t count, const OrtSessionOptions *options, const OrtLogger *logger, OrtEp **ep)
 {
+    GraphEp *graph_ep = calloc(1, sizeof *graph_ep);
+    OrtEp *created = &graph_ep->base;
+    graph_ep->stream = s_stream_impl;
     // The stream that the application wants the provider to use.
     char stream[32];
     size_t length = sizeof stream;
     OrtStatus *status = s_api->GetSessionConfigEntry(options, "ep.cuda.user_compute_stream", stream, &length);
-    if (status) { s_api->ReleaseStatus(status); s_used_stream = &s_stream; }
-    else s_used_stream = (void *)strtoull(stream, 0, 10);
+    if (status) s_api->ReleaseStatus(status);
+    else graph_ep->stream.handle = (void *)strtoull(stream, 0, 10);
     char limit[32];
     length = sizeof limit;
     status = s_api->GetSessionConfigEntry(options, "ep.cuda.gpu_mem_limit", limit, &length);
@@ -261,7 +265,6 @@ static OrtStatus *ORT_API_CALL create_ep(OrtEpFactory *self, const OrtHardwareDe
     status = s_api->GetSessionConfigEntry(options, "ep.cuda.enable_cuda_graph", graphs, &length);
     s_keeps = !status && !strcmp(graphs, "1");
     if (status) s_api->ReleaseStatus(status);
-    OrtEp *created = calloc(1, sizeof(GraphEp));
     if (s_keeps)
     {
         created->IsGraphCaptureEnabled = captures;
@@ -289,7 +292,7 @@ static OrtStatus *ORT_API_CALL create_allocator(OrtEpFactory *self, const OrtMem
 static void ORT_API_CALL release_allocator(OrtEpFactory *self, OrtAllocator *allocator) { }
 static OrtStatus *ORT_API_CALL create_transfer(OrtEpFactory *self, OrtDataTransferImpl **transfer) { *transfer = &s_transfer; return 0; }
 static bool ORT_API_CALL stream_aware(const OrtEpFactory *self) { return true; }
-static OrtStatus *ORT_API_CALL factory_stream(OrtEpFactory *self, const OrtMemoryDevice *device, const OrtKeyValuePairs *options, OrtSyncStreamImpl **stream) { *stream = &s_stream_impl; return 0; }
+static OrtStatus *ORT_API_CALL factory_stream(OrtEpFactory *self, const OrtMemoryDevice *device, const OrtKeyValuePairs *options, OrtSyncStreamImpl **stream) { *stream = &s_stream_impl.impl; return 0; }
 
 static OrtEpFactory s_factory = {
     .ort_version_supported = ORT_API_VERSION, .GetName = factory_name, .GetVendor = factory_vendor, .GetSupportedDevices = supported, .CreateEp = create_ep, .ReleaseEp = release_ep, .GetVendorId = vendor_id,
