@@ -183,7 +183,7 @@ internal sealed unsafe class GpuDevice : StepDevice
             fixed (float* target = _read)
             {
                 if (count > 0) _logits!.CopyTo(target, (long)count * sizeof(float), (long)firstRow * vocabSize * sizeof(float), _stream);
-                _stream!.Synchronize();
+                WaitAndCount();
             }
         });
         return _read.AsSpan(0, count);
@@ -232,7 +232,8 @@ internal sealed unsafe class GpuDevice : StepDevice
         Try(() =>
         {
             _first?.Reserve(batch.TokenCount);
-            _choices!.Begin(batch.TokenCount);
+            if (_choices!.IsPending) WaitAndCount();
+            _choices.Begin(batch.TokenCount);
         });
     }
 
@@ -269,11 +270,20 @@ internal sealed unsafe class GpuDevice : StepDevice
         _first?.Device.Stop();
     }
 
+    /// <summary>Waits for all that was asked of the GPU, and counts the routers' choices, which came with it.</summary>
+    public void WaitAndCount()
+    {
+        _stream!.Synchronize();
+        _choices!.Count();
+    }
+
     public override void End() => Try(() =>
     {
         // ONNX Runtime has waited for the stream.
         _environment!.EndStep();
         _choices!.End(_stream!);
+        if (Observer is null && _hostExperts?.Slots is null) return;
+        WaitAndCount();
         Observer?.Invoke(_batch!, _choices.Last);
         if (_hostExperts?.Slots is not { } slots || !slots.End(_choices, _stream!) || Logger is null) return;
         // At first there are many: the 1st, 2nd, 4th, 8th .. is told of.
@@ -298,6 +308,14 @@ internal sealed unsafe class GpuDevice : StepDevice
 
     public override void Dispose()
     {
+        try
+        {
+            if (_choices is { IsPending: true }) _stream!.Synchronize();
+        }
+        catch (CudaException)
+        {
+            // A GPU that does not answer copies nothing any more.
+        }
         _environment?.Dispose();
         _hostExperts?.Dispose();
         _first?.Dispose();
@@ -310,11 +328,11 @@ internal sealed unsafe class GpuDevice : StepDevice
         _context?.Dispose();
     }
 
-    /// <summary>Weights of nodes that are not ours, which ONNX Runtime copies to the GPU itself: the table that tokens are looked up in, norms, gates.</summary>
+    /// <summary>Weights of nodes that are not ours, which ONNX Runtime copies to the GPU itself: the table that tokens are looked up in, and gates.</summary>
     private static long ProviderWeights(ModelManifest manifest, int firstLayer)
     {
         var here = ErnieGraph.Build(manifest.Config, manifest.Formats, layers: new LayerRange(firstLayer, manifest.Config.LayerCount - 1)).Weights.Select(static weight => weight.Name).ToHashSet(StringComparer.Ordinal);
-        bool IsTheirs(string name) => (name == TensorNames.Embedding && firstLayer == 0) || name.EndsWith("norm.weight", StringComparison.Ordinal) || name.EndsWith(".attn_gate.weight", StringComparison.Ordinal);
+        bool IsTheirs(string name) => (name == TensorNames.Embedding && firstLayer == 0) || name.EndsWith(".attn_gate.weight", StringComparison.Ordinal);
         return manifest.Tensors.Where(tensor => here.Contains(tensor.Name) && IsTheirs(tensor.Name)).Sum(static tensor => tensor.Bytes);
     }
 

@@ -12,6 +12,7 @@ internal sealed unsafe class GpuSampler(GpuDevice device, CudaContext context, C
 {
     /// <summary>Of each list in the memory that goes to the GPU.</summary>
     private const int Alignment = 16;
+    private const int LeastPinnedBytes = 64 << 10;
 
     private readonly CudaWorkspace _workspace = new(context);
     private readonly StreamLauncher _launcher = new(modules);
@@ -23,7 +24,8 @@ internal sealed unsafe class GpuSampler(GpuDevice device, CudaContext context, C
     private readonly List<float> _biasValues = [];
     private readonly List<ulong> _allowed = [];
     private CudaMemory? _input, _output;
-    private byte[] _sent = [], _received = [];
+    /// <summary>What goes there and comes back, where the GPU can copy it while the CPU goes on.</summary>
+    private CudaPinnedBuffer? _sent, _received;
 
     public override void Choose(IReadOnlyList<Sequence> sequences, int[] rows, TokenChoice[] choices)
     {
@@ -34,10 +36,11 @@ internal sealed unsafe class GpuSampler(GpuDevice device, CudaContext context, C
 
         // tokens, their log-probabilities; then lists of [maxTop]
         var count = _rows.Count;
-        var tokens = MemoryMarshal.Cast<byte, int>(_received.AsSpan(0, count * sizeof(int)));
-        var log = MemoryMarshal.Cast<byte, float>(_received.AsSpan(count * sizeof(int), count * sizeof(float)));
-        var topIds = MemoryMarshal.Cast<byte, int>(_received.AsSpan(2 * count * sizeof(int), count * maxTop * sizeof(int)));
-        var topLog = MemoryMarshal.Cast<byte, float>(_received.AsSpan((2 + maxTop) * count * sizeof(int), count * maxTop * sizeof(float)));
+        var received = _received!.Address;
+        var tokens = new ReadOnlySpan<int>(received, count);
+        var log = new ReadOnlySpan<float>((float*)received + count, count);
+        var topIds = new ReadOnlySpan<int>((int*)received + 2 * count, count * maxTop);
+        var topLog = new ReadOnlySpan<float>((float*)received + (2 + maxTop) * count, count * maxTop);
         for (var i = 0; i < count; i++)
         {
             var top = new (int Id, float LogProbability)[Math.Min(Math.Max(_rows[i].Top, 0), vocabSize)];
@@ -51,6 +54,8 @@ internal sealed unsafe class GpuSampler(GpuDevice device, CudaContext context, C
         _workspace.Dispose();
         _input?.Dispose();
         _output?.Dispose();
+        _sent?.Dispose();
+        _received?.Dispose();
     }
 
     /// <summary>What the kernel must know of each sequence that gets a token.</summary>
@@ -109,33 +114,30 @@ internal sealed unsafe class GpuSampler(GpuDevice device, CudaContext context, C
         var begin = new int[lists.Length + 1];
         for (var i = 0; i < lists.Length; i++) begin[i + 1] = checked(begin[i] + (lists[i] + Alignment - 1) / Alignment * Alignment);
         var (count, sentBytes, receivedBytes) = (_rows.Count, begin[^1], checked(2 * _rows.Count * (1 + maxTop) * sizeof(int)));
-        if (_sent.Length < sentBytes) _sent = new byte[sentBytes];
-        if (_received.Length < receivedBytes) _received = new byte[receivedBytes];
+        Grow(ref _sent, sentBytes);
+        Grow(ref _received, receivedBytes);
         Put(_rows, begin[0]);
         Put(_historyIds, begin[1]);
         Put(_historyCounts, begin[2]);
         Put(_biasIds, begin[3]);
         Put(_biasValues, begin[4]);
         Put(_allowed, begin[5]);
-        MemoryMarshal.AsBytes(_undefined.AsSpan()).CopyTo(_sent.AsSpan(begin[6]));
+        _undefined.CopyTo(new Span<int>(_sent!.Address + begin[6], _undefined.Length));
         Grow(ref _input, sentBytes);
         Grow(ref _output, receivedBytes);
 
         byte* input = (byte*)_input!.Address, output = (byte*)_output!.Address;
         _launcher.Begin(stream.Handle, _workspace);
-        fixed (byte* sent = _sent, received = _received)
+        _input.CopyFrom(_sent.Address, sentBytes, stream: stream);
+        new CudaLaunches(_launcher).Sample(new SampleArguments
         {
-            _input.CopyFrom(sent, sentBytes, stream: stream);
-            new CudaLaunches(_launcher).Sample(new SampleArguments
-            {
-                Logits = (float*)device.LogitsAddress, VocabSize = vocabSize, Rows = (SampleRow*)(input + begin[0]), RowCount = count,
-                HistoryIds = (int*)(input + begin[1]), HistoryCounts = (int*)(input + begin[2]), BiasIds = (int*)(input + begin[3]), BiasValues = (float*)(input + begin[4]),
-                Allowed = (ulong*)(input + begin[5]), AllowedWords = _words, Undefined = (int*)(input + begin[6]), UndefinedCount = _undefined.Length / 2,
-                Tokens = (int*)output, LogProbabilities = (float*)output + count, TopIds = (int*)output + 2 * count, TopLogProbabilities = (float*)output + (2 + maxTop) * count, MaxTop = maxTop,
-            });
-            _output.CopyTo(received, receivedBytes, stream: stream);
-            stream.Synchronize();
-        }
+            Logits = (float*)device.LogitsAddress, VocabSize = vocabSize, Rows = (SampleRow*)(input + begin[0]), RowCount = count,
+            HistoryIds = (int*)(input + begin[1]), HistoryCounts = (int*)(input + begin[2]), BiasIds = (int*)(input + begin[3]), BiasValues = (float*)(input + begin[4]),
+            Allowed = (ulong*)(input + begin[5]), AllowedWords = _words, Undefined = (int*)(input + begin[6]), UndefinedCount = _undefined.Length / 2,
+            Tokens = (int*)output, LogProbabilities = (float*)output + count, TopIds = (int*)output + 2 * count, TopLogProbabilities = (float*)output + (2 + maxTop) * count, MaxTop = maxTop,
+        });
+        _output.CopyTo(_received!.Address, receivedBytes, stream: stream);
+        device.WaitAndCount();
         _workspace.Join();
     }
 
@@ -162,7 +164,16 @@ internal sealed unsafe class GpuSampler(GpuDevice device, CudaContext context, C
         memory = context.Allocate(bytes);
     }
 
+    private void Grow(ref CudaPinnedBuffer? memory, long bytes)
+    {
+        if (memory?.Bytes >= bytes) return;
+        memory?.Dispose();
+        memory = null;
+        // Histories grow with every token: not each growth is worth pinning anew.
+        memory = new CudaPinnedBuffer(context, (long)System.Numerics.BitOperations.RoundUpToPowerOf2((ulong)Math.Max(bytes, LeastPinnedBytes)));
+    }
+
     private static int Bytes<T>(List<T> list) where T : unmanaged => checked(list.Count * sizeof(T));
 
-    private void Put<T>(List<T> list, int begin) where T : unmanaged => MemoryMarshal.AsBytes(CollectionsMarshal.AsSpan(list)).CopyTo(_sent.AsSpan(begin));
+    private void Put<T>(List<T> list, int begin) where T : unmanaged => MemoryMarshal.AsBytes(CollectionsMarshal.AsSpan(list)).CopyTo(new Span<byte>(_sent!.Address + begin, Bytes(list)));
 }

@@ -3,24 +3,27 @@ using Ernie.Sdk.Native;
 
 namespace Ernie.Sdk.Operators;
 
-/// <summary>The routers' choices of a running step, on the GPU until it is over: one copy brings those of all layers. Used by the engine's thread only.</summary>
+/// <summary>
+/// The routers' choices of a running step, on the GPU until it is over: one copy brings those of all layers. Nobody waits for it: they are counted when the stream was waited for anyway. Used by the engine's thread only.
+/// </summary>
 internal sealed unsafe class CudaExpertChoices(CudaContext context, ExpertLoad load) : IDisposable
 {
     private CudaMemory? _memory; // [layers, tokens, experts per token] int
     private readonly bool[] _isAsked = new bool[load.Layers.Count];
-    private int[] _copy = [];
+    private CudaPinnedBuffer? _copy; // the same
     private int _tokens;
+    private bool _isPending;
 
     /// <summary>Makes room for a step.</summary>
     public void Begin(int tokens)
     {
         _tokens = tokens;
         Array.Clear(_isAsked);
-        var bytes = (long)Count * sizeof(int);
-        if (bytes == 0 || _memory?.Bytes >= bytes) return;
-        _memory?.Dispose();
-        _memory = null;
+        var bytes = (long)Size * sizeof(int);
+        if (bytes == 0 || (_memory?.Bytes >= bytes && _copy is not null)) return;
+        Dispose();
         _memory = context.Allocate(bytes);
+        _copy = new CudaPinnedBuffer(context, bytes);
     }
 
     /// <summary>The step is replayed: all layers' choices come, and no operator asks for their place.</summary>
@@ -41,35 +44,49 @@ internal sealed unsafe class CudaExpertChoices(CudaContext context, ExpertLoad l
     }
 
     /// <summary>[layers, tokens, experts per token] of the step that was counted last.</summary>
-    public ReadOnlySpan<int> Last => _copy.AsSpan(0, Count);
+    public ReadOnlySpan<int> Last => _copy is null ? [] : Copied(0, Size);
 
     /// <summary>[tokens, experts per token] of one layer, in the step that was counted last; empty if nobody asked for them.</summary>
     public ReadOnlySpan<int> Counted(int layer)
     {
         var choices = _tokens * load.ExpertsPerToken;
-        return _isAsked[layer] ? _copy.AsSpan(layer * choices, choices) : [];
+        return _isAsked[layer] ? Copied(layer * choices, choices) : [];
     }
 
-    /// <summary>Counts the choices of a step that is over.</summary>
+    /// <summary>Asks for the choices of a step that was asked for.</summary>
     /// <param name="stream">The step's.</param>
     public void End(CudaStream stream)
     {
-        if (Count == 0 || !Array.Exists(_isAsked, static asked => asked)) return;
-        if (_copy.Length < Count) _copy = new int[Count];
-        fixed (int* target = _copy)
-        {
-            _memory!.CopyTo(target, (long)Count * sizeof(int), stream: stream);
-            stream.Synchronize();
-        }
+        if (Size == 0 || !Array.Exists(_isAsked, static asked => asked)) return;
+        _memory!.CopyTo(_copy!.Address, (long)Size * sizeof(int), stream: stream);
+        _isPending = true;
+    }
+
+    /// <summary>Counts what has come: the stream was waited for since <see cref="End"/>.</summary>
+    public void Count()
+    {
+        if (!_isPending) return;
+        _isPending = false;
         var choices = _tokens * load.ExpertsPerToken;
         for (var layer = 0; layer < load.Layers.Count; layer++)
         {
-            if (_isAsked[layer]) load.Layers[layer].Add(_copy.AsSpan(layer * choices, choices), _tokens);
-            else _copy.AsSpan(layer * choices, choices).Clear();
+            var copied = Copied(layer * choices, choices);
+            if (_isAsked[layer]) load.Layers[layer].Add(copied, _tokens);
+            else copied.Clear();
         }
     }
 
-    public void Dispose() => _memory?.Dispose();
+    /// <summary>Whether choices are on their way, or have come and were not counted.</summary>
+    public bool IsPending => _isPending;
 
-    private int Count => checked(load.Layers.Count * _tokens * load.ExpertsPerToken);
+    public void Dispose()
+    {
+        _memory?.Dispose();
+        _copy?.Dispose();
+        (_memory, _copy) = (null, null);
+    }
+
+    private Span<int> Copied(int first, int count) => new((int*)_copy!.Address + first, count);
+
+    private int Size => checked(load.Layers.Count * _tokens * load.ExpertsPerToken);
 }
