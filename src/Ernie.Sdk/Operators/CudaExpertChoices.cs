@@ -11,6 +11,9 @@ internal sealed unsafe class CudaExpertChoices(CudaContext context, ExpertLoad l
     private int[] _copy = [];
     private int _tokens;
 
+    /// <summary>Where they are; 0 without any.</summary>
+    public nint Address => _memory?.Address ?? 0;
+
     /// <summary>Makes room for a step.</summary>
     public void Begin(int tokens)
     {
