@@ -105,6 +105,8 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
     /// <summary>Fills <see cref="ExpertsArguments.Selected"/> and <see cref="ExpertsArguments.Weights"/>.</summary>
     public void Route(in ExpertsArguments a)
     {
+        // Where no expert is here, what follows is a copy.
+        step?.Written(a.Output);
         launcher.Launch("experts", "router_select", (Blocks(a.TokenCount, 8), 1, 1), 256, 0, RouterLogits(a), a.CorrectionBias, a.TokenCount, a.ExpertCount, a.ExpertsPerToken, a.NormMin, a.Selected, a.Weights);
     }
 
