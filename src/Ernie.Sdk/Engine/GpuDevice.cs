@@ -34,7 +34,7 @@ internal sealed unsafe class GpuDevice : StepDevice
     private bool _isLoaded;
     private StepBatch? _batch;
     private readonly GpuGraphs? _graphs;
-    private nint _workspaceAddress;
+    private (int, nint) _places;
     private bool _hasGivenUpGraphs;
 
     /// <param name="gpu">The GPU.</param>
@@ -256,8 +256,8 @@ internal sealed unsafe class GpuDevice : StepDevice
         CapturedStep? captured = null;
         Try(() =>
         {
-            if (_workspaceAddress != _environment!.WorkspaceAddress) _graphs.Forget();
-            _workspaceAddress = _environment.WorkspaceAddress;
+            if (_places != _environment!.Places) _graphs.Forget();
+            _places = _environment.Places;
             captured = _graphs.Of(batch, () => BindLogits(batch.LogitRows.Count, vocabSize));
             if (captured is not null) _choices!.AskAll();
         });

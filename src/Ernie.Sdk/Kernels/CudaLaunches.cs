@@ -105,6 +105,8 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
     /// <summary>Fills <see cref="ExpertsArguments.Selected"/> and <see cref="ExpertsArguments.Weights"/>.</summary>
     public void Route(in ExpertsArguments a)
     {
+        // Where no expert is here, what follows is a copy.
+        step?.Written(a.Output);
         launcher.Launch("experts", "router_select", (Blocks(a.TokenCount, 8), 1, 1), 256, 0, RouterLogits(a), a.CorrectionBias, a.TokenCount, a.ExpertCount, a.ExpertsPerToken, a.NormMin, a.Selected, a.Weights);
     }
 
@@ -243,11 +245,13 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
     /// <summary>What a step consists of, the same for all its layers.</summary>
     private void* Packs(in AttentionArguments a, int prefillCount, int packCount)
     {
-        if (step is { Packs: not null }) return step.Packs;
+        if (step is { Packs: not null } && step.PacksMadeBy != a.Pool) return step.Packs;
         var bytes = (long)packCount * PackBytes;
-        var packs = (byte*)(step is null ? launcher.Scratch(bytes) : launcher.Keep(bytes));
+        var packs = (byte*)(step is null ? launcher.Scratch(bytes) : step.Packs != null ? step.Packs : launcher.Keep(bytes));
         launcher.Launch("attention", "make_packs", (1, 1, 1), 256, 2 * sizeof(int) * a.SequenceCount, a.Positions, a.SequenceStarts, a.Flags, a.SequenceCount, packs, prefillCount, packs + (nint)prefillCount * PackBytes);
-        if (step is not null) step.Packs = packs;
+        if (step is null) return packs;
+        step.Packs = packs;
+        step.PacksMadeBy = a.Pool;
         return packs;
     }
 

@@ -17,8 +17,11 @@ internal sealed unsafe class CudaStep(CudaStepKind kind)
 {
     public CudaStepKind Kind => kind;
 
-    /// <summary>The step's packs, once a layer has made them (<see cref="ICudaLauncher.Keep"/>).</summary>
+    /// <summary>Where the step's packs go, once a layer has made them (<see cref="ICudaLauncher.Keep"/>).</summary>
     public void* Packs { get; set; }
+
+    /// <summary>Cache of the layer that made them. When it comes again, the step runs anew: ONNX Runtime does so in one call to capture it, and a graph without their making would replay those of the step that it was captured in.</summary>
+    public void* PacksMadeBy { get; set; }
 
     /// <summary>Whether kernels quantise what they put out where they can: products with packed weights read it so.</summary>
     public bool Quantises { get; init; }

@@ -19,8 +19,8 @@ internal sealed unsafe class CudaWorkspace(CudaContext context) : IDisposable
     /// <summary>Size of everything that is held.</summary>
     public long Bytes => _pieces.Sum(static piece => piece.Bytes);
 
-    /// <summary>Of the first piece; 0 without one. As long as it is the same and the only one, so are all addresses that a step rents.</summary>
-    public nint Address => _pieces.Count == 0 ? 0 : _pieces[0].Address;
+    /// <summary>How often memory was given back. As long as it is the same, so are all addresses that a step rents: a piece that is added leaves the others where they are. An address alone would not tell: the driver may give the same again.</summary>
+    public int Moves { get; private set; }
 
     /// <summary>What a piece of memory takes here.</summary>
     public static long Aligned(long bytes) => (bytes + Alignment - 1) / Alignment * Alignment;
@@ -74,6 +74,7 @@ internal sealed unsafe class CudaWorkspace(CudaContext context) : IDisposable
 
     public void Dispose()
     {
+        if (_pieces.Count > 0) Moves++;
         foreach (var piece in _pieces) piece.Dispose();
         _pieces.Clear();
         Release();

@@ -14,6 +14,9 @@ internal sealed unsafe class CudaExpertChoices(CudaContext context, ExpertLoad l
     private int _tokens;
     private bool _isPending;
 
+    /// <summary>Where they are; 0 without any.</summary>
+    public nint Address => _memory?.Address ?? 0;
+
     /// <summary>Makes room for a step.</summary>
     public void Begin(int tokens)
     {

@@ -65,8 +65,8 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     /// <summary>The operators of domain <see cref="OperatorSchema.Domain"/> for the GPU, bound to this environment.</summary>
     public IEnumerable<CustomOperator> Operators() => [new CudaAddRmsNormOperator(this), new CudaLinearOperator(this), new CudaSparseAttentionOperator(this), new CudaMoeExpertsOperator(this)];
 
-    /// <summary>Changes when that memory moves.</summary>
-    public nint WorkspaceAddress => _workspace.Address;
+    /// <summary>Changes when what operators pass between their kernels moves, or the routers' choices do.</summary>
+    public (int, nint) Places => (_workspace.Moves, Choices?.Address ?? 0);
 
     /// <summary>Takes memory for what an operator passes between its kernels.</summary>
     public void Reserve(long bytes) => _workspace.Reserve(bytes);

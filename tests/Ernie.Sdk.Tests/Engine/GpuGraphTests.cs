@@ -107,6 +107,17 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
+    public async Task AnAnswerThatGrowsOverBlocks_OfOneGraph_IsThatOfOrdinarySteps()
+    {
+        // The graph is captured where the sequence has three blocks, and replayed where it has four.
+        int[][] prompts = [LoadedModels.Ids(1, 381)];
+        var expected = await Answers(graphs: false, prompts);
+        Assert.Equal(expected, await Answers(graphs: true, prompts));
+        Assert.Equal((1, 5), _gpu.Driver.Graphs);
+        _gpu.Driver.AssertNothingIsLeft();
+    }
+
+    [Fact]
     public async Task Routers_AreCounted_AndScoringBetweenAnswersDoesNoHarm()
     {
         await using (var model = await Load(graphs: true))

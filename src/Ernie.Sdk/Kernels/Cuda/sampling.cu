@@ -104,7 +104,8 @@ template <class Visit> DEVICE void for_each(const float* values, int count, Visi
     for (int first = thread_x(); first < count; first += 16 * THREADS)
     {
         float some[16];
-        UNROLL for (int i = 0; i < 16; i++) some[i] = values[least(first + i * THREADS, count - 1)];
+        // Behind the end the thread's own first one again: another's may be written meanwhile.
+        UNROLL for (int i = 0; i < 16; i++) some[i] = values[first + i * THREADS < count ? first + i * THREADS : first];
         UNROLL for (int i = 0; i < 16; i++)
         {
             if (first + i * THREADS < count) visit(first + i * THREADS, some[i]);

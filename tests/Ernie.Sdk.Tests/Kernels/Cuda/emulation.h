@@ -1,6 +1,10 @@
 // Runs the text of a CUDA kernel on the CPU: blocks one after another, each thread of a block on a stack of its own until it waits for others.
 // Shared memory starts as NaN in every block, has a guard behind it, and threads can run in falling order: what reads before it waits gives other bits then.
+// Compiled with ERNIE_RACES and -fsanitize=thread by clang, it watches every access (races.h).
 #pragma once
+#if defined(ERNIE_RACES)
+#pragma clang attribute push(__attribute__((no_sanitize("thread"))), apply_to = function)
+#endif
 #include <csetjmp>
 #include <cstddef>
 #include <cstdint>
@@ -73,12 +77,16 @@ namespace emulation
         State state;
     };
 
+    // What a warp does together.
+    enum class Instruction { Barrier, Shuffle, Ballot, Match, MultiplyBf16, MultiplyBytes };
+
     struct Warp
     {
         u32 slots[2][32][8];
         alignas(32) double products[2][16][8];
         u32 generation;
         int arrived;
+        Instruction instruction;
     };
 
     static Thread threads[MaxThreads];
@@ -99,6 +107,30 @@ namespace emulation
     static std::vector<Copy> copies[MaxThreads];
     static int groups[MaxThreads];
 
+    // What a launch did that a GPU does not forgive; the first of it.
+    static char problem[256];
+    template <class... A> static void complain(const char* format, A... values)
+    {
+        if (!problem[0]) snprintf(problem, sizeof problem, format, values...);
+    }
+}
+
+#if defined(ERNIE_RACES)
+#include "races.h"
+#else
+namespace races
+{
+    static inline void begin_launch() {}
+    static inline void begin_block() {}
+    static inline void pass_barrier() {}
+    static inline void pass_warp_barrier() {}
+    static inline void ask(const u8*, const u8*, int) {}
+    static inline void arrive(const u8*, int) {}
+}
+#endif
+
+namespace emulation
+{
     static void enter();
 
 #if defined(__x86_64__)
@@ -147,6 +179,7 @@ namespace emulation
 
     static inline void wait_block()
     {
+        races::pass_barrier();
         threads[current].state = State::AtBarrier;
         if (++at_barrier == live) release_barrier();
         else suspend();
@@ -155,9 +188,11 @@ namespace emulation
     struct Nothing { void operator()(u32 (*)[8], double (*)[8]) const {} };
 
     // Shows a lane's values to the others of its warp: [32 lanes, 8]. The last lane to come does what they have in common.
-    template <class Last = Nothing> static inline u32 (*exchange(const u32* values, int count, Last last = {}))[8]
+    template <class Last = Nothing> static inline u32 (*exchange(Instruction instruction, const u32* values, int count, Last last = {}))[8]
     {
         Warp& warp = warps[current / 32];
+        if (warp.arrived == 0) warp.instruction = instruction;
+        else if (warp.instruction != instruction) complain("Lanes of warp %d are at different instructions (lane %d)", current / 32, current % 32);
         u32 (*slots)[8] = warp.slots[warp.generation & 1];
         memcpy(slots[current % 32], values, count * sizeof(u32));
         threads[current].state = State::InWarp;
@@ -184,7 +219,7 @@ namespace emulation
         suspend();
     }
 
-    // 0, or: 1 threads wait for each other, 2 something wrote behind the shared memory, 3 the geometry is not supported.
+    // 0, or: 1 threads wait for each other, 2 something wrote behind the shared memory, 3 the geometry is not supported, 5 as problem says.
     static int launch(const int* grid, int block_threads, int shared_bytes, int descending, void (*run)(void*), void* kernel_argument)
     {
         if (block_threads < 1 || block_threads > MaxThreads || block_threads % 32 != 0 || shared_bytes > MaxShared) return 3;
@@ -195,11 +230,14 @@ namespace emulation
         body = run;
         argument = kernel_argument;
         thread_count = block_threads;
+        problem[0] = 0;
+        races::begin_launch();
         for (block[2] = 0; block[2] < grid[2]; block[2]++)
         for (block[1] = 0; block[1] < grid[1]; block[1]++)
         for (block[0] = 0; block[0] < grid[0]; block[0]++)
         {
             memset(shared_memory, 0xFF, shared_bytes + Guard);
+            races::begin_block();
             live = thread_count;
             at_barrier = 0;
             memset(warps, 0, sizeof warps);
@@ -226,6 +264,7 @@ namespace emulation
             {
                 if (shared_memory[shared_bytes + i] != 0xFF) return 2;
             }
+            if (problem[0]) return 5;
         }
         return 0;
     }
@@ -244,6 +283,7 @@ namespace emulation
 }
 
 // As cuLaunchKernel takes its parameters: an address for each.
+extern "C" const char* ernie_problem() { return emulation::problem; }
 #define EXPORT(kernel) extern "C" int launch_##kernel(const int* grid, int threads, int shared_bytes, int descending, void** parameters, int count) \
     { return emulation::launch(kernel, grid, threads, shared_bytes, descending, parameters, count); }
 
@@ -252,16 +292,21 @@ DEVICE int block_x() { return emulation::block[0]; }
 DEVICE int block_y() { return emulation::block[1]; }
 DEVICE int block_z() { return emulation::block[2]; }
 DEVICE void sync_threads() { emulation::wait_block(); }
-DEVICE void sync_warp() { u32 none = 0; emulation::exchange(&none, 1); }
+DEVICE void sync_warp()
+{
+    u32 none = 0;
+    races::pass_warp_barrier();
+    emulation::exchange(emulation::Instruction::Barrier, &none, 1);
+}
 template <class T> DEVICE T* shared() { return (T*)emulation::shared_memory; }
 
-DEVICE u32 shuffle(u32 value, int lane) { return emulation::exchange(&value, 1)[lane & 31][0]; }
+DEVICE u32 shuffle(u32 value, int lane) { return emulation::exchange(emulation::Instruction::Shuffle, &value, 1)[lane & 31][0]; }
 DEVICE u32 shuffle_xor(u32 value, int lanes) { return shuffle(value, (thread_x() & 31) ^ lanes); }
 
 DEVICE u32 ballot(bool condition)
 {
     u32 value = condition, result = 0;
-    u32 (*all)[8] = emulation::exchange(&value, 1);
+    u32 (*all)[8] = emulation::exchange(emulation::Instruction::Ballot, &value, 1);
     for (int lane = 0; lane < 32; lane++) result |= all[lane][0] << lane;
     return result;
 }
@@ -269,7 +314,7 @@ DEVICE u32 ballot(bool condition)
 DEVICE u32 match(u32 value)
 {
     u32 result = 0;
-    u32 (*all)[8] = emulation::exchange(&value, 1);
+    u32 (*all)[8] = emulation::exchange(emulation::Instruction::Match, &value, 1);
     for (int lane = 0; lane < 32; lane++) result |= (u32)(all[lane][0] == value) << lane;
     return result;
 }
@@ -282,14 +327,25 @@ DEVICE void atomic_add(u64* target, u64 value) { *target += value; }
 DEVICE void await_previous() {}
 DEVICE void prefetch(const void*) {}
 
-DEVICE void copy_async(u8* target, const u8* source) { emulation::copies[thread_x()].push_back({target, source, 16, emulation::groups[thread_x()]}); }
-DEVICE void copy_async_8(u8* target, const u8* source) { emulation::copies[thread_x()].push_back({target, source, 8, emulation::groups[thread_x()]}); }
+static inline void copy_later(u8* target, const u8* source, int bytes)
+{
+    if ((uintptr_t)target % bytes != 0 || (uintptr_t)source % bytes != 0) emulation::complain("A copy of %d bytes is from or to an address that is no multiple of that", bytes);
+    if (target < emulation::shared_memory || target + bytes > emulation::shared_memory + emulation::MaxShared) emulation::complain("A copy of %d bytes does not go to shared memory", bytes);
+    races::ask(target, source, bytes);
+    emulation::copies[thread_x()].push_back({target, source, bytes, emulation::groups[thread_x()]});
+}
+DEVICE void copy_async(u8* target, const u8* source) { copy_later(target, source, 16); }
+DEVICE void copy_async_8(u8* target, const u8* source) { copy_later(target, source, 8); }
 DEVICE void copies_asked() { emulation::groups[thread_x()]++; }
 template <int Newest> DEVICE void copies_wait()
 {
     auto& copies = emulation::copies[thread_x()];
     size_t done = 0;
-    for (; done < copies.size() && copies[done].group < emulation::groups[thread_x()] - Newest; done++) memcpy(copies[done].target, copies[done].source, copies[done].bytes);
+    for (; done < copies.size() && copies[done].group < emulation::groups[thread_x()] - Newest; done++) 
+    {
+        memcpy(copies[done].target, copies[done].source, copies[done].bytes);
+        races::arrive(copies[done].target, copies[done].bytes);
+    }
     copies.erase(copies.begin(), copies.begin() + done);
 }
 
@@ -341,19 +397,19 @@ template <int Columns, class Element> static inline void multiply(u32 (*all)[8],
     }
 }
 
-template <int Columns, class T, class Element> static inline void mma(T* c, const u32* a, const u32* b, Element element)
+template <int Columns, class T, class Element> static inline void mma(emulation::Instruction instruction, T* c, const u32* a, const u32* b, Element element)
 {
     const u32 operands[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
     emulation::Warp& warp = emulation::warps[emulation::current / 32];
     double (*products)[8] = warp.products[warp.generation & 1];
-    emulation::exchange(operands, 6, [=](u32 (*all)[8], double (*sums)[8]) { multiply<Columns>(all, sums, element); });
+    emulation::exchange(instruction, operands, 6, [=](u32 (*all)[8], double (*sums)[8]) { multiply<Columns>(all, sums, element); });
     const int g = (thread_x() & 31) / 4, t = thread_x() & 3;
     for (int i = 0; i < 4; i++) c[i] = (T)(c[i] + products[g + i / 2 * 8][2 * t + i % 2]);
 }
 
 DEVICE void mma_bf16(float* c, const u32* a, const u32* b)
 {
-    mma<16>(c, a, b, [](u32 pair, int i, bool)
+    mma<16>(emulation::Instruction::MultiplyBf16, c, a, b, [](u32 pair, int i, bool)
     {
         const u32 bits = i ? pair & 0xffff0000u : pair << 16;
         float value;
@@ -364,9 +420,13 @@ DEVICE void mma_bf16(float* c, const u32* a, const u32* b)
 
 DEVICE void mma_u8s8(int* c, const u32* a, const u32* b)
 {
-    mma<32>(c, a, b, [](u32 four, int i, bool is_unsigned)
+    mma<32>(emulation::Instruction::MultiplyBytes, c, a, b, [](u32 four, int i, bool is_unsigned)
     {
         const u32 byte = four >> 8 * i & 255;
         return is_unsigned ? (double)byte : (double)(s8)byte;
     });
 }
+
+#if defined(ERNIE_RACES)
+#pragma clang attribute pop
+#endif
