@@ -27,7 +27,6 @@
 
 struct Pack { int sequence, first, count, block; };
 struct Limits { int encoder_left, encoder_right, encoder_limit, decoder_left, decoder_right, decoder_limit; };
-struct alignas(16) Four { float values[4]; };
 struct alignas(16) Words { u32 values[4]; };
 
 // Where things lie in a block of the cache; bytes.

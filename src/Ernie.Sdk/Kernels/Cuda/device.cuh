@@ -221,3 +221,18 @@ DEVICE void quantise(float x, s8* code, BlockScale* scale)
     UNROLL for (int lanes = 16; lanes > 0; lanes >>= 1) q += (int)shuffle_xor((u32)q, lanes);
     if (lane_index() == 0) *scale = {largest * (1 / 127.0f), q};
 }
+
+struct alignas(16) Four { float values[4]; };
+
+// Columns of a row; zeros behind its end.
+DEVICE Four load_four(const float* row, int column, int columns)
+{
+    Four four = {};
+    if (columns % 4 == 0)
+    {
+        if (column < columns) four = *(const Four*)(row + column);
+        return four;
+    }
+    UNROLL for (int i = 0; i < 4; i++) four.values[i] = column + i < columns ? row[column + i] : 0;
+    return four;
+}

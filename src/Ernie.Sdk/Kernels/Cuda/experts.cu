@@ -8,21 +8,6 @@
 
 struct Tile { int expert, first, last, unused; };
 
-struct alignas(16) Four { float values[4]; };
-
-// Columns of a row; zeros behind its end.
-DEVICE Four load_four(const float* row, int column, int columns)
-{
-    Four four = {};
-    if (columns % 4 == 0)
-    {
-        if (column < columns) four = *(const Four*)(row + column);
-        return four;
-    }
-    UNROLL for (int i = 0; i < 4; i++) four.values[i] = column + i < columns ? row[column + i] : 0;
-    return four;
-}
-
 // A block of threads has four experts and four tokens, a thread every 256th piece of four columns.
 // grid (experts / 4 rounded up, tokens / 4 rounded up); block 256; shared 512
 KERNEL(256) router_logits(const float* x, const float* router, int tokens, int hidden, int experts, float* logits)

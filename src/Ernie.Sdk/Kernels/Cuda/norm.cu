@@ -12,20 +12,6 @@
 
 #define PIECES 8
 
-struct alignas(16) Four { float values[4]; };
-
-DEVICE Four load_four(const float* row, int column, int columns)
-{
-    Four four = {};
-    if (columns % 4 == 0)
-    {
-        if (column < columns) four = *(const Four*)(row + column);
-        return four;
-    }
-    UNROLL for (int i = 0; i < 4; i++) four.values[i] = column + i < columns ? row[column + i] : 0;
-    return four;
-}
-
 DEVICE void store_four(const Four& four, float* row, int column, int columns)
 {
     if (columns % 4 == 0)
