@@ -105,17 +105,11 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
         List<(int Token, float LogProbability)> expected;
         await using (var model = await Load(graphs: false)) expected = await Answer(model, prompt);
         using var log = new RecordedLog();
-        var isArmed = false;
-        await using (var model = await TinyModel.LoadAsync(options =>
+        await using (var model = await TinyModel.LoadAsync(options => Configure(options, graphs: true), log.Factory))
         {
-            Configure(options, graphs: true);
-            options.Observer = (_, _) =>
-            {
-                if (!isArmed) _gpu.Driver.Fail(call, CudaResult.OutOfMemory);
-                isArmed = true;
-            };
-        }, log.Factory))
-        {
+            // One token, chosen after the prefill: what choosing takes is there from then on.
+            await model.GenerateAsync(prompt, new ErnieGenerationOptions { Temperature = 0, MaxTokens = 1 }, Token).ToListAsync(Token);
+            _gpu.Driver.Fail(call, CudaResult.OutOfMemory);
             Assert.Equal(expected, await Answer(model, prompt));
             Assert.Single(log.Lines, static line => line.Contains("CUDA graphs are off", StringComparison.Ordinal));
             Assert.Equal(0, _gpu.Driver.Graphs.Captured);
