@@ -43,7 +43,7 @@ internal static class CommonOptions
         {
             if (result.Tokens.Count != 1 || Size.TryParse(result.Tokens[0].Value, out _)) return;
             var text = result.Tokens[0].Value;
-            result.AddError(decimal.TryParse(text, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out _) ? $"{name} {text}: give a unit, such as {text}GB." : $"{name} takes a size such as 80GB or 24GiB; it was '{text}'.");
+            result.AddError(decimal.TryParse(text, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out _) && Size.TryParse($"{text}GB", out _) ? $"{name} {text}: give a unit, such as {text}GB." : $"{name} takes a size such as 80GB or 24GiB; it was '{text}'.");
         });
         return option;
     }

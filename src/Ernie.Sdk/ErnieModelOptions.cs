@@ -9,6 +9,9 @@ namespace Ernie.Sdk;
 /// <summary>How <see cref="ErnieModel"/> loads and runs a model.</summary>
 public sealed class ErnieModelOptions
 {
+    /// <summary>Requests that any model computes together at most.</summary>
+    internal const int MostConcurrentRequests = 4096;
+
     /// <summary>Gets or sets what the model computes on.</summary>
     /// <value>The default is <see cref="ErnieDevice.Cpu"/>. A model that was exported once runs on either.</value>
     public ErnieDevice Device { get; set; }
@@ -169,7 +172,7 @@ public sealed class ErnieModelOptions
         if (GpuMemoryBytes is < 1) throw new ArgumentOutOfRangeException(nameof(GpuMemoryBytes), GpuMemoryBytes, "GpuMemoryBytes must be positive.");
         if (KvCacheBytes is < 1) throw new ArgumentOutOfRangeException(nameof(KvCacheBytes), KvCacheBytes, "KvCacheBytes must be positive.");
         if (ContextLength is < 1) throw new ArgumentOutOfRangeException(nameof(ContextLength), ContextLength, "ContextLength must be positive.");
-        if (MaxConcurrentRequests is < 1 or > 4096) throw new ArgumentOutOfRangeException(nameof(MaxConcurrentRequests), MaxConcurrentRequests, "MaxConcurrentRequests must lie between 1 and 4096.");
+        if (MaxConcurrentRequests is < 1 or > MostConcurrentRequests) throw new ArgumentOutOfRangeException(nameof(MaxConcurrentRequests), MaxConcurrentRequests, "MaxConcurrentRequests must lie between 1 and 4096.");
         if (MaxQueuedRequests < 0) throw new ArgumentOutOfRangeException(nameof(MaxQueuedRequests), MaxQueuedRequests, "MaxQueuedRequests must not be negative.");
         if (PrefixCacheBytes is < 0) throw new ArgumentOutOfRangeException(nameof(PrefixCacheBytes), PrefixCacheBytes, "PrefixCacheBytes must not be negative.");
         if (PrefillChunkTokens < 128 || PrefillChunkTokens % 128 != 0) throw new ArgumentOutOfRangeException(nameof(PrefillChunkTokens), PrefillChunkTokens, "PrefillChunkTokens must be a positive multiple of 128.");

@@ -183,11 +183,11 @@ public sealed class ErniePlan
 
     /// <summary>Says how many conversations of a length fit at once, with weights where this plan has them.</summary>
     /// <param name="contextLength">Tokens of each.</param>
-    /// <returns>0 if not even one does.</returns>
+    /// <returns>0 if not even one does; 4,096 at most, which is what one model computes at once.</returns>
     public int MaxRequests(int contextLength)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(contextLength, 1);
-        return Largest(1 << 20, requests => Holds(_placement, contextLength, requests));
+        return Largest(ErnieModelOptions.MostConcurrentRequests, requests => Holds(_placement, contextLength, requests));
     }
 
     /// <summary>Says how long conversations can be, with weights where this plan has them.</summary>

@@ -6,6 +6,9 @@ namespace Ernie.Sdk.Engine;
 /// <summary>How many KV blocks a model gets.</summary>
 internal static class CacheBudget
 {
+    /// <summary>A pool is one tensor a layer, its blocks are numbered by int.</summary>
+    public const int MostBlocks = int.MaxValue / 2;
+
     private const int DefaultContexts = 4;
 
     /// <param name="manifest">The model.</param>
@@ -22,8 +25,7 @@ internal static class CacheBudget
         var budget = options.KvCacheBytes ?? Math.Max(blockBytes, gpuBytes ?? GC.GetGCMemoryInfo().TotalAvailableMemoryBytes / 2);
         var blocks = options.KvCacheBytes is null ? Math.Min(wanted, budget / blockBytes) : budget / blockBytes;
         if (blocks < 1) throw new ArgumentException($"KvCacheBytes is {budget}; one block of 128 tokens takes {blockBytes} bytes.", nameof(options));
-        // A pool is one tensor a layer, its blocks are numbered by int.
-        return (int)Math.Min(blocks, int.MaxValue / 2);
+        return (int)Math.Min(blocks, MostBlocks);
     }
 
     /// <summary>Blocks of <paramref name="blockCount"/> that may be kept for prompts to come.</summary>

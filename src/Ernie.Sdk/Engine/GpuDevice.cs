@@ -253,15 +253,24 @@ internal sealed unsafe class GpuDevice : StepDevice
     public override CapturedStep? Captured(StepBatch batch, int vocabSize)
     {
         if (_graphs is null || _hasGivenUpGraphs) return null;
-        CapturedStep? captured = null;
-        Try(() =>
+        try
         {
             if (_places != _environment!.Places) _graphs.Forget();
             _places = _environment.Places;
-            captured = _graphs.Of(batch, () => BindLogits(batch.LogitRows.Count, vocabSize));
+            var captured = _graphs.Of(batch, () => BindLogits(batch.LogitRows.Count, vocabSize));
             if (captured is not null) _choices!.AskAll();
-        });
-        return captured;
+            return captured;
+        }
+        catch (CudaException e) when (e.IsOutOfMemory)
+        {
+            // What a graph reads has no room: an ordinary step needs none.
+            GiveUpGraphs(e);
+            return null;
+        }
+        catch (CudaException e)
+        {
+            throw StepFailure(false, e);
+        }
     }
 
     public override void Stop()

@@ -37,7 +37,7 @@ internal static class GpuPlacement
         var budget = Math.Min(options.GpuMemoryBytes ?? long.MaxValue, free - reserve);
         var context = Math.Min(options.ContextLength ?? config.ContextLength, config.ContextLength);
         var blockBytes = MemoryPlan.For(config, formats, ErnieModel.KvTypeOf(options.KvCacheType), KvBlockLayout.BlockSize).CacheBytes;
-        long? asked = options.KvCacheBytes is { } bytes ? Math.Max(1, bytes / blockBytes) : options.ContextLength is null ? null : KvCache.BlocksFor(context);
+        long? asked = options.KvCacheBytes is { } bytes ? Math.Clamp(bytes / blockBytes, 1, CacheBudget.MostBlocks) : options.ContextLength is null ? null : KvCache.BlocksFor(context);
 
         (ErniePlan Plan, StepSize Step) Plan(long blocks, int positions)
         {

@@ -44,6 +44,14 @@ public sealed class PlanCommandTests
     }
 
     [Fact]
+    public async Task ZeroWithoutUnit_IsAskedForASize()
+    {
+        var run = await CommandRun.Async("plan", "--shape", "21b", "--gpu", "0");
+        Assert.Equal(ExitCode.Usage, run.ExitCode);
+        Assert.Contains("takes a size such as 80GB or 24GiB; it was '0'", run.Error, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task OneConversation_IsNoPlural()
     {
         var run = (await CommandRun.Async("plan", "--shape", "21b", "--gpu", "16GB")).Succeeded();

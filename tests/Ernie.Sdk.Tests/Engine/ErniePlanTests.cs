@@ -195,4 +195,14 @@ public class ErniePlanTests
         Assert.True(For(longest, 16).IsWhollyOnGpus);
         Assert.False(For(longest + 128, 16).IsWhollyOnGpus);
     }
+
+    [Theory]
+    [InlineData(100_000 * GB)]
+    [InlineData(9_000_000_000 * GB)]
+    public void Room_OfAGpuWithoutEnd_IsWhatAModelTakes(long bytes)
+    {
+        var plan = ErniePlan.ForRelease(ErnieRelease.Small03B, new ErniePlanOptions { GpuBytes = bytes, ReserveBytes = 0, KvCacheType = ErnieKvCacheType.Int8 });
+        Assert.Equal(4096, plan.MaxRequests(4096));
+        Assert.Equal(131072, plan.MaxContextLength(64));
+    }
 }

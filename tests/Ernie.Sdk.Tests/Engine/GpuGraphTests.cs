@@ -95,6 +95,29 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
         _gpu.Driver.AssertNothingIsLeft();
     }
 
+    /// <summary>Device memory for the numbers of a captured step, and pinned memory that they are copied from.</summary>
+    [Theory]
+    [InlineData("cuMemAlloc_v2")]
+    [InlineData("cuMemHostRegister_v2")]
+    public async Task AGraphThatHasNoMemory_IsReported_AndStepsGoOnWithoutGraphs(string call)
+    {
+        int[] prompt = LoadedModels.Ids(7, 4);
+        List<(int Token, float LogProbability)> expected;
+        await using (var model = await Load(graphs: false)) expected = await Answer(model, prompt);
+        using var log = new RecordedLog();
+        await using (var model = await TinyModel.LoadAsync(options => Configure(options, graphs: true), log.Factory))
+        {
+            // One token, chosen after the prefill: what choosing takes is there from then on.
+            await model.GenerateAsync(prompt, new ErnieGenerationOptions { Temperature = 0, MaxTokens = 1 }, Token).ToListAsync(Token);
+            _gpu.Driver.Fail(call, CudaResult.OutOfMemory);
+            Assert.Equal(expected, await Answer(model, prompt));
+            Assert.Single(log.Lines, static line => line.Contains("CUDA graphs are off", StringComparison.Ordinal));
+            Assert.Equal(0, _gpu.Driver.Graphs.Captured);
+            Assert.Equal(expected, await Answer(model, prompt));
+        }
+        _gpu.Driver.AssertNothingIsLeft();
+    }
+
     [Fact]
     public async Task AnAnswerThatGrowsOverBlocks_IsCapturedAnew_WhereLaunchesChange()
     {

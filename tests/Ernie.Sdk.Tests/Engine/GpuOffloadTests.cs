@@ -1,3 +1,4 @@
+using Ernie.Cli;
 using Ernie.Sdk.Engine;
 using Ernie.Sdk.GpuTests.Models;
 using Ernie.Sdk.Native;
@@ -88,12 +89,28 @@ public sealed class GpuOffloadTests(ITestOutputHelper output) : IDisposable
         Assert.Equal("GPU memory", e.Piece);
         Assert.Contains($"of which GpuMemoryBytes allows {least - 1:N0}; with all layers but the last on the CPU the model still takes at least {least:N0}", e.Message, StringComparison.Ordinal);
         Assert.Contains($"Set GpuMemoryBytes to {least:N0} or more.", e.Cure, StringComparison.Ordinal);
+        // Whoever types a command is told of its options.
+        var typed = LibraryTerms.OfCommand(e);
+        Assert.Contains($"Set --gpu-memory, in bytes (B), to {least:N0} or more. Export to fewer bits, set a shorter --context or a smaller --kv, or use another GPU", typed, StringComparison.Ordinal);
+        Assert.DoesNotContain("GpuMemoryBytes", typed, StringComparison.Ordinal);
         _gpu.Driver.AssertNothingIsLeft();
         await using (var model = await Load(path, least))
         {
             Assert.Equal(4, (await Answer(model, s_prompt)).Count);
             Assert.InRange(_gpu.Driver.PeakBytes, 1, least);
         }
+        _gpu.Driver.AssertNothingIsLeft();
+    }
+
+    [Theory]
+    [InlineData(null)]
+    [InlineData(1L)]
+    public async Task ACacheLargerThanAnyMemory_IsOneException(long? limit)
+    {
+        var path = await TinyModel.ExportedAsync();
+        var e = await Assert.ThrowsAsync<ErnieDeviceException>(() => Load(path, limit, configure: static options => (options.ContextLength, options.KvCacheBytes) = (null, long.MaxValue)));
+        Assert.Equal("GPU memory", e.Piece);
+        Assert.Contains("a smaller KvCacheBytes", e.Cure, StringComparison.Ordinal);
         _gpu.Driver.AssertNothingIsLeft();
     }
 
