@@ -7,6 +7,7 @@ using Microsoft.Extensions.AI;
 //   dotnet run --project samples/ConsoleChat                                   chats
 //   dotnet run --project samples/ConsoleChat -- --prompt "Who are you?"        answers once
 //   dotnet run --project samples/ConsoleChat -- --model PATH                   PATH: a checkpoint, or an exported model
+//   dotnet run --project samples/GpuChat -- --device cuda                      the same program on a GPU
 
 const string Commands = "/new starts over, /exit ends, Ctrl+C stops an answer.";
 
@@ -24,7 +25,7 @@ Console.CancelKeyPress += (_, e) =>
 try
 {
     // A checkpoint is exported to ONNX once, into a cache folder; an exported model is mapped as it is.
-    await using var model = await ErnieModel.LoadAsync(arguments.Model, new ErnieModelOptions(), new ExportProgress());
+    await using var model = await ErnieModel.LoadAsync(arguments.Model, new ErnieModelOptions { Device = arguments.Device }, new ExportProgress());
     using var client = model.AsChatClient();
     var history = new List<ChatMessage>();
 

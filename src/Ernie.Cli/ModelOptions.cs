@@ -42,6 +42,14 @@ internal sealed class ModelOptions
         foreach (var option in first ?? []) command.Add(option);
         if (options._attention is not null) command.Add(options._attention);
         foreach (var option in new Option[] { options._kv, options._threads, options._device, options._gpuMemory, options._graphs, options._overlap, options._cache, options._prefetch, options._kernels, options._logLevel }) command.Add(option);
+        command.Validators.Add(result =>
+        {
+            if (result.GetValue(options._device) is "cuda" or "auto") return;
+            foreach (var option in new Option[] { options._gpuMemory, options._graphs, options._overlap })
+            {
+                if (result.GetResult(option) is { Implicit: false }) result.AddError($"{option.Name} is for a GPU: add --device cuda or --device auto.");
+            }
+        });
         return options;
     }
 

@@ -144,6 +144,8 @@ public sealed class CommandLineTests
     [InlineData("synth --out x --shape 21b --layers 29")]
     [InlineData("chat x --temperature -1")]
     [InlineData("chat x --max-tokens 0")]
+    [InlineData("chat x --cuda-graphs")]
+    [InlineData("bench x --gpu-memory 3GB")]
     [InlineData("pull")]
     [InlineData("pull a/b --from github")]
     [InlineData("pull a/b --parallel 0")]

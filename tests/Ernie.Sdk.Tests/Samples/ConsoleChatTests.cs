@@ -9,11 +9,15 @@ public sealed class ConsoleChatTests
     [InlineData("There is no option '--promt'.", "--promt x")]
     [InlineData("--prompt takes a text, and none follows.", "--prompt")]
     [InlineData("--model takes a path, and none follows.", "--prompt hello --model")]
+    [InlineData("--device takes cpu, cuda or auto, and not 'gpu'.", "--device gpu")]
     public async Task WrongArguments_AreNamed(string cause, string arguments)
     {
         await DocumentSample.AssertRefusedAsync(Sample, 2, cause, arguments);
-        await DocumentSample.AssertRefusedAsync(Sample, 2, "Usage: ConsoleChat [--model PATH] [--prompt TEXT]", arguments);
+        await DocumentSample.AssertRefusedAsync(Sample, 2, "Usage: ConsoleChat [--model PATH] [--prompt TEXT] [--device cpu|cuda|auto]", arguments);
     }
+
+    [Fact]
+    public async Task AGpuThatCannotBeUsed_IsNamed() => await DocumentSample.AssertRefusedAsync(Sample, 1, "The model cannot run on a GPU. ONNX Runtime package", "--device cuda");
 
     [Fact]
     public async Task FromAPipe_LinesAreMessages_AndCommandsAreNot()
