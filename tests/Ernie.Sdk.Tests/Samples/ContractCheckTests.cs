@@ -10,7 +10,7 @@ public sealed class ContractCheckTests
     private const string Sample = "ContractCheck";
 
     [Theory]
-    [InlineData(512, 1)]
+    [InlineData(512, 2)]
     [InlineData(2048, 1)]
     public async Task TinyContracts_DifferencesAreFound(int tokens, int seed)
     {
