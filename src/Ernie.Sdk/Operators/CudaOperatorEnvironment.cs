@@ -113,7 +113,6 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     public void EndStep()
     {
         _step = null;
-        _workspace.Release();
         _workspace.Join();
     }
 
