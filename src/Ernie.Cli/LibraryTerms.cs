@@ -14,6 +14,7 @@ internal static class LibraryTerms
         ("set a shorter ContextLength or a smaller KvCacheType", "set a shorter --context or a smaller --kv"),
         ("set a shorter ContextLength, a smaller KvCacheBytes, KvCacheType or MaxConcurrentRequests", "set a shorter --context or a smaller --kv"),
         ("Set a smaller ErnieModelOptions.PrefillChunkTokens, MaxConcurrentRequests or KvCacheBytes", "Set a shorter --context or a smaller --kv"),
+        ("GpuCount is ", "--gpu-count is "), ("Set GpuCount to ", "Set --gpu-count to "), ("a GpuCount of more", "a --gpu-count of more"),
         ("of which GpuMemoryBytes allows", "of which --gpu-memory allows"), ("Set GpuMemoryBytes to ", "Set --gpu-memory, in bytes (B), to "), ("or a larger GpuMemoryBytes", "or a larger --gpu-memory"),
         ("ErnieModelOptions.CacheDirectory is empty. Name a folder, or leave it null.", "--cache is empty. Name a folder, or leave it out."),
         ("ErnieModelOptions.CacheDirectory", "--cache"), ("ErnieModelOptions.ContextLength", "--context"), ("ErnieModelOptions.MaxQueuedRequests", "--max-queue"), ("ErnieModelOptions.Device", "--device"), ("ErnieModelOptions.GpuMemoryBytes", "--gpu-memory"), ("ErnieModelOptions.CudaGraphs", "--cuda-graphs"), ("ErnieModelOptions.CudaOverlap", "--cuda-overlap"),

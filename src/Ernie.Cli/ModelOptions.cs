@@ -15,7 +15,8 @@ internal sealed class ModelOptions
     private readonly Argument<string> _model = new("MODEL") { Description = "An exported model, or a checkpoint, which is exported into the cache first, as int4." };
     private readonly Option<int> _threads = new Option<int>("--threads") { Description = "Threads that compute. Results do not depend on it.", DefaultValueFactory = static _ => Environment.ProcessorCount, HelpName = "N" }.InRange(1, 1024);
     private readonly Option<string> _device = new Option<string>("--device") { Description = "What computes. cuda fails, and says why, where a GPU cannot be used; auto then takes the CPU and says so in the log. The CUDA kernels of this version have never run on a GPU.", DefaultValueFactory = static _ => "cpu" }.AcceptOnlyFromAmong("cpu", "cuda", "auto");
-    private readonly Option<string?> _gpuMemory = CommonOptions.Bytes("--gpu-memory", "Most GPU memory that the model takes, such as 12GB; experts and layers that do not fit are computed on the CPU. [default: all that is free but for 1 GiB and 2 %]");
+    private readonly Option<int> _gpuCount = new Option<int>("--gpu-count") { Description = "GPUs that the model's layers are divided over.", DefaultValueFactory = static _ => 1, HelpName = "N" }.InRange(1, 1024);
+    private readonly Option<string?> _gpuMemory = CommonOptions.Bytes("--gpu-memory", "Most memory that the model takes of a GPU, such as 12GB; experts and layers that do not fit are computed on the CPU. [default: all that is free but for 1 GiB and 2 %]");
     private readonly Option<bool> _graphs = new("--cuda-graphs") { Description = "Capture decode steps of a GPU as CUDA graphs." };
     private readonly Option<bool> _overlap = new("--cuda-overlap") { Description = "Let kernels of a Hopper GPU begin while the ones before them end." };
     private readonly Option<string> _kv;
@@ -41,11 +42,11 @@ internal sealed class ModelOptions
         // In the help, what the command is for stands before how the model is run.
         foreach (var option in first ?? []) command.Add(option);
         if (options._attention is not null) command.Add(options._attention);
-        foreach (var option in new Option[] { options._kv, options._threads, options._device, options._gpuMemory, options._graphs, options._overlap, options._cache, options._prefetch, options._kernels, options._logLevel }) command.Add(option);
+        foreach (var option in new Option[] { options._kv, options._threads, options._device, options._gpuCount, options._gpuMemory, options._graphs, options._overlap, options._cache, options._prefetch, options._kernels, options._logLevel }) command.Add(option);
         command.Validators.Add(result =>
         {
             if (result.GetValue(options._device) is "cuda" or "auto") return;
-            foreach (var option in new Option[] { options._gpuMemory, options._graphs, options._overlap })
+            foreach (var option in new Option[] { options._gpuCount, options._gpuMemory, options._graphs, options._overlap })
             {
                 if (result.GetResult(option) is { Implicit: false }) result.AddError($"{option.Name} is for a GPU: add --device cuda or --device auto.");
             }
@@ -70,7 +71,7 @@ internal sealed class ModelOptions
         if (device == ErnieDevice.Cpu) return null;
         OrtRuntime.Start(null, allowTelemetry: false);
         var installation = streams.Installation ?? CudaInstallation.Default;
-        var options = new ErnieModelOptions { Device = device, KvCacheType = CommonOptions.KvCacheTypeOf(result.GetValue(_kv)!), GpuMemoryBytes = GpuMemory(result) };
+        var options = new ErnieModelOptions { Device = device, KvCacheType = CommonOptions.KvCacheTypeOf(result.GetValue(_kv)!), GpuCount = result.GetValue(_gpuCount), GpuMemoryBytes = GpuMemory(result) };
         return DeviceChoice.Resolve(result.GetValue(_model)!, options, installation, null) is null ? null : installation;
     }
 
@@ -81,6 +82,7 @@ internal sealed class ModelOptions
     /// <summary>What to measure at depth. The model is loaded once, which exports a checkpoint and checks an exported model.</summary>
     public async Task<DepthBenchmarkPlan> AtDepthAsync(ParseResult result, CommandStreams streams, IReadOnlyList<int> depths, int runs, int steps, CancellationToken cancellationToken)
     {
+        if (result.GetValue(_gpuCount) > 1) throw new ArgumentException("--depth measures the layers of one GPU: leave --gpu-count out.");
         var installation = Gpu(result, streams);
         var kernels = KernelRegistry.Choose();
         var model = await LoadAsync(result, streams, maxConcurrentRequests: 1, cancellationToken, wrap: installation is null ? chosen => kernels = chosen : null).ConfigureAwait(false);
@@ -110,6 +112,7 @@ internal sealed class ModelOptions
         {
             Device = DeviceOf(result),
             Installation = streams.Installation,
+            GpuCount = result.GetValue(_gpuCount),
             GpuMemoryBytes = GpuMemory(result),
             CudaGraphs = result.GetValue(_graphs),
             CudaOverlap = result.GetValue(_overlap),

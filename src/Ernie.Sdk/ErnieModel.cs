@@ -55,7 +55,7 @@ public sealed class ErnieModel : IDisposable, IAsyncDisposable
         var idleBlocks = CacheBudget.IdleLimit(manifest, kvType, options, blocks);
         _runner = gpu is null
             ? new ModelRunner(path, manifest, kvType, blocks, threads, kernels, ExpertReading.For(manifest, options), idleBlocks)
-            : new ModelRunner(path, manifest, kvType, blocks, threads, model => new GpuDevice(gpu, model, kernels, threads, options.CudaGraphs, options.CudaOverlap, progress, cancellationToken) { Observer = options.Observer, Logger = logger }, idleBlocks);
+            : new ModelRunner(path, manifest, kvType, blocks, threads, model => GpuDevice.All(gpu, model, kernels, options, logger, progress, cancellationToken), idleBlocks);
         _metrics = ExpertMetrics.Observe(ModelId, _runner.Load);
         try
         {

@@ -17,7 +17,15 @@ public sealed class ErnieModelOptions
     public ErnieDevice Device { get; set; }
 
     /// <summary>
-    /// Gets or sets how much of a GPU's memory the model may take: weights, KV cache and what steps pass on. The driver's context and compiled kernels, some hundred megabytes, come on top. What does not fit stays in the
+    /// Gets or sets how many GPUs the model's layers are divided over. Each has consecutive ones, with their part of the KV cache, so that the fullest is as little full as can be; a step goes through them one after another, and
+    /// the residual stream through memory of this process. So several GPUs hold models and conversations that one has no room for; they do not make one conversation faster. Results are those of one GPU.
+    /// </summary>
+    /// <remarks>The first GPUs that this process may use are taken: the environment variable <c>CUDA_VISIBLE_DEVICES</c> names others, or another order. <see cref="CudaGraphs"/> has no effect with several.</remarks>
+    /// <value>The default is 1. Fewer usable GPUs, or more than the model has layers, are an <see cref="ErnieDeviceException"/>; <see cref="ErnieDevice.Auto"/> then takes the CPU.</value>
+    public int GpuCount { get; set; } = 1;
+
+    /// <summary>
+    /// Gets or sets how much of a GPU's memory the model may take, of each GPU where there are several: weights, KV cache and what steps pass on. The driver's context and compiled kernels, some hundred megabytes, come on top. What does not fit stays in the
     /// CPU's memory and is computed there, by the plan that <see cref="ErniePlan"/> gives for that memory without a reserve: routed experts, about as many of each layer; where that is not enough, all of them, and the
     /// embedding and the first layers with their part of the KV cache. Results differ from a model that is wholly on the GPU as those of the CPU do. The log says what stays where.
     /// </summary>
@@ -27,14 +35,14 @@ public sealed class ErnieModelOptions
     /// </remarks>
     /// <value>
     /// In bytes. The default, <see langword="null"/>, is all that is free but for a reserve of 1 GiB and 2 %; more than that is never taken. Too little even for a model with all layers but the last on the CPU is an
-    /// <see cref="ErnieDeviceException"/> that names the least. Where neither <see cref="ContextLength"/> nor <see cref="KvCacheBytes"/> is set and memory is short, experts and layers make room for a context of 8,192 tokens, or of
+    /// <see cref="ErnieDeviceException"/> that names the least; of several GPUs each keeps a layer. Where neither <see cref="ContextLength"/> nor <see cref="KvCacheBytes"/> is set and memory is short, experts and layers make room for a context of 8,192 tokens, or of
     /// what fits without them.
     /// </value>
     public long? GpuMemoryBytes { get; set; }
 
     /// <summary>
     /// Gets or sets whether decode steps of 1, 2, 4, 8 and 16 sequences on a GPU are captured as CUDA graphs when they first run, and replayed afterwards: launching some thousand kernels a step costs the CPU more than small models
-    /// cost the GPU. Results are the same. The first step of each such number, and of each doubling of the longest sequence, takes a few times as long. Steps that the CPU has a part in, with experts or layers, are not captured. Where capturing fails,
+    /// cost the GPU. Results are the same. The first step of each such number, and of each doubling of the longest sequence, takes a few times as long. Steps that the CPU has a part in, with experts or layers, and those of several GPUs are not captured. Where capturing fails,
     /// steps are launched kernel by kernel from then on, and <see cref="LoggerFactory"/> is told why.
     /// </summary>
     /// <value>The default is <see langword="false"/>: capturing was tested with an emulation of ONNX Runtime's CUDA provider only.</value>
@@ -169,6 +177,7 @@ public sealed class ErnieModelOptions
     internal void Validate()
     {
         if (Threads is < 1 or > 1024) throw new ArgumentOutOfRangeException(nameof(Threads), Threads, "Threads must lie between 1 and 1024.");
+        if (GpuCount < 1) throw new ArgumentOutOfRangeException(nameof(GpuCount), GpuCount, "GpuCount must be positive.");
         if (GpuMemoryBytes is < 1) throw new ArgumentOutOfRangeException(nameof(GpuMemoryBytes), GpuMemoryBytes, "GpuMemoryBytes must be positive.");
         if (KvCacheBytes is < 1) throw new ArgumentOutOfRangeException(nameof(KvCacheBytes), KvCacheBytes, "KvCacheBytes must be positive.");
         if (ContextLength is < 1) throw new ArgumentOutOfRangeException(nameof(ContextLength), ContextLength, "ContextLength must be positive.");

@@ -7,9 +7,9 @@ namespace Ernie.Sdk;
 
 /// <summary>What a model takes on GPUs of a given size, what stays on the CPU, and what that leaves room for. Nothing is loaded and no GPU is asked.</summary>
 /// <remarks>
-/// Sizes of weights and cache are exact: those that the exporter writes and the engine reserves. Workspace and reserve are estimates. GPUs share experts, KV heads with their query heads, the width of
-/// feed-forward layers and the vocabulary. Where all of it does not fit, routed experts stay on the CPU, about as many of each layer, so that each layer's GPU has those that are used most; where that does not help, the embedding and whole
-/// layers with their cache do, the first ones first, and all but the last at most.
+/// Sizes of weights and cache are exact: those that the exporter writes and the engine reserves. Workspace and reserve are estimates. Of several GPUs each has consecutive layers, the first one the embedding too and the last
+/// one the head, divided so that the fullest is as little full as can be; a step goes through them one after another. Where all of it does not fit, routed experts stay on the CPU, of each GPU's layers about as many each, so
+/// that each layer's GPU has those that are used most; where that does not help, the embedding and whole layers with their cache do, the first ones first, and all but one for each GPU at most.
 /// </remarks>
 public sealed class ErniePlan
 {
@@ -17,20 +17,20 @@ public sealed class ErniePlan
     private readonly ModelFormats _formats;
     private readonly KvElementType _kvType;
     private readonly ErniePlanOptions _options;
-    private readonly IReadOnlyList<GpuShare> _shares;
+    private readonly LayerSizes _sizes;
+    private readonly IReadOnlyList<long> _capacities;
     private readonly long _reserve;
     private readonly IReadOnlyList<ExportedWeight> _weights;
-    private readonly int _mostExperts; // of a layer in the largest share
     private readonly Placement _placement;
 
     /// <param name="CpuLayers">Layers, from the first, that are on the CPU altogether, and the embedding with them.</param>
-    /// <param name="CpuExperts">Experts of the largest share that are on the CPU, of all layers together.</param>
-    private readonly record struct Placement(int CpuLayers, int CpuExperts);
+    /// <param name="Gpus">Layers of each GPU.</param>
+    /// <param name="CpuExperts">Experts of each GPU's layers that are on the CPU, of all of them together.</param>
+    private sealed record Placement(int CpuLayers, IReadOnlyList<LayerRange> Gpus, IReadOnlyList<int> CpuExperts);
 
     internal ErniePlan(ErnieConfig config, ModelFormats formats, ErniePlanOptions options)
     {
-        if (options.GpuCount > config.KvHeadCount || (config.MoeLayerCount > 0 && options.GpuCount > config.ExpertCount))
-            throw new ArgumentException($"The model has {config.KvHeadCount} KV heads{(config.MoeLayerCount > 0 ? $" and {config.ExpertCount} experts" : "")}; {options.GpuCount} GPUs cannot share them.", nameof(options));
+        if (options.GpuCount > config.LayerCount) throw new ArgumentException($"The model has {config.LayerCount} layers; {options.GpuCount} GPUs cannot have one each.", nameof(options));
         ContextLength = options.ContextLength ?? config.ContextLength;
         if (ContextLength > config.ContextLength) throw new ArgumentException($"The model has a context of {config.ContextLength} tokens; {ContextLength} are too many.", nameof(options));
         (_config, _formats, _options) = (config, formats, options);
@@ -39,33 +39,36 @@ public sealed class ErniePlan
         Requests = options.Requests;
         _weights = ErnieGraph.Build(config, formats).Weights;
         WeightFileBytes = WeightFileWriter.Plan(_weights).TotalBytes;
-        _shares = [.. Enumerable.Range(0, options.GpuCount).Select(gpu => GpuShare.Of(config, _weights, _kvType, gpu, options.GpuCount, formats.SharesEmbedding(config)))];
-        _mostExperts = _shares.Max(static share => share.Layers.Max(static layer => layer.Experts));
+        _sizes = LayerSizes.Of(config, formats, _kvType);
+        _capacities = options.Capacities ?? [.. Enumerable.Repeat(options.GpuBytes, options.GpuCount)];
         var blocks = options.CacheBlocks ?? BlocksOf(ContextLength, Requests);
         var workspace = Workspace(ContextLength, Requests);
         (_placement, Fits) = Place(blocks, workspace);
-        LeastBytes = _shares.Max(share => Taken(share, LeastOnGpu, blocks, workspace));
+        var least = LeastOnGpus;
+        LeastBytes = least.Gpus.Max(layers => Taken(layers, ExpertsOf(layers), blocks, workspace));
         var whole = MemoryPlan.For(config, formats, _kvType, ContextLength, Requests, options.PrefillChunkTokens);
         WeightBytes = whole.WeightBytes;
         KvCacheBytes = whole.CacheBytes;
-        Gpus = [.. _shares.Select(share => new ErnieGpuPlan
+        Gpus = [.. _placement.Gpus.Select((layers, gpu) => new ErnieGpuPlan
         {
-            WeightBytes = WeightsOf(share, _placement),
-            KvCacheBytes = CacheOf(share, _placement, blocks),
-            WorkspaceBytes = WorkspaceOf(_placement, workspace),
+            FirstLayer = layers.First,
+            LayerCount = layers.Last - layers.First + 1,
+            WeightBytes = WeightsOf(layers, _placement.CpuExperts[gpu]),
+            KvCacheBytes = CacheOf(layers, blocks),
+            WorkspaceBytes = WorkspaceOf(layers, workspace),
             ReserveBytes = _reserve,
-            CapacityBytes = options.GpuBytes,
+            CapacityBytes = _capacities[gpu],
         })];
-        CpuWeightBytes = _shares.Sum(share => share.WeightBytes - WeightsOf(share, _placement));
-        CpuKvCacheBytes = _shares.Sum(share => CacheOf(share, default, blocks) - CacheOf(share, _placement, blocks));
+        CpuWeightBytes = WeightsOf(new LayerRange(0, config.LayerCount - 1), 0) - Gpus.Sum(static gpu => gpu.WeightBytes);
+        CpuLayers = [.. Enumerable.Range(0, _placement.CpuLayers)];
+        CpuKvCacheBytes = CacheOf(new LayerRange(0, CpuLayers.Count - 1), blocks);
         CpuExperts = CpuExpertsOf(_placement);
-        CpuLayers = [.. Enumerable.Range(0, config.LayerCount).Where(layer => IsOnCpu(layer, _placement))];
     }
 
     /// <summary>Plans for an exported model or a checkpoint.</summary>
     /// <param name="path">The folder. Only headers are read.</param>
     /// <param name="options">GPUs, conversations, and the precisions of a checkpoint's export.</param>
-    /// <exception cref="ArgumentException">The model cannot be shared by so many GPUs, or has no context of that length.</exception>
+    /// <exception cref="ArgumentException">The model has not so many layers as there are GPUs, or no context of that length.</exception>
     /// <exception cref="DirectoryNotFoundException">There is no such folder.</exception>
     /// <exception cref="InvalidDataException">The folder holds no model, or a damaged one.</exception>
     /// <exception cref="NotSupportedException">The checkpoint cannot be exported like this.</exception>
@@ -101,7 +104,7 @@ public sealed class ErniePlan
     /// <summary>Plans for a released model, from its architecture alone.</summary>
     /// <param name="release">The model.</param>
     /// <param name="options">GPUs, conversations and precisions.</param>
-    /// <exception cref="ArgumentException">The model cannot be shared by so many GPUs, or has no context of that length.</exception>
+    /// <exception cref="ArgumentException">The model has not so many layers as there are GPUs, or no context of that length.</exception>
     /// <exception cref="NotSupportedException">The model cannot be exported like this.</exception>
     /// <exception cref="OverflowException">The sizes leave 63 bits.</exception>
     public static ErniePlan ForRelease(ErnieRelease release, ErniePlanOptions options)
@@ -133,7 +136,7 @@ public sealed class ErniePlan
     /// <summary>Gets whether everything is on the GPUs.</summary>
     public bool IsWhollyOnGpus => Fits && CpuExperts.Count == 0 && CpuLayers.Count == 0;
 
-    /// <summary>Gets what each GPU holds.</summary>
+    /// <summary>Gets what each GPU holds, in the order in which a step goes through them.</summary>
     public IReadOnlyList<ErnieGpuPlan> Gpus { get; }
 
     /// <summary>Gets the layers that stay on the CPU altogether, with their cache.</summary>
@@ -151,7 +154,7 @@ public sealed class ErniePlan
     /// <summary>Gets the weights' precisions in words.</summary>
     public string Precision => _formats.Describe(_config);
 
-    /// <summary>What the largest share takes, reserve included, with all layers but the last on the CPU, and that one's routed experts: the least that this version runs in.</summary>
+    /// <summary>What the fullest GPU takes, reserve included, with all layers but one for each GPU on the CPU, and those layers' routed experts: the least that this version runs in.</summary>
     internal long LeastBytes { get; }
 
     /// <summary>What is left free of a GPU unless something else is asked for.</summary>
@@ -203,83 +206,139 @@ public sealed class ErniePlan
     /// <summary>The most that fits first: experts come before layers, and of experts no more go than must.</summary>
     private (Placement Placement, bool Fits) Place(long blocks, GpuWorkspace workspace)
     {
-        bool Try(Placement placement) => _shares.All(share => Taken(share, placement, blocks, workspace) <= _options.GpuBytes);
-        if (Try(default)) return (default, true);
-        if (Try(new Placement(0, AllExperts)))
+        bool Holds(Placement placement) => !Overflows(placement, blocks, workspace);
+        Placement With(int cpuLayers, bool experts) => Divide(cpuLayers, experts, blocks, workspace);
+
+        var whole = With(0, experts: true);
+        if (Holds(whole)) return (whole, true);
+        // All layers as they would be on larger GPUs, or as their plain parts fit best.
+        foreach (var layers in new[] { whole with { CpuExperts = [.. whole.Gpus.Select(ExpertsOf)] }, With(0, experts: false) })
         {
-            var experts = 1;
-            while (!Try(new Placement(0, experts))) experts++;
-            return (new Placement(0, experts), true);
+            if (Holds(layers)) return (layers with { CpuExperts = [.. layers.Gpus.Select((range, gpu) => FewestAway(range, _capacities[gpu], blocks, workspace))] }, true);
         }
-        for (var layers = 1; layers < _config.LayerCount; layers++)
+        for (var layers = 1; layers <= _config.LayerCount - _options.GpuCount; layers++)
         {
-            if (Try(new Placement(layers, AllExperts))) return (new Placement(layers, AllExperts), true);
+            var part = With(layers, experts: false);
+            if (Holds(part)) return (part, true);
         }
-        return (LeastOnGpu, false);
+        return (LeastOnGpus, false);
+    }
+
+    /// <summary>Divides all layers but the first ones, in their order, so that the fullest GPU is as little full as can be.</summary>
+    /// <param name="cpuLayers">The first ones, which are the CPU's.</param>
+    /// <param name="experts">Whether routed experts are on the GPUs.</param>
+    /// <param name="blocks">Of the cache.</param>
+    /// <param name="workspace">Of a step.</param>
+    private Placement Divide(int cpuLayers, bool experts, long blocks, GpuWorkspace workspace)
+    {
+        var (gpus, layers) = (_options.GpuCount, _config.LayerCount);
+        // [GPUs, layers]: how full the fullest of the first GPUs is with the layers before this one, and where the last of those GPUs begins.
+        var (fullest, begins) = (new double[gpus + 1, layers + 1], new int[gpus + 1, layers + 1]);
+        for (var end = 0; end <= layers; end++) fullest[0, end] = end == cpuLayers ? 0 : double.PositiveInfinity;
+        for (var gpu = 1; gpu <= gpus; gpu++)
+        {
+            for (var end = 0; end <= layers; end++)
+            {
+                fullest[gpu, end] = double.PositiveInfinity;
+                for (var begin = cpuLayers; begin < end; begin++)
+                {
+                    if (double.IsPositiveInfinity(fullest[gpu - 1, begin])) continue;
+                    var range = new LayerRange(begin, end - 1);
+                    var full = Math.Max(fullest[gpu - 1, begin], Taken(range, experts ? 0 : ExpertsOf(range), blocks, workspace) / (double)_capacities[gpu - 1]);
+                    if (full < fullest[gpu, end]) (fullest[gpu, end], begins[gpu, end]) = (full, begin);
+                }
+            }
+        }
+        var ranges = new LayerRange[gpus];
+        for (var (gpu, end) = (gpus, layers); gpu > 0; gpu--)
+        {
+            ranges[gpu - 1] = new LayerRange(begins[gpu, end], end - 1);
+            end = begins[gpu, end];
+        }
+        return new Placement(cpuLayers, ranges, [.. ranges.Select(range => experts ? 0 : ExpertsOf(range))]);
+    }
+
+    /// <summary>How many experts a GPU's layers must leave to the CPU.</summary>
+    private int FewestAway(LayerRange layers, long capacity, long blocks, GpuWorkspace workspace)
+    {
+        var away = 0;
+        while (Taken(layers, away, blocks, workspace) > capacity) away++;
+        return away;
     }
 
     private bool Holds(Placement placement, int contextLength, int requests)
     {
         var blocks = BlocksOf(contextLength, requests);
         // Of absurd numbers of requests the cache alone is too large.
-        if (_shares.Any(share => Taken(share, placement, blocks, null) > _options.GpuBytes)) return false;
-        var workspace = Workspace(contextLength, requests);
-        return _shares.All(share => Taken(share, placement, blocks, workspace) <= _options.GpuBytes);
+        return !Overflows(placement, blocks, null) && !Overflows(placement, blocks, Workspace(contextLength, requests));
     }
 
-    private Placement LeastOnGpu => new(_config.LayerCount - 1, AllExperts);
+    private bool Overflows(Placement placement, long blocks, GpuWorkspace? workspace)
+    {
+        for (var gpu = 0; gpu < placement.Gpus.Count; gpu++)
+        {
+            if (Taken(placement.Gpus[gpu], placement.CpuExperts[gpu], blocks, workspace) > _capacities[gpu]) return true;
+        }
+        return false;
+    }
 
-    private long Taken(GpuShare share, Placement placement, long blocks, GpuWorkspace? workspace) => checked(WeightsOf(share, placement) + CacheOf(share, placement, blocks) + WorkspaceOf(placement, workspace) + _reserve);
+    /// <summary>One layer for each GPU, without its experts.</summary>
+    private Placement LeastOnGpus
+    {
+        get
+        {
+            var first = _config.LayerCount - _options.GpuCount;
+            var ranges = Enumerable.Range(first, _options.GpuCount).Select(static layer => new LayerRange(layer, layer)).ToList();
+            return new Placement(first, ranges, [.. ranges.Select(ExpertsOf)]);
+        }
+    }
 
-    private static long WorkspaceOf(Placement placement, GpuWorkspace? workspace) => workspace is null ? 0 : workspace.Bytes + (placement.CpuLayers > 0 ? workspace.HiddenBytes : 0);
+    private long Taken(LayerRange layers, int away, long blocks, GpuWorkspace? workspace) => checked(WeightsOf(layers, away) + CacheOf(layers, blocks) + WorkspaceOf(layers, workspace) + _reserve);
+
+    private long WorkspaceOf(LayerRange layers, GpuWorkspace? workspace) => workspace is null ? 0 : workspace.BytesOf(layers.First == 0, layers.Last == _config.LayerCount - 1);
 
     private GpuWorkspace Workspace(int contextLength, int requests) => GpuWorkspace.For(_config, _weights, _kvType, StepSize.Of(_options.PrefillChunkTokens, requests, contextLength));
 
     private static long BlocksOf(int contextLength, int requests) => (long)requests * KvCache.BlocksFor(contextLength);
 
-    private static bool IsOnCpu(int layer, Placement placement) => layer < placement.CpuLayers;
-
-    private long WeightsOf(GpuShare share, Placement placement)
+    private long WeightsOf(LayerRange layers, int away)
     {
-        var bytes = share.HeadBytes + (placement.CpuLayers > 0 ? 0 : share.EmbeddingBytes);
-        var moe = 0;
-        for (var layer = _config.LayerCount - 1; layer >= 0; layer--)
-        {
-            var part = share.Layers[layer];
-            var away = _config.IsMoeLayer(layer) ? AwayOf(part.Experts, moe++, placement) : 0;
-            if (!IsOnCpu(layer, placement)) bytes += part.PlainBytes + (part.Experts - away) * part.ExpertBytes;
-        }
-        return bytes;
+        if (away == ExpertsOf(layers)) return _sizes.PlainBytes(layers);
+        return _sizes.PlainBytes(layers) + _sizes.ExpertBytes(layers) - AwayOf(layers, away).Sum(part => part.Experts * _sizes.Layers[part.Layer].ExpertBytes);
     }
 
-    private long CacheOf(GpuShare share, Placement placement, long blocks) =>
-        checked(blocks * Enumerable.Range(0, _config.LayerCount).Where(layer => !IsOnCpu(layer, placement)).Sum(layer => share.Layers[layer].BlockBytes));
+    private long CacheOf(LayerRange layers, long blocks) => checked(blocks * _sizes.BlockBytes(layers));
 
-    private int AllExperts => _mostExperts * _config.MoeLayerCount;
+    /// <summary>Routed experts of some layers.</summary>
+    private int ExpertsOf(LayerRange layers) => _sizes.Experts(layers);
 
-    /// <summary>How many experts of a layer are on the CPU: as many in each, but not so few that the exchange with the CPU costs more than they do.</summary>
-    /// <param name="experts">Experts of a share.</param>
-    /// <param name="fromLast">0 for the last mixture-of-experts layer.</param>
-    /// <param name="placement">What is where.</param>
-    private int AwayOf(int experts, int fromLast, Placement placement)
+    /// <summary>How many experts of which layers of a GPU are on the CPU: as many in each, but not so few that the exchange with the CPU costs more than they do; then only the last layers have some there.</summary>
+    /// <param name="range">The GPU's layers.</param>
+    /// <param name="away">Experts on the CPU, of all of them.</param>
+    private IEnumerable<(int Layer, int Experts)> AwayOf(LayerRange range, int away)
     {
+        if (away == 0) yield break;
         // An eighth: arbitrary.
-        var least = Math.Max(1, _mostExperts / 8);
-        var layers = Math.Min(_config.MoeLayerCount, (placement.CpuExperts + least - 1) / least);
-        if (fromLast >= layers) return 0;
-        return Math.Min(experts, placement.CpuExperts / layers + (fromLast < placement.CpuExperts % layers ? 1 : 0));
+        var least = Math.Max(1, _config.ExpertCount / 8);
+        var sharing = Math.Min(ExpertsOf(range) / _config.ExpertCount, (away + least - 1) / least);
+        for (var (layer, fromLast) = (range.Last, 0); fromLast < sharing; layer--)
+        {
+            if (!_config.IsMoeLayer(layer)) continue;
+            yield return (layer, Math.Min(_sizes.Layers[layer].Experts, away / sharing + (fromLast < away % sharing ? 1 : 0)));
+            fromLast++;
+        }
     }
 
     private SortedDictionary<int, int> CpuExpertsOf(Placement placement)
     {
         var result = new SortedDictionary<int, int>();
-        var moe = 0;
-        for (var layer = _config.LayerCount - 1; layer >= 0; layer--)
+        for (var layer = 0; layer < placement.CpuLayers; layer++)
         {
-            if (!_config.IsMoeLayer(layer)) continue;
-            var away = _shares.Sum(share => AwayOf(share.Layers[layer].Experts, moe, placement));
-            if (away > 0) result.Add(layer, away);
-            moe++;
+            if (_config.IsMoeLayer(layer)) result.Add(layer, _config.ExpertCount);
+        }
+        for (var gpu = 0; gpu < placement.Gpus.Count; gpu++)
+        {
+            foreach (var (layer, experts) in AwayOf(placement.Gpus[gpu], placement.CpuExperts[gpu])) result.Add(layer, experts);
         }
         return result;
     }

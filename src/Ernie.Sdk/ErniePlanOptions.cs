@@ -7,8 +7,8 @@ public sealed class ErniePlanOptions
     /// <value>In bytes. There is no default.</value>
     public required long GpuBytes { get; set; }
 
-    /// <summary>Gets or sets how many GPUs of that size the model is divided over.</summary>
-    /// <value>The default is 1. At most one for each KV head of the model: 2 for 0.3B, 4 for 21B, 8 for 300B.</value>
+    /// <summary>Gets or sets how many GPUs of that size the model's layers are divided over.</summary>
+    /// <value>The default is 1. At most one for each layer.</value>
     public int GpuCount { get; set; } = 1;
 
     /// <summary>Gets or sets the tokens of each conversation, prompt and answer together.</summary>
@@ -37,6 +37,9 @@ public sealed class ErniePlanOptions
 
     /// <summary>Blocks of the KV cache, in place of those that <see cref="Requests"/> of <see cref="ContextLength"/> take.</summary>
     internal long? CacheBlocks { get; set; }
+
+    /// <summary>Memory of each GPU, in place of <see cref="GpuBytes"/> of all.</summary>
+    internal IReadOnlyList<long>? Capacities { get; set; }
 
     internal void Validate()
     {

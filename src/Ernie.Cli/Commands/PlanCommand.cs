@@ -21,7 +21,7 @@ internal static class PlanCommand
         var group = CommonOptions.Group();
         var int4Layers = CommonOptions.Numbers("--int4-layers", "Layers whose routed experts are int4 where --experts is int2; the first layer is 0.", "", 4096, least: 0);
         var gpu = CommonOptions.Bytes("--gpu", "Memory of one GPU, such as 80GB or 24GiB.", required: true);
-        var gpuCount = new Option<int>("--gpu-count") { Description = "GPUs that the model is divided over.", DefaultValueFactory = static _ => 1, HelpName = "N" }.InRange(1, 1024);
+        var gpuCount = new Option<int>("--gpu-count") { Description = "GPUs that the model's layers are divided over.", DefaultValueFactory = static _ => 1, HelpName = "N" }.InRange(1, 1024);
         var context = new Option<int?>("--context") { Description = "Tokens of each conversation. [default: the model's context, 131072]", HelpName = "N" };
         var requests = new Option<int>("--requests") { Description = "Conversations at once.", DefaultValueFactory = static _ => 1, HelpName = "N" }.InRange(1, 1 << 20);
         var kv = new Option<string>("--kv") { Description = "Element type of cached keys and values.", DefaultValueFactory = static _ => "bf16" }.AcceptOnlyFromAmong("fp32", "bf16", "int8");
@@ -31,7 +31,7 @@ internal static class PlanCommand
         var command = new DocumentedCommand("plan", "Says what a model takes on GPUs, and what stays on the CPU.",
             "Weights, KV cache, workspace and reserve of each GPU, and which contexts and numbers of conversations that leaves room for. Where it does not fit, routed experts stay on the CPU first, then the embedding and whole layers. "
             + "Sizes of weights and cache are those of an export; workspace and reserve are estimates. No GPU is asked. GB are 10^9 bytes. Returns 1 where it does not fit even with the CPU's help. "
-            + "This version runs a model on one GPU, with the CPU's help: a plan for several GPUs tells what to buy, not what runs.",
+            + "Of several GPUs each has consecutive layers: they hold more together, but a step goes through them one after another.",
             "ernie plan --shape 300b --experts int4 --gpu 80GB --gpu-count 4", "ernie plan --shape 300b --experts int2 --dense int8 --int4-layers 3,4,5,6 --group channel --gpu 141GB", "ernie plan samples/ernie-tiny-moe --gpu 8GB --kv int8")
         { model, shape, experts, dense, group, int4Layers, gpu, gpuCount, context, requests, kv, chunk, reserve, json };
         command.Validators.Add(result =>
@@ -72,11 +72,11 @@ internal static class PlanCommand
         yield return string.Create(CultureInfo.InvariantCulture, $"Weights         {Gigabytes(plan.WeightBytes)}, {Gigabytes(plan.WeightFileBytes)} on disk");
         yield return string.Create(CultureInfo.InvariantCulture, $"KV cache        {Gigabytes(plan.KvCacheBytes)} in {kv}: {plan.Requests} x {plan.ContextLength:N0} tokens");
         yield return "";
-        yield return $"{"GPU",-4}{"weights",12}{"KV cache",12}{"workspace",12}{"reserve",12}{"free",12}{"of",12}";
+        yield return $"{"GPU",-4}{"layers",8}{"weights",12}{"KV cache",12}{"workspace",12}{"reserve",12}{"free",12}{"of",12}";
         for (var i = 0; i < plan.Gpus.Count; i++)
         {
             var gpu = plan.Gpus[i];
-            yield return $"{i,-4}{Gigabytes(gpu.WeightBytes),12}{Gigabytes(gpu.KvCacheBytes),12}{Gigabytes(gpu.WorkspaceBytes),12}{Gigabytes(gpu.ReserveBytes),12}{Gigabytes(gpu.FreeBytes),12}{Gigabytes(gpu.CapacityBytes),12}";
+            yield return $"{i,-4}{Layers(gpu),8}{Gigabytes(gpu.WeightBytes),12}{Gigabytes(gpu.KvCacheBytes),12}{Gigabytes(gpu.WorkspaceBytes),12}{Gigabytes(gpu.ReserveBytes),12}{Gigabytes(gpu.FreeBytes),12}{Gigabytes(gpu.CapacityBytes),12}";
         }
         yield return "";
         if (!plan.Fits) yield return "Does not fit: with every layer but the last on the CPU, that layer, head, workspace and reserve still exceed the GPU.";
@@ -97,6 +97,8 @@ internal static class PlanCommand
             if (plan.MaxContextLength(requests) is > 0 and var tokens) yield return string.Create(CultureInfo.InvariantCulture, $"  {requests,9:N0} conversation{(requests == 1 ? "" : "s")} of up to {tokens:N0} tokens");
         }
     }
+
+    private static string Layers(ErnieGpuPlan gpu) => string.Create(CultureInfo.InvariantCulture, $"{gpu.FirstLayer}{(gpu.LayerCount == 1 ? "" : $"-{gpu.FirstLayer + gpu.LayerCount - 1}")}");
 
     private static string Conversations(long count) => string.Create(CultureInfo.InvariantCulture, $"{count:N0} conversation{(count == 1 ? "" : "s")}");
 
@@ -121,6 +123,8 @@ internal static class PlanCommand
             foreach (var gpu in plan.Gpus)
             {
                 writer.WriteStartObject();
+                writer.WriteNumber("first_layer", gpu.FirstLayer);
+                writer.WriteNumber("layer_count", gpu.LayerCount);
                 writer.WriteNumber("weight_bytes", gpu.WeightBytes);
                 writer.WriteNumber("kv_cache_bytes", gpu.KvCacheBytes);
                 writer.WriteNumber("workspace_bytes", gpu.WorkspaceBytes);

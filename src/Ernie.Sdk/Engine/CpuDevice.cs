@@ -15,9 +15,11 @@ internal sealed unsafe class CpuDevice : StepDevice
     private readonly OperatorEnvironment _environment;
     private readonly ExpertPrefetch? _prefetch;
     private readonly ScratchBuffer _logits = new();
+    private readonly int _hidden;
 
-    public CpuDevice(RunnerModel model, CpuKernels kernels, int threadCount, ExpertReading reading)
+    public CpuDevice(RunnerModel model, CpuKernels kernels, int threadCount, ExpertReading reading, LayerRange layers) : base(layers)
     {
+        _hidden = model.Manifest.Config.HiddenSize;
         if (reading.IsOn && model.Load.Layers.Count > 0) _prefetch = new ExpertPrefetch(model.Load, NormRatios(model), reading.Ahead, reading.Measures, reading.MaxBytes);
         _environment = new OperatorEnvironment(kernels, model.Layout, model.Rope, threadCount, model.Load, _prefetch);
     }
@@ -36,6 +38,9 @@ internal sealed unsafe class CpuDevice : StepDevice
     }
 
     public override ReadOnlySpan<float> ReadLogits(int firstRow, int rows, int vocabSize) => new((float*)_logits.Rent(0) + (nint)firstRow * vocabSize, checked(rows * vocabSize));
+
+    public override OrtValue BindHidden(int tokens, nint landing) =>
+        OrtValue.CreateTensorValueWithData(OrtMemoryInfo.DefaultInstance, TensorElementType.Float, [tokens, _hidden], landing, ResidualStream.DeviceBytes(tokens, _hidden));
 
     public override void Begin(StepBatch batch, LiveRows rows) => _environment.Rows = rows;
 

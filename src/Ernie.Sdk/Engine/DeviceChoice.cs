@@ -26,11 +26,7 @@ internal static class DeviceChoice
         if (choice is not null)
         {
             if (logger is null) return choice;
-            DeviceLog.Gpu(logger, CudaInstallation.Describe(choice.Device));
-            var (plan, gpu) = (choice.Plan, choice.Memory);
-            if (plan.IsWhollyOnGpus) return choice;
-            DeviceLog.Offload(logger, plan.CpuWeightBytes, gpu.CapacityBytes, plan.DescribeCpu(), gpu.WeightBytes, gpu.KvCacheBytes);
-            if (options.CudaGraphs) DeviceLog.NoGraphs(logger);
+            Log(logger, choice, options, installation);
             return choice;
         }
         if (options.Device == ErnieDevice.Cuda) throw new ErnieDeviceException(problem!);
@@ -42,6 +38,19 @@ internal static class DeviceChoice
     public static void LogCpu(ILogger? logger, string problem)
     {
         if (logger is not null) DeviceLog.Cpu(logger, problem);
+    }
+
+    private static void Log(ILogger logger, GpuChoice choice, ErnieModelOptions options, CudaInstallation installation)
+    {
+        var (plan, gpus) = (choice.Plan, choice.Devices);
+        DeviceLog.Gpu(logger, string.Join("; ", gpus.Select(CudaInstallation.Describe)));
+        for (var i = 0; i < gpus.Count && gpus.Count > 1; i++) DeviceLog.Part(logger, i, plan.Gpus[i].Layers.First, plan.Gpus[i].Layers.Last, plan.Gpus[i].WeightBytes, plan.Gpus[i].KvCacheBytes, CudaInstallation.Describe(gpus[i]));
+        if (!plan.IsWhollyOnGpus)
+        {
+            DeviceLog.Offload(logger, plan.CpuWeightBytes, plan.Gpus.Sum(static gpu => gpu.CapacityBytes), plan.DescribeCpu(), gpus.Count == 1 ? "The GPU has" : "The GPUs have", plan.Gpus.Sum(static gpu => gpu.WeightBytes), plan.Gpus.Sum(static gpu => gpu.KvCacheBytes));
+            if (installation.UsableGpus().Count is var usable && usable > gpus.Count) DeviceLog.MoreGpus(logger, usable, gpus.Count);
+        }
+        if (options.CudaGraphs && (gpus.Count > 1 || !plan.IsWhollyOnGpus)) DeviceLog.NoGraphs(logger, plan.IsWhollyOnGpus ? "several GPUs compute each step one after another" : "the CPU computes a part of each step");
     }
 
     /// <summary>What only the CPU has.</summary>

@@ -13,23 +13,26 @@ using Microsoft.ML.OnnxRuntime.Tensors;
 namespace Ernie.Sdk.Engine;
 
 /// <summary>
-/// Steps on one GPU: ONNX Runtime's CUDA provider computes what is plain ONNX, the operators are ours, and both ask for it on one stream, which is ours. Weights, cache and what passes between operators stay on the
-/// GPU; the numbers of a step go there and tokens come back.
+/// Steps on one GPU, or the part of them that its layers are: ONNX Runtime's CUDA provider computes what is plain ONNX, the operators are ours, and both ask for it on one stream, which is ours. Weights, cache and what passes
+/// between operators stay on the GPU; the numbers of a step go there and tokens come back.
 /// </summary>
 internal sealed unsafe class GpuDevice : StepDevice
 {
-    private readonly GpuChoice _gpu;
+    private readonly GpuChoice _choice;
+    private readonly CudaDevice _gpu;
     private readonly CudaContext? _context;
     private readonly CudaStream? _stream;
     private readonly CudaModules? _modules;
     private readonly CudaExpertChoices? _choices;
     private readonly CudaHostExperts? _hostExperts;
     private readonly CudaOperatorEnvironment? _environment;
+    private readonly ResidualStream? _incoming;
+    private readonly int _hidden;
+    private readonly bool _isLast;
+    private CudaMemory? _outgoing; // [tokens, hidden] float, for the next device
     private CudaMemory? _logits;
     private float[] _read = [];
     private GpuSampler? _sampler;
-    private readonly FirstLayers? _first;
-    private readonly int _layerCount;
     private readonly long _providerBytes;
     private bool _isLoaded;
     private StepBatch? _batch;
@@ -37,63 +40,53 @@ internal sealed unsafe class GpuDevice : StepDevice
     private (int, nint) _places;
     private bool _hasGivenUpGraphs;
 
-    /// <param name="gpu">The GPU.</param>
+    /// <param name="choice">The GPUs.</param>
+    /// <param name="number">Which of them this is.</param>
     /// <param name="model">What is computed.</param>
     /// <param name="kernels">What computes experts that stay on the CPU.</param>
     /// <param name="threadCount">Threads of that.</param>
-    /// <param name="capturesSteps">Whether decode steps are captured as CUDA graphs. Steps that the CPU has a part in are not.</param>
+    /// <param name="capturesSteps">Whether decode steps are captured as CUDA graphs. Steps that another device has a part in are not.</param>
     /// <param name="overlaps">Whether kernels may begin while the ones before them end (<see cref="CudaModules.Overlaps"/>).</param>
-    /// <param name="progress">Told of weights that were sent; may be null.</param>
-    /// <param name="cancellationToken">Ends sending.</param>
+    /// <param name="sent">Told of the bytes of each weight that was sent; what it throws ends loading. Null: nobody is.</param>
     /// <param name="between">Puts kernels of a measurement between the operators and these; null: none.</param>
     /// <exception cref="ErnieDeviceException">The GPU's memory is full, or it does not answer.</exception>
-    public GpuDevice(GpuChoice gpu, RunnerModel model, CpuKernels kernels, int threadCount, bool capturesSteps, bool overlaps, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken, Func<CudaKernels, CudaKernels>? between = null)
+    public GpuDevice(GpuChoice choice, int number, RunnerModel model, CpuKernels kernels, int threadCount, bool capturesSteps, bool overlaps, Action<long>? sent = null, Func<CudaKernels, CudaKernels>? between = null)
+        : base(choice.Plan.Gpus[number].Layers)
     {
-        _gpu = gpu;
+        (_choice, _gpu) = (choice, choice.Devices[number]);
         var config = model.Manifest.Config;
+        (_hidden, _isLast) = (config.HiddenSize, Layers.Last == config.LayerCount - 1);
         // A context that is shorter than planned takes less.
-        var step = gpu.Step with { Positions = Math.Min(gpu.Step.Positions, model.Rope.PositionCount) };
+        var step = choice.Step with { Positions = Math.Min(choice.Step.Positions, model.Rope.PositionCount) };
         var workspace = GpuWorkspace.For(config, ErnieGraph.Build(config, model.Manifest.Formats).Weights, model.Layout.ElementType, step);
-        var first = gpu.Plan.CpuLayers.Count;
-        (_layerCount, _providerBytes) = (config.LayerCount, ProviderWeights(model.Manifest, first) + workspace.ProviderBytes);
-        var limit = gpu.IsLimited ? new CudaMemoryLimit(gpu.Memory.CapacityBytes - _providerBytes) : null;
+        var hostExperts = choice.Plan.CpuExperts.Where(pair => Layers.Contains(pair.Key)).ToDictionary();
+        _providerBytes = ProviderWeights(model.Manifest, Layers) + workspace.ProviderBytes;
+        var limit = choice.IsLimited ? new CudaMemoryLimit(choice.Plan.Gpus[number].CapacityBytes - _providerBytes) : null;
         var making = "context";
         try
         {
-            _context = gpu.Device.Retain(limit);
-            CacheMemory = new OrtMemoryInfo("Cuda", OrtAllocatorType.DeviceAllocator, gpu.Device.Ordinal, OrtMemType.Default);
+            _context = _gpu.Retain(limit);
+            CacheMemory = new OrtMemoryInfo("Cuda", OrtAllocatorType.DeviceAllocator, _gpu.Ordinal, OrtMemType.Default);
             _stream = _context.CreateStream();
             making = "kernels";
             _modules = new CudaModules(_context) { Overlaps = overlaps };
             _modules.Compile("norm", "linear", "attention", "experts", "sampling");
             making = "table of rotary angles";
             _choices = new CudaExpertChoices(_context, model.Load);
-            if (gpu.Plan.CpuExperts.Count > 0)
+            if (hostExperts.Count > 0)
             {
-                _hostExperts = new CudaHostExperts(_context, gpu.Plan.CpuExperts, kernels, threadCount, config.HiddenSize, model.Load);
+                _hostExperts = new CudaHostExperts(_context, hostExperts, kernels, threadCount, config.HiddenSize, model.Load);
                 _hostExperts.Reserve(step.Tokens);
             }
-            if (first > 0)
-            {
-                _first = new FirstLayers(_context, new CpuDevice(model, kernels, threadCount, default), first, config.HiddenSize);
-                _first.Reserve(step.Tokens);
-            }
-            var (started, sent) = (Stopwatch.GetTimestamp(), 0L);
-            _environment = new CudaOperatorEnvironment(gpu.Device, between is null ? new PtxKernels(_modules) : between(new PtxKernels(_modules)), model.Layout, model.Rope, _choices, hostExperts: _hostExperts, limit: limit)
-            {
-                Sent = bytes =>
-                {
-                    cancellationToken.ThrowIfCancellationRequested();
-                    sent += bytes;
-                    progress?.Report(new ErnieProgress("sending weights to the GPU", sent, model.Manifest.WeightBytes, Stopwatch.GetElapsedTime(started)));
-                },
-            };
+            if (Layers.First > 0) _incoming = new ResidualStream(_context, config.HiddenSize);
+            ReserveHidden(step.Tokens);
+            _environment = new CudaOperatorEnvironment(_gpu, between is null ? new PtxKernels(_modules) : between(new PtxKernels(_modules)), model.Layout, model.Rope, _choices, hostExperts: _hostExperts, limit: limit) { Sent = sent };
             making = "workspace";
             // At once, so that no step allocates.
             _environment.Reserve(workspace.OperatorBytes);
             _choices.Begin(step.Tokens);
-            _logits = _context.Allocate(workspace.LogitBytes);
-            if (capturesSteps && _hostExperts is null && _first is null) _graphs = new GpuGraphs(_context, _stream, CacheMemory, step.Blocks);
+            if (_isLast) _logits = _context.Allocate(workspace.LogitBytes);
+            if (capturesSteps && _hostExperts is null && _isLast && Layers.First == 0) _graphs = new GpuGraphs(_context, _stream, CacheMemory, step.Blocks);
         }
         catch (CudaException e)
         {
@@ -103,6 +96,41 @@ internal sealed unsafe class GpuDevice : StepDevice
         catch
         {
             Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>The devices of a model that GPUs have a part of: the CPU, if it has the first layers, and the GPUs.</summary>
+    /// <param name="choice">The GPUs.</param>
+    /// <param name="model">What is computed.</param>
+    /// <param name="kernels">What computes on the CPU.</param>
+    /// <param name="options">How.</param>
+    /// <param name="logger">Told of experts that change places, and of graphs that are given up; null: nobody is.</param>
+    /// <param name="progress">Told of weights that were sent; may be null.</param>
+    /// <param name="cancellationToken">Ends sending.</param>
+    /// <exception cref="ErnieDeviceException">A GPU's memory is full, or it does not answer.</exception>
+    public static IReadOnlyList<StepDevice> All(GpuChoice choice, RunnerModel model, CpuKernels kernels, ErnieModelOptions options, ILogger? logger, IProgress<ErnieProgress>? progress, CancellationToken cancellationToken)
+    {
+        var (started, sent) = (Stopwatch.GetTimestamp(), 0L);
+        void Send(long bytes)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            sent += bytes;
+            progress?.Report(new ErnieProgress(choice.Devices.Count == 1 ? "sending weights to the GPU" : "sending weights to the GPUs", sent, model.Manifest.WeightBytes, Stopwatch.GetElapsedTime(started)));
+        }
+
+        var threads = options.Threads ?? Environment.ProcessorCount;
+        var devices = new List<StepDevice>();
+        try
+        {
+            if (choice.Plan.CpuLayers.Count > 0) devices.Add(new CpuDevice(model, kernels, threads, default, new LayerRange(0, choice.Plan.CpuLayers.Count - 1)));
+            for (var gpu = 0; gpu < choice.Devices.Count; gpu++)
+                devices.Add(new GpuDevice(choice, gpu, model, kernels, threads, options.CudaGraphs, options.CudaOverlap, Send) { Observer = options.Observer, Logger = logger });
+            return devices;
+        }
+        catch
+        {
+            foreach (var device in devices) device.Dispose();
             throw;
         }
     }
@@ -120,36 +148,33 @@ internal sealed unsafe class GpuDevice : StepDevice
         set
         {
             if (_hostExperts is not null) _hostExperts.IsBrokenOff = value;
-            if (_first is not null) _first.Device.IsBrokenOff = value;
         }
     }
 
     public override OrtMemoryInfo CacheMemory { get; }
 
-    public override FirstLayers? First => _first;
+    public override nint Landing => _incoming!.Landing;
 
-    public override OrtValue SendHidden(int tokens)
+    public override OrtValue Receive(int tokens)
     {
         OrtValue? hidden = null;
-        Try(() => hidden = _first!.Send(tokens, CacheMemory, _stream!));
+        Try(() => hidden = _incoming!.Send(tokens, CacheMemory, _stream!));
         return hidden!;
     }
 
+    public override OrtValue BindHidden(int tokens, nint landing) =>
+        OrtValue.CreateTensorValueWithData(CacheMemory, TensorElementType.Float, [tokens, _hidden], _outgoing!.Address, ResidualStream.DeviceBytes(tokens, _hidden));
+
     public override KvMemory Reserve(long bytes)
     {
-        // As much for each layer.
-        var cpuBytes = bytes / _layerCount * (_first?.Count ?? 0);
-        bytes -= cpuBytes;
-        var cpu = _first?.Device.Reserve(cpuBytes);
         try
         {
             var memory = new DeviceKvMemory(_context!, bytes);
             _environment!.Cache = ((nint)memory.At(0), (nint)memory.At((nint)bytes));
-            return cpu is null ? memory : new SplitKvMemory(cpu, (nint)cpuBytes, memory);
+            return memory;
         }
         catch (CudaException e)
         {
-            cpu?.Dispose();
             throw Refusal(e, string.Create(CultureInfo.InvariantCulture, $"KV cache of {bytes:N0} bytes"));
         }
     }
@@ -199,7 +224,7 @@ internal sealed unsafe class GpuDevice : StepDevice
         {
             var settings = new Dictionary<string, string>
             {
-                ["device_id"] = _gpu.Device.Ordinal.ToString(CultureInfo.InvariantCulture),
+                ["device_id"] = _gpu.Ordinal.ToString(CultureInfo.InvariantCulture),
                 // Addresses of one stream: what our operators ask for comes after what the provider's asked for.
                 ["has_user_compute_stream"] = "1",
                 ["user_compute_stream"] = ((nuint)_stream!.Handle).ToString(CultureInfo.InvariantCulture),
@@ -207,8 +232,8 @@ internal sealed unsafe class GpuDevice : StepDevice
                 ["arena_extend_strategy"] = "kSameAsRequested",
             };
             if (_graphs is not null) settings.Add("enable_cuda_graph", "1");
-            if (_gpu.IsLimited) settings.Add("gpu_mem_limit", _providerBytes.ToString(CultureInfo.InvariantCulture));
-            _gpu.Installation.Append(options, settings);
+            if (_choice.IsLimited) settings.Add("gpu_mem_limit", _providerBytes.ToString(CultureInfo.InvariantCulture));
+            _choice.Installation.Append(options, settings);
         }
         catch (OnnxRuntimeException e)
         {
@@ -228,10 +253,9 @@ internal sealed unsafe class GpuDevice : StepDevice
         var decodes = batch.Flags.Count(static flags => (flags & (int)SequenceFlags.Decode) != 0);
         _environment!.BeginStep(decodes == 0 ? CudaStepKind.Prefill : decodes == batch.Flags.Count && decodes == batch.TokenCount ? CudaStepKind.Decode : CudaStepKind.Mixed);
         if (_hostExperts is not null) _hostExperts.Rows = rows;
-        _first?.Device.Begin(batch, rows);
         Try(() =>
         {
-            _first?.Reserve(batch.TokenCount);
+            ReserveHidden(batch.TokenCount);
             if (_choices!.IsPending) WaitAndCount();
             _choices.Begin(batch.TokenCount);
         });
@@ -276,7 +300,6 @@ internal sealed unsafe class GpuDevice : StepDevice
     public override void Stop()
     {
         _graphs?.Dispose();
-        _first?.Device.Stop();
     }
 
     /// <summary>Waits for all that was asked of the GPU, and counts the routers' choices, which came with it.</summary>
@@ -286,14 +309,16 @@ internal sealed unsafe class GpuDevice : StepDevice
         _choices!.Count();
     }
 
-    public override void End() => Try(() =>
+    public override void End(nint landing) => Try(() =>
     {
         // ONNX Runtime has waited for the stream.
         _environment!.EndStep();
         _choices!.End(_stream!);
-        if (Observer is null && _hostExperts?.Slots is null) return;
+        if (landing != 0 && _batch!.TokenCount > 0) _outgoing!.CopyTo((void*)landing, ResidualStream.DeviceBytes(_batch.TokenCount, _hidden), stream: _stream);
+        // Of the last layers nobody waits here: whoever wants the tokens does.
+        if (landing == 0 && Observer is null && _hostExperts?.Slots is null) return;
         WaitAndCount();
-        Observer?.Invoke(_batch!, _choices.Last);
+        Observer?.Invoke(_batch!, Layers, _choices.Last);
         if (_hostExperts?.Slots is not { } slots || !slots.End(_choices, _stream!) || Logger is null) return;
         // At first there are many: the 1st, 2nd, 4th, 8th .. is told of.
         var residency = slots.Residency;
@@ -327,7 +352,8 @@ internal sealed unsafe class GpuDevice : StepDevice
         }
         _environment?.Dispose();
         _hostExperts?.Dispose();
-        _first?.Dispose();
+        _incoming?.Dispose();
+        _outgoing?.Dispose();
         _sampler?.Dispose();
         _logits?.Dispose();
         _choices?.Dispose();
@@ -338,11 +364,22 @@ internal sealed unsafe class GpuDevice : StepDevice
     }
 
     /// <summary>Weights of nodes that are not ours, which ONNX Runtime copies to the GPU itself: the table that tokens are looked up in, and gates.</summary>
-    private static long ProviderWeights(ModelManifest manifest, int firstLayer)
+    private static long ProviderWeights(ModelManifest manifest, LayerRange layers)
     {
-        var here = ErnieGraph.Build(manifest.Config, manifest.Formats, layers: new LayerRange(firstLayer, manifest.Config.LayerCount - 1)).Weights.Select(static weight => weight.Name).ToHashSet(StringComparer.Ordinal);
-        bool IsTheirs(string name) => (name == TensorNames.Embedding && firstLayer == 0) || name.EndsWith(".attn_gate.weight", StringComparison.Ordinal);
+        var here = ErnieGraph.Build(manifest.Config, manifest.Formats, layers: layers).Weights.Select(static weight => weight.Name).ToHashSet(StringComparer.Ordinal);
+        bool IsTheirs(string name) => (name == TensorNames.Embedding && layers.First == 0) || name.EndsWith(".attn_gate.weight", StringComparison.Ordinal);
         return manifest.Tensors.Where(tensor => here.Contains(tensor.Name) && IsTheirs(tensor.Name)).Sum(static tensor => tensor.Bytes);
+    }
+
+    /// <summary>Makes room for what comes from another device and goes to one.</summary>
+    private void ReserveHidden(int tokens)
+    {
+        _incoming?.Reserve(tokens);
+        var bytes = ResidualStream.DeviceBytes(tokens, _hidden);
+        if (_isLast || _outgoing?.Bytes >= bytes) return;
+        _outgoing?.Dispose();
+        _outgoing = null;
+        _outgoing = _context!.Allocate(bytes);
     }
 
     private static bool IsOutOfMemory(string message) =>
@@ -363,7 +400,7 @@ internal sealed unsafe class GpuDevice : StepDevice
 
     /// <summary>A step failed; the next one may well not, if it was for memory.</summary>
     private Exception StepFailure(bool isMemory, Exception inner) => isMemory
-        ? new InsufficientMemoryException($"{Describe()} has no memory left for this step. Set a smaller ErnieModelOptions.PrefillChunkTokens, MaxConcurrentRequests or KvCacheBytes{(_gpu.IsLimited ? ", or a larger GpuMemoryBytes" : "")}.", inner)
+        ? new InsufficientMemoryException($"{Describe()} has no memory left for this step. Set a smaller ErnieModelOptions.PrefillChunkTokens, MaxConcurrentRequests or KvCacheBytes{(_choice.IsLimited ? ", or a larger GpuMemoryBytes" : "")}.", inner)
         : new InvalidOperationException($"{Describe()} failed in a step: {inner.Message.TrimEnd('.')}. Load the model again; if it happens there too, nvidia-smi and the system's log may say why.", inner);
 
     private ErnieDeviceException Refusal(CudaException e, string what) => e.IsOutOfMemory
@@ -373,5 +410,5 @@ internal sealed unsafe class GpuDevice : StepDevice
     private CudaPiece MemoryPiece(string what) => new(DeviceChoice.MemoryName, CudaPieceState.Unfit, $"{Describe()} has no room for the {what}",
         Cure: "Export to fewer bits, set a smaller KvCacheBytes or ContextLength, or use another GPU; 'ernie plan' says what fits, nvidia-smi lists who else uses the GPU.");
 
-    private string Describe() => CudaInstallation.Describe(_gpu.Device);
+    private string Describe() => CudaInstallation.Describe(_gpu);
 }

@@ -39,10 +39,12 @@ internal sealed record GpuWorkspace
     /// </summary>
     public required long ProviderBytes { get; init; }
 
-    /// <summary>The residual stream, where the CPU computes the first layers. Exact, and not part of <see cref="Bytes"/>.</summary>
+    /// <summary>The residual stream, where it comes from another device or goes to one. Exact.</summary>
     public required long HiddenBytes { get; init; }
 
-    public long Bytes => checked(OperatorBytes + ChoiceBytes + ExchangeBytes + LogitBytes + RopeBytes + SamplerBytes + ProviderBytes);
+    /// <summary>Of a GPU that has the model's first layer, or not, and the last one, or not.</summary>
+    public long BytesOf(bool hasFirst, bool hasLast) =>
+        checked(OperatorBytes + ChoiceBytes + ExchangeBytes + RopeBytes + ProviderBytes + (hasFirst ? 0 : HiddenBytes) + (hasLast ? LogitBytes + SamplerBytes : HiddenBytes));
 
     /// <param name="config">The model.</param>
     /// <param name="weights">All weights of its graph.</param>
@@ -62,7 +64,7 @@ internal sealed record GpuWorkspace
                 OperatorBytes = Math.Max(CudaWorkspace.LeastBytes, Operators(config, weights, cache, step)),
                 ChoiceBytes = isMoe ? config.MoeLayerCount * tokens * config.ExpertsPerToken * sizeof(int) : 0,
                 ExchangeBytes = isMoe ? CudaHostExperts.DeviceBytes(step.Tokens, config.HiddenSize, config.ExpertsPerToken) + (long)config.MoeLayerCount * config.ExpertCount * sizeof(int) : 0,
-                HiddenBytes = FirstLayers.DeviceBytes(step.Tokens, config.HiddenSize),
+                HiddenBytes = ResidualStream.DeviceBytes(step.Tokens, config.HiddenSize),
                 LogitBytes = sequences * vocabulary * sizeof(float),
                 RopeBytes = (long)step.Positions * config.HeadDim * sizeof(float),
                 SamplerBytes = Math.Max(CudaWorkspace.LeastBytes, sequences * vocabulary * sizeof(float)) + sequences * (vocabulary / 8 + 2 * sizeof(int) * Math.Min(vocabulary, step.Positions) + 4096 + 4L * step.Blocks * sizeof(int)) + (1 << 17),

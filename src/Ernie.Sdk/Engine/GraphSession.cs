@@ -19,12 +19,12 @@ internal sealed unsafe class GraphSession : IDisposable
 
     /// <param name="folder">Of the export.</param>
     /// <param name="manifest">Of the export.</param>
-    /// <param name="device">What computes.</param>
-    /// <param name="layers">Which layers. The first has the embedding before it, the last the head behind it; otherwise the residual stream comes in, or goes out.</param>
+    /// <param name="device">What computes. Where it has not all layers, the residual stream comes in, or goes out.</param>
     /// <param name="cache">Of all layers.</param>
     /// <param name="threadCount">Of ONNX Runtime's pool, the calling one included.</param>
-    public GraphSession(string folder, ModelManifest manifest, StepDevice device, LayerRange layers, KvCache cache, int threadCount)
+    public GraphSession(string folder, ModelManifest manifest, StepDevice device, KvCache cache, int threadCount)
     {
+        var layers = device.Layers;
         _domain = new CustomOperatorDomain(OperatorSchema.Domain, device.Operators);
         try
         {

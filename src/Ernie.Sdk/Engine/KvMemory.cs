@@ -2,7 +2,7 @@ using Ernie.Sdk.Native;
 
 namespace Ernie.Sdk.Engine;
 
-/// <summary>What the blocks of a cache lie in: the CPU's memory, a GPU's, or one after the other.</summary>
+/// <summary>What the blocks of a cache lie in: the CPU's memory, a GPU's, or one after another.</summary>
 internal abstract unsafe class KvMemory : IDisposable
 {
     /// <summary>Address of the device whose kernels read and write there.</summary>
@@ -97,11 +97,9 @@ internal sealed unsafe class DeviceKvMemory : KvMemory
     }
 }
 
-/// <summary>Memory of the CPU for the first layers, and of a GPU for the others. No block of a layer lies in both.</summary>
-/// <param name="first">The CPU's.</param>
-/// <param name="firstBytes">Its size.</param>
-/// <param name="second">The GPU's.</param>
-internal sealed unsafe class SplitKvMemory(KvMemory first, nint firstBytes, KvMemory second) : KvMemory
+/// <summary>Memory of several devices, of each the blocks of its layers. No block of a layer lies in two.</summary>
+/// <param name="parts">In the order of their layers, with their sizes.</param>
+internal sealed unsafe class SplitKvMemory((KvMemory Memory, nint Bytes)[] parts) : KvMemory
 {
     public override byte* At(nint offset) => Part(ref offset).At(offset);
     public override void Commit(nint offset, nint bytes) => Part(ref offset).Commit(offset, bytes);
@@ -118,14 +116,16 @@ internal sealed unsafe class SplitKvMemory(KvMemory first, nint firstBytes, KvMe
 
     public override void Dispose()
     {
-        first.Dispose();
-        second.Dispose();
+        foreach (var (memory, _) in parts) memory.Dispose();
     }
 
     private KvMemory Part(ref nint offset)
     {
-        if (offset < firstBytes) return first;
-        offset -= firstBytes;
-        return second;
+        foreach (var (memory, bytes) in parts)
+        {
+            if (offset < bytes) return memory;
+            offset -= bytes;
+        }
+        throw new ArgumentOutOfRangeException(nameof(offset));
     }
 }

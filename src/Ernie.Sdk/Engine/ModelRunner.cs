@@ -9,14 +9,13 @@ using Microsoft.ML.OnnxRuntime.Tensors;
 
 namespace Ernie.Sdk.Engine;
 
-/// <summary>An exported model on a device, with its cache: one ONNX Runtime session, or two where the CPU computes the first layers. Runs steps; knows nothing of requests. One thread at a time.</summary>
+/// <summary>An exported model on one device or several, with its cache: an ONNX Runtime session for each, which computes some layers. Runs steps; knows nothing of requests. One thread at a time.</summary>
 internal sealed unsafe class ModelRunner : IDisposable
 {
     /// <summary>Of ONNX Runtime's run options: which captured graph a run is; -1 none.</summary>
     private const string GraphId = "gpu_graph_id";
-    private readonly StepDevice _device;
-    private readonly GraphSession? _firstLayers;
-    private readonly GraphSession _session;
+    private readonly IReadOnlyList<StepDevice> _devices;
+    private readonly List<GraphSession> _sessions = [];
     private readonly ScratchBuffer _flags = new();
     private readonly ScratchBuffer _starts = new();
     private readonly int _vocabSize;
@@ -24,7 +23,7 @@ internal sealed unsafe class ModelRunner : IDisposable
 
     /// <summary>On the CPU.</summary>
     public ModelRunner(string folder, ModelManifest manifest, KvElementType kvType, int kvBlockCount, int threadCount, CpuKernels kernels, ExpertReading reading = default, int? idleBlocks = null)
-        : this(folder, manifest, kvType, kvBlockCount, threadCount, model => new CpuDevice(model, kernels, threadCount, reading), idleBlocks)
+        : this(folder, manifest, kvType, kvBlockCount, threadCount, model => [new CpuDevice(model, kernels, threadCount, reading, new LayerRange(0, manifest.Config.LayerCount - 1))], idleBlocks)
     {
     }
 
@@ -33,22 +32,20 @@ internal sealed unsafe class ModelRunner : IDisposable
     /// <param name="kvType">Element type of the cache.</param>
     /// <param name="kvBlockCount">Blocks of the cache.</param>
     /// <param name="threadCount">Of ONNX Runtime's pool, the calling one included.</param>
-    /// <param name="device">Makes the device, which the runner then owns.</param>
+    /// <param name="devices">Makes the devices, in the order of their layers, which together are the model's. The runner then owns them.</param>
     /// <param name="idleBlocks">Blocks that may be kept for prompts to come; null: all.</param>
-    public ModelRunner(string folder, ModelManifest manifest, KvElementType kvType, int kvBlockCount, int threadCount, Func<RunnerModel, StepDevice> device, int? idleBlocks = null)
+    public ModelRunner(string folder, ModelManifest manifest, KvElementType kvType, int kvBlockCount, int threadCount, Func<RunnerModel, IReadOnlyList<StepDevice>> devices, int? idleBlocks = null)
     {
         var config = manifest.Config;
         _vocabSize = config.VocabSize;
         var layout = new KvBlockLayout(kvType, config.KvHeadCount, config.HeadDim);
         Load = new ExpertLoad(Enumerable.Range(0, config.LayerCount).Where(config.IsMoeLayer).Select(static layer => (layer, ErnieGraph.ExpertsNode(layer))), config.ExpertCount, config.ExpertsPerToken);
         var positions = (int)Math.Min(config.ContextLength, (long)kvBlockCount * KvBlockLayout.BlockSize);
-        _device = device(new RunnerModel(folder, manifest, layout, new RopeTable(config.HeadDim, config.RopeTheta, config.CompressionRatio, positions), Load));
+        _devices = devices(new RunnerModel(folder, manifest, layout, new RopeTable(config.HeadDim, config.RopeTheta, config.CompressionRatio, positions), Load));
         try
         {
-            Cache = new KvCache(layout, config.LayerCount, kvBlockCount, _device.Reserve) { IdleLimit = idleBlocks ?? kvBlockCount };
-            var first = _device.First?.Count ?? 0;
-            if (_device.First is { } front) _firstLayers = new GraphSession(folder, manifest, front.Device, new LayerRange(0, first - 1), Cache, threadCount);
-            _session = new GraphSession(folder, manifest, _device, new LayerRange(first, config.LayerCount - 1), Cache, threadCount);
+            Cache = new KvCache(layout, config.LayerCount, kvBlockCount, bytes => Reserve(bytes / config.LayerCount)) { IdleLimit = idleBlocks ?? kvBlockCount };
+            foreach (var device in _devices) _sessions.Add(new GraphSession(folder, manifest, device, Cache, threadCount));
         }
         catch
         {
@@ -63,10 +60,10 @@ internal sealed unsafe class ModelRunner : IDisposable
     public ExpertLoad Load { get; }
 
     /// <summary>Bytes of experts' weights that the system was asked to read ahead.</summary>
-    public long PrefetchedBytes => _device.PrefetchedBytes;
+    public long PrefetchedBytes => _devices.Sum(static device => device.PrefetchedBytes);
 
     /// <summary>Whether decode steps are captured as graphs, which ends where that fails.</summary>
-    public bool UsesGraphs => _device.CapturesSteps && !_device.HasGivenUpGraphs;
+    public bool UsesGraphs => Last.CapturesSteps && !Last.HasGivenUpGraphs;
 
     /// <summary>Whether graphs that there are run. Steps without them can be measured beside.</summary>
     public bool AllowsGraphs { get; set; } = true;
@@ -80,10 +77,13 @@ internal sealed unsafe class ModelRunner : IDisposable
     }
 
     /// <summary>Some rows of the logits of the last step, [rows, vocabulary], valid until the next call.</summary>
-    public ReadOnlySpan<float> Logits(int firstRow, int rows) => _device.ReadLogits(firstRow, rows, _vocabSize);
+    public ReadOnlySpan<float> Logits(int firstRow, int rows) => Last.ReadLogits(firstRow, rows, _vocabSize);
 
     /// <summary>What chooses tokens from the logits of the last step, where they are. It lives as long as the runner.</summary>
-    public StepSampler Sampler(IReadOnlyList<Range> undefinedRows, int threadCount) => _device.Sampler(_vocabSize, undefinedRows, threadCount);
+    public StepSampler Sampler(IReadOnlyList<Range> undefinedRows, int threadCount) => Last.Sampler(_vocabSize, undefinedRows, threadCount);
+
+    /// <summary>The device that has the head.</summary>
+    private StepDevice Last => _devices[^1];
 
     /// <summary>As <see cref="Run(StepBatch, StepTermination?)"/>, and reads these further outputs of a debug export.</summary>
     public IReadOnlyList<OrtValue> Run(StepBatch batch, StepTermination? termination, IReadOnlyList<string> debugOutputs)
@@ -94,34 +94,45 @@ internal sealed unsafe class ModelRunner : IDisposable
         using var starts = Shared(_starts, CollectionsMarshal.AsSpan(batch.SequenceStarts));
         using var flags = Shared(_flags, CollectionsMarshal.AsSpan(batch.Flags));
         var live = new LiveRows((int*)_flags.Rent(0), (int*)_starts.Rent(0), batch.SequenceCount);
-        _device.Begin(batch, live);
+        Begin(batch, live);
         using var blocks = Ints(tables, batch.SequenceCount, width);
         using var limits = Ints(MemoryMarshal.Cast<SparseLimits, int>(CollectionsMarshal.AsSpan(batch.Limits)), batch.SequenceCount, SparseLimits.Count);
         using var rows = Ints(CollectionsMarshal.AsSpan(batch.LogitRows), batch.LogitRows.Count);
         _logitRows = batch.LogitRows.Count;
-        if (debugOutputs.Count == 0 && AllowsGraphs && _device.Captured(batch, _vocabSize) is { } captured)
+        if (debugOutputs.Count == 0 && AllowsGraphs && Last.Captured(batch, _vocabSize) is { } captured)
         {
             if (TryRun(captured, termination)) return [];
-            _device.Begin(batch, live);
+            Begin(batch, live);
         }
-        using var logits = _device.BindLogits(_logitRows, _vocabSize);
+        using var logits = Last.BindLogits(_logitRows, _vocabSize);
         using var runOptions = new RunOptions();
-        if (_device.CapturesSteps) runOptions.AddRunConfigEntry(GraphId, "-1");
-        if (termination is not null && !termination.Attach(runOptions, _device, (int*)_flags.Rent(0))) throw new OperationCanceledException();
+        if (Last.CapturesSteps) runOptions.AddRunConfigEntry(GraphId, "-1");
+        if (termination is not null && !termination.Attach(runOptions, _devices, (int*)_flags.Rent(0))) throw new OperationCanceledException();
+        var device = _devices[0];
         try
         {
             (string, OrtValue)[] numbers = [(ErnieGraph.Positions, positions), (ErnieGraph.SequenceStarts, starts), (ErnieGraph.SequenceFlags, flags), (ErnieGraph.BlockTables, blocks), (ErnieGraph.SparseLimits, limits)];
-            using var hidden = RunFirstLayers(runOptions, ids, numbers, batch.TokenCount);
-            var input = hidden is null ? (ErnieGraph.InputIds, ids) : (ErnieGraph.Hidden, hidden);
-            var outputs = _session.Run(runOptions, [input, .. numbers, (ErnieGraph.LogitRows, rows)], (ErnieGraph.Logits, logits), debugOutputs);
-            _device.End();
-            return outputs;
+            for (var i = 0; ; i++)
+            {
+                device = _devices[i];
+                using var hidden = i == 0 ? null : device.Receive(batch.TokenCount);
+                var input = hidden is null ? (ErnieGraph.InputIds, ids) : (ErnieGraph.Hidden, hidden);
+                if (i == _devices.Count - 1)
+                {
+                    var outputs = _sessions[i].Run(runOptions, [input, .. numbers, (ErnieGraph.LogitRows, rows)], (ErnieGraph.Logits, logits), debugOutputs);
+                    device.End(0);
+                    return outputs;
+                }
+                using var output = device.BindHidden(batch.TokenCount, _devices[i + 1].Landing);
+                _sessions[i].Run(runOptions, [input, .. numbers], (ErnieGraph.Hidden, output), []);
+                device.End(_devices[i + 1].Landing);
+            }
         }
         catch (OnnxRuntimeException) when (termination is { IsRequested: true })
         {
             throw new OperationCanceledException();
         }
-        catch (OnnxRuntimeException e) when (_device.Explain(e) is { } reason)
+        catch (OnnxRuntimeException e) when (device.Explain(e) is { } reason)
         {
             throw reason;
         }
@@ -131,13 +142,30 @@ internal sealed unsafe class ModelRunner : IDisposable
         }
     }
 
-    /// <summary>The residual stream, [tokens, hidden], on the device that computes the other layers; null where it computes all.</summary>
-    private OrtValue? RunFirstLayers(RunOptions options, OrtValue ids, ReadOnlySpan<(string, OrtValue)> numbers, int tokens)
+    private void Begin(StepBatch batch, LiveRows live)
     {
-        if (_firstLayers is null) return null;
-        using var output = _device.First!.Output(tokens);
-        _firstLayers.Run(options, [(ErnieGraph.InputIds, ids), .. numbers], (ErnieGraph.Hidden, output), []);
-        return _device.SendHidden(tokens);
+        foreach (var device in _devices) device.Begin(batch, live);
+    }
+
+    /// <summary>Memory of each device for the cache of its layers.</summary>
+    /// <param name="layerBytes">Of one layer.</param>
+    private KvMemory Reserve(long layerBytes)
+    {
+        var parts = new List<(KvMemory Memory, nint Bytes)>(_devices.Count);
+        try
+        {
+            foreach (var device in _devices)
+            {
+                var bytes = layerBytes * (device.Layers.Last - device.Layers.First + 1);
+                parts.Add((device.Reserve(bytes), (nint)bytes));
+            }
+        }
+        catch
+        {
+            foreach (var (memory, _) in parts) memory.Dispose();
+            throw;
+        }
+        return parts.Count == 1 ? parts[0].Memory : new SplitKvMemory([.. parts]);
     }
 
     /// <summary>Runs a step that is captured. It cannot be broken off: it takes no longer than a token. Where it fails, the device gives graphs up: the step can run as an ordinary one, which stores the same keys and values.</summary>
@@ -148,24 +176,23 @@ internal sealed unsafe class ModelRunner : IDisposable
         runOptions.AddRunConfigEntry(GraphId, step.Id.ToString(System.Globalization.CultureInfo.InvariantCulture));
         try
         {
-            _session.Run(runOptions, step);
+            _sessions[^1].Run(runOptions, step);
         }
         catch (OnnxRuntimeException e)
         {
-            _device.GiveUpGraphs(_device.Explain(e) ?? e);
+            Last.GiveUpGraphs(Last.Explain(e) ?? e);
             return false;
         }
-        _device.End();
+        Last.End(0);
         return true;
     }
 
     public void Dispose()
     {
-        _device.Stop();
-        _session?.Dispose();
-        _firstLayers?.Dispose();
+        foreach (var device in _devices) device.Stop();
+        foreach (var session in _sessions) session.Dispose();
         Cache?.Dispose();
-        _device.Dispose();
+        foreach (var device in _devices) device.Dispose();
         _flags.Dispose();
         _starts.Dispose();
     }

@@ -1,3 +1,4 @@
+using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 using Ernie.Sdk.Native;
@@ -14,28 +15,38 @@ namespace Ernie.Sdk.Engine;
 /// <param name="Load">Counts the routers' choices.</param>
 internal sealed record RunnerModel(string Folder, ModelManifest Manifest, KvBlockLayout Layout, RopeTable Rope, ExpertLoad Load);
 
-/// <summary>Told of a step that a GPU has computed, on the engine's thread.</summary>
+/// <summary>Told of layers of a step that a GPU has computed, on the engine's thread.</summary>
 /// <param name="batch">The step.</param>
-/// <param name="selected">[mixture-of-experts layers, tokens, experts per token] what the routers chose; zeros in layers that the CPU computed.</param>
-internal delegate void StepObserver(StepBatch batch, ReadOnlySpan<int> selected);
+/// <param name="layers">The GPU's layers.</param>
+/// <param name="selected">[mixture-of-experts layers, tokens, experts per token] what the routers chose; zeros in other layers.</param>
+internal delegate void StepObserver(StepBatch batch, LayerRange layers, ReadOnlySpan<int> selected);
 
-/// <summary>What a runner's steps are computed on: the operators, the memory of the cache, and what stands around a step. Used by the engine's thread only.</summary>
-internal abstract unsafe class StepDevice : IDisposable
+/// <summary>What a runner's steps are computed on, or the part of them that some layers are: the operators, the memory of the cache, and what stands around a step. Used by the engine's thread only.</summary>
+/// <remarks>Several devices compute a step one after another, each some layers. The residual stream goes from each to the next, which is a GPU: it lands in memory of this process that the next one has for it.</remarks>
+/// <param name="layers">Which layers are computed here. The first of the model has the embedding before it, the last one the head behind it.</param>
+internal abstract unsafe class StepDevice(LayerRange layers) : IDisposable
 {
+    public LayerRange Layers => layers;
+
     /// <summary>Those of the graph, one of a name.</summary>
     public abstract IEnumerable<CustomOperator> Operators { get; }
 
     /// <summary>Where the operators find the cache.</summary>
     public abstract OrtMemoryInfo CacheMemory { get; }
 
-    /// <summary>Memory for the cache.</summary>
+    /// <summary>Memory for the cache of these layers.</summary>
     public abstract KvMemory Reserve(long bytes);
 
-    /// <summary>What computes the model's first layers, before this device computes the others; null: it computes all.</summary>
-    public virtual FirstLayers? First => null;
+    /// <summary>[tokens, hidden] in this process' memory: where the device before leaves the residual stream of the step that has begun.</summary>
+    public virtual nint Landing => throw new NotSupportedException("This device has the model's first layer.");
 
-    /// <summary>The residual stream of <see cref="First"/>, [tokens, hidden], where the operators find it. The caller disposes the tensor.</summary>
-    public virtual OrtValue SendHidden(int tokens) => throw new NotSupportedException("This device computes all layers.");
+    /// <summary>The residual stream that has landed, [tokens, hidden], where the operators find it. The caller disposes the tensor.</summary>
+    public virtual OrtValue Receive(int tokens) => throw new NotSupportedException("This device has the model's first layer.");
+
+    /// <summary>Where the operators leave the residual stream, [tokens, hidden]. The caller disposes the tensor.</summary>
+    /// <param name="tokens">Of the step.</param>
+    /// <param name="landing">The next device's.</param>
+    public abstract OrtValue BindHidden(int tokens, nint landing);
 
     /// <summary>Memory for a step's logits, [rows, vocabulary], of the device; valid until the next call. The caller disposes the tensor.</summary>
     public abstract OrtValue BindLogits(int rows, int vocabSize);
@@ -74,8 +85,9 @@ internal abstract unsafe class StepDevice : IDisposable
     {
     }
 
-    /// <summary>A step was computed.</summary>
-    public virtual void End()
+    /// <summary>These layers of a step were computed.</summary>
+    /// <param name="landing">The next device's, where the residual stream lies afterwards; 0 where there is none.</param>
+    public virtual void End(nint landing)
     {
     }
 

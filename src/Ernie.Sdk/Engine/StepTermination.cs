@@ -9,7 +9,7 @@ internal sealed unsafe class StepTermination
     private readonly Lock _gate = new();
     private readonly List<int> _dropped = [];
     private RunOptions? _running;
-    private StepDevice? _device;
+    private IReadOnlyList<StepDevice> _devices = [];
     private int* _flags;
 
     public bool IsRequested { get; private set; }
@@ -21,7 +21,7 @@ internal sealed unsafe class StepTermination
             IsRequested = true;
             if (_running is null) return;
             _running.Terminate = true;
-            _device!.IsBrokenOff = true;
+            foreach (var device in _devices) device.IsBrokenOff = true;
         }
     }
 
@@ -37,15 +37,15 @@ internal sealed unsafe class StepTermination
 
     /// <summary>False when the step need not start.</summary>
     /// <param name="options">Of the run.</param>
-    /// <param name="device">Of its kernels.</param>
+    /// <param name="devices">Of its kernels.</param>
     /// <param name="flags">[sequences] <see cref="SequenceFlags"/> that the kernels read; valid until <see cref="Detach"/>.</param>
-    public bool Attach(RunOptions options, StepDevice device, int* flags)
+    public bool Attach(RunOptions options, IReadOnlyList<StepDevice> devices, int* flags)
     {
         lock (_gate)
         {
             if (IsRequested) return false;
             _running = options;
-            _device = device;
+            _devices = devices;
             _flags = flags;
             foreach (var sequence in _dropped) flags[sequence] |= (int)SequenceFlags.Dead;
             return true;
@@ -57,9 +57,9 @@ internal sealed unsafe class StepTermination
     {
         lock (_gate)
         {
-            if (_device is not null) _device.IsBrokenOff = false;
+            foreach (var device in _devices) device.IsBrokenOff = false;
             _running = null;
-            _device = null;
+            _devices = [];
         }
     }
 }

@@ -11,7 +11,8 @@ namespace Ernie.Sdk.Native;
 /// <param name="ProviderFolder">Where the provider's library is expected; null: beside the ONNX Runtime that this process has loaded.</param>
 internal sealed partial record CudaInstallation(string Driver, IReadOnlyList<(string Name, string File)> Libraries, string? ProviderFolder = null)
 {
-    private const string Gpus = "GPU", NoGpu = "none that this process may use", NoGpuCure = "See CUDA_VISIBLE_DEVICES; containers need docker run --gpus all.";
+    internal const string Gpus = "GPU";
+    private const string NoGpu = "none that this process may use", NoGpuCure = "See CUDA_VISIBLE_DEVICES; containers need docker run --gpus all.";
 
     /// <summary>The first architecture that the kernels are compiled for: bf16 arithmetic and asynchronous copies to shared memory.</summary>
     public static Version LeastComputeCapability { get; } = new(8, 0);
@@ -40,13 +41,16 @@ internal sealed partial record CudaInstallation(string Driver, IReadOnlyList<(st
             : new CudaPiece(Gpus, CudaPieceState.Missing, "there is no driver to ask", Cure: driver.Cure);
     }
 
-    /// <summary>The first GPU that the kernels run on. Only where all pieces are present.</summary>
-    public CudaDevice Gpu()
+    /// <summary>The GPUs that the kernels run on. Only where all pieces are present.</summary>
+    public IReadOnlyList<CudaDevice> UsableGpus()
     {
         var driver = CudaDriver.Load(Driver);
         driver.Start();
-        return driver.Devices().First(IsFit);
+        return [.. driver.Devices().Where(IsFit)];
     }
+
+    /// <summary>The first of them.</summary>
+    public CudaDevice Gpu() => UsableGpus()[0];
 
     /// <summary>Whether the system's loader finds a library.</summary>
     internal static CudaPiece Library(string name, string file)

@@ -24,7 +24,7 @@ internal sealed class DecodeSteps : IDisposable
         _vocabSize = manifest.Config.VocabSize;
         var gpu = DeviceChoice.Resolve(folder, new ErnieModelOptions { Device = ErnieDevice.Cuda, KvCacheType = ErnieKvCacheType.Float32, PrefillChunkTokens = KvBlockLayout.BlockSize, MaxConcurrentRequests = sequences }, installation, null)!;
         _blocks = KvCache.BlocksFor(tokens);
-        _runner = new ModelRunner(folder, manifest, KvElementType.Float32, sequences * _blocks, Environment.ProcessorCount, model => new GpuDevice(gpu, model, KernelRegistry.Choose(), Environment.ProcessorCount, graphs, overlaps, null, cancellationToken));
+        _runner = new ModelRunner(folder, manifest, KvElementType.Float32, sequences * _blocks, Environment.ProcessorCount, model => [new GpuDevice(gpu, 0, model, KernelRegistry.Choose(), Environment.ProcessorCount, graphs, overlaps, _ => cancellationToken.ThrowIfCancellationRequested())]);
         for (var block = 0; block < sequences * _blocks; block++) _runner.Cache.Allocate();
     }
 

@@ -69,7 +69,7 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
         await using (var model = await TinyModel.LoadAsync(options =>
         {
             Configure(options, graphs: false);
-            options.Observer = (_, _) => launches.Add(_gpu.Driver.Launches);
+            options.Observer = (_, _, _) => launches.Add(_gpu.Driver.Launches);
         }))
         {
             expected = await Answer(model, prompt);
@@ -79,7 +79,7 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
         await using (var model = await TinyModel.LoadAsync(options =>
         {
             Configure(options, graphs: true);
-            options.Observer = (_, _) =>
+            options.Observer = (_, _, _) =>
             {
                 // After the prefill: the first token is chosen, the first decode step is an ordinary one, then it is captured.
                 if (!isArmed) _gpu.Driver.Fail(call, (CudaResult)captureUnsupported, launches[1] - launches[0] + launch);

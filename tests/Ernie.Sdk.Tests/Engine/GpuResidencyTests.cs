@@ -126,7 +126,7 @@ public sealed class GpuResidencyTests(ITestOutputHelper output) : IDisposable
             if (isArmed) _gpu.Driver.Fail("cuMemcpyHtoDAsync_v2", (CudaResult)700, copy);
             isArmed = false;
         }
-        await using (var model = await Load(path, Limit(path, Layers * ExpertsOfLayer / 2), configure: options => options.Observer = (_, _) => Arm()))
+        await using (var model = await Load(path, Limit(path, Layers * ExpertsOfLayer / 2), configure: options => options.Observer = (_, _, _) => Arm()))
         {
             var e = await Assert.ThrowsAsync<InvalidOperationException>(() => Answer(model, text, 1));
             Assert.Contains("CUDA_ERROR_ILLEGAL_ADDRESS", e.Message, StringComparison.Ordinal);

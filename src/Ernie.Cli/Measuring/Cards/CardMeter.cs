@@ -16,8 +16,10 @@ internal sealed class CardMeter : ITrafficMeter
     private ErnieConfig? _config;
     private KvBlockLayout? _layout;
     private List<StepTraffic> _steps = [];
+    private readonly List<int> _moeLayers = [];
+    private int _distinctExperts;
     private bool[][] _touched = [];
-    private long _weightBytes, _headBytes;
+    private long _weightBytes, _headBytes, _distinctBytes;
     private double _tokenOperations, _headOperations;
 
     public string Name => "cuda";
@@ -43,21 +45,40 @@ internal sealed class CardMeter : ITrafficMeter
             if (!config.IsMoeLayer(layer)) continue;
             _weightBytes += sizeof(float) * config.ExpertCount;
             _tokenOperations += 6.0 * config.ExpertsPerToken * config.HiddenSize * config.ExpertIntermediateSize;
+            _moeLayers.Add(layer);
             _expertBytes.Add((byName[ErnieGraph.ExpertGateUp(layer)].Bytes + byName[ErnieGraph.ExpertDown(layer)].Bytes) / config.ExpertCount);
         }
         _touched = [.. _expertBytes.Select(_ => new bool[config.ExpertCount])];
     }
 
-    /// <summary>A step was computed.</summary>
+    /// <summary>A GPU's layers of a step were computed; with the last one, the step.</summary>
     /// <param name="batch">The step.</param>
+    /// <param name="layers">The GPU's layers.</param>
     /// <param name="selected">[mixture-of-experts layers, tokens, experts per token].</param>
-    public void Observe(StepBatch batch, ReadOnlySpan<int> selected)
+    public void Observe(StepBatch batch, LayerRange layers, ReadOnlySpan<int> selected)
     {
         var config = _config!;
+        var choices = batch.TokenCount * config.ExpertsPerToken;
+        lock (_gate)
+        {
+            for (var layer = 0; layer < _expertBytes.Count; layer++)
+            {
+                if (!layers.Contains(_moeLayers[layer])) continue;
+                var experts = new HashSet<int>();
+                foreach (var expert in selected.Slice(layer * choices, choices))
+                {
+                    experts.Add(expert);
+                    _touched[layer][expert] = true;
+                }
+                _distinctExperts += experts.Count;
+                _distinctBytes += experts.Count * _expertBytes[layer];
+            }
+        }
+        if (layers.Last < config.LayerCount - 1) return;
         var traffic = new StepTraffic
         {
             Tokens = batch.TokenCount, Sequences = batch.SequenceCount, IsDecode = batch.Flags.TrueForAll(static flags => (flags & (int)SequenceFlags.Decode) != 0), MoeLayers = _expertBytes.Count,
-            WeightBytes = _weightBytes + (batch.LogitRows.Count > 0 ? _headBytes : 0), Operations = batch.TokenCount * _tokenOperations + batch.LogitRows.Count * _headOperations,
+            WeightBytes = _weightBytes + _distinctBytes + (batch.LogitRows.Count > 0 ? _headBytes : 0), DistinctExperts = _distinctExperts, Operations = batch.TokenCount * _tokenOperations + batch.LogitRows.Count * _headOperations,
         };
         for (var s = 0; s < batch.SequenceCount; s++)
         {
@@ -65,22 +86,8 @@ internal sealed class CardMeter : ITrafficMeter
             if (end > batch.SequenceStarts[s]) traffic.CacheBytes += (long)(batch.Positions[end - 1] + 1) * config.LayerCount * config.KvHeadCount * _layout!.ReadBytes / KvBlockLayout.BlockSize;
         }
         traffic.Operations += 4.0 * config.LayerCount * config.HeadCount * config.HeadDim * batch.Positions.Sum(static position => position + 1.0);
-        var choices = batch.TokenCount * config.ExpertsPerToken;
-        lock (_gate)
-        {
-            for (var layer = 0; layer < _expertBytes.Count; layer++)
-            {
-                var experts = new HashSet<int>();
-                foreach (var expert in selected.Slice(layer * choices, choices))
-                {
-                    experts.Add(expert);
-                    _touched[layer][expert] = true;
-                }
-                traffic.DistinctExperts += experts.Count;
-                traffic.WeightBytes += experts.Count * _expertBytes[layer];
-            }
-            _steps.Add(traffic);
-        }
+        lock (_gate) _steps.Add(traffic);
+        (_distinctExperts, _distinctBytes) = (0, 0);
     }
 
     public (IReadOnlyList<StepTraffic> Steps, double TouchedExperts) Take()

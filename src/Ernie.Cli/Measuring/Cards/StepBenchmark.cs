@@ -46,7 +46,7 @@ internal sealed unsafe class StepBenchmark : IDisposable
         {
             var threads = Math.Min(8, Environment.ProcessorCount);
             _runner = new ModelRunner(folder, Manifest, _kvType, Blocks, threads,
-                model => new GpuDevice(gpu, model, KernelRegistry.Choose(), threads, graphs, overlaps, null, cancellationToken, kernels => new CardRecipeKernels(kernels, _rows)));
+                model => [new GpuDevice(gpu, 0, model, KernelRegistry.Choose(), threads, graphs, overlaps, _ => cancellationToken.ThrowIfCancellationRequested(), kernels => new CardRecipeKernels(kernels, _rows))]);
         }
         catch
         {
