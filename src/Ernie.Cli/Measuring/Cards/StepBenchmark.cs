@@ -39,7 +39,7 @@ internal sealed unsafe class StepBenchmark : IDisposable
         var ofBlock = new KvBlockLayout(_kvType, Manifest.Config.KvHeadCount, Manifest.Config.HeadDim).BlockBytes * (long)Manifest.Config.LayerCount;
         // What the provider and the workspace take beside the plan's estimate is what is to be found out.
         Blocks = (int)Math.Min(blocks, gpu.CacheBytes / 10 * 9 / ofBlock);
-        _context = gpu.Device.Retain();
+        _context = gpu.Devices[0].Retain();
         _stream = _context.CreateStream();
         _rows = _context.Allocate(CardRecipeKernels.Bytes(Manifest.Config, Math.Max(Chunk, sequences)));
         try
