@@ -15,7 +15,8 @@ internal sealed unsafe class FakeCuda
 
     public FakeCuda()
     {
-        File = CompiledLibrary.Of("libfakecuda.so.1", System.IO.File.ReadAllText(Path.Combine(SharedData.RepositoryRoot, "tests", "Ernie.Sdk.Tests", "Native", "FakeCudaDriver.c")));
+        var folder = Path.Combine(SharedData.RepositoryRoot, "tests", "Ernie.Sdk.Tests", "Native");
+        File = CompiledLibrary.Of("libfakecuda.so.1", System.IO.File.ReadAllText(Path.Combine(folder, "FakeCudaDriver.c")), "-I", folder);
         _library = NativeLibrary.Load(File);
         ((delegate* unmanaged<void>)Export("fake_reset"))();
         Driver = CudaDriver.Load(File);
@@ -31,8 +32,19 @@ internal sealed unsafe class FakeCuda
         return Driver.Devices()[0];
     }
 
+    /// <summary>GPUs, and what they all are; before the driver is started.</summary>
+    /// <param name="count">How many there are: up to eight.</param>
+    /// <param name="major">Of the compute capability.</param>
+    /// <param name="minor">Of the compute capability.</param>
+    /// <param name="bytes">Memory of each; see also <see cref="Resize"/>.</param>
+    /// <param name="version">The newest CUDA that the driver runs, as in 13010 for 13.1.</param>
     public void Describe(int count = 1, int major = 9, int minor = 0, long bytes = 1 << 30, int version = 13000) =>
         ((delegate* unmanaged<int, int, int, nuint, int, void>)Export("fake_device"))(count, major, minor, (nuint)bytes, version);
+
+    /// <summary>Gives one GPU another size of memory; what is allocated stays.</summary>
+    /// <param name="ordinal">Which one.</param>
+    /// <param name="bytes">All of its memory.</param>
+    public void Resize(int ordinal, long bytes) => ((delegate* unmanaged<int, nuint, void>)Export("fake_device_bytes"))(ordinal, (nuint)bytes);
 
     /// <summary>Makes the <paramref name="nth"/> call from now on fail.</summary>
     public void Fail(string call, CudaResult result, int nth = 1)
@@ -78,17 +90,24 @@ internal sealed unsafe class FakeCuda
     /// <summary>Graphs that were captured, and how often they were replayed.</summary>
     public (int Captured, int Replayed) Graphs => (((delegate* unmanaged<int>)Export("fake_graphs"))(), ((delegate* unmanaged<int>)Export("fake_replays"))());
 
-    /// <summary>Bytes of device memory, the provider's among them, that are not freed.</summary>
+    /// <summary>Bytes of device memory of all GPUs, the provider's among them, that are not freed.</summary>
     public long UsedBytes => (long)((delegate* unmanaged<nuint>)Export("fake_used"))();
 
-    /// <summary>Most bytes of device memory that were taken at once since <see cref="ForgetPeak"/>.</summary>
+    /// <summary>Most bytes of device memory that were taken on all GPUs at once since <see cref="ForgetPeak"/>.</summary>
     public long PeakBytes => (long)((delegate* unmanaged<nuint>)Export("fake_peak"))();
+
+    /// <summary><see cref="UsedBytes"/> of one GPU.</summary>
+    public long UsedBytesOf(int ordinal) => (long)((delegate* unmanaged<int, nuint>)Export("fake_used_of"))(ordinal);
+
+    /// <summary><see cref="PeakBytes"/> of one GPU.</summary>
+    public long PeakBytesOf(int ordinal) => (long)((delegate* unmanaged<int, nuint>)Export("fake_peak_of"))(ordinal);
 
     public void ForgetPeak() => ((delegate* unmanaged<void>)Export("fake_forget_peak"))();
 
+    /// <summary>What of a kind was made on any GPU and is not destroyed.</summary>
     public int Live(int kind) => ((delegate* unmanaged<int, int>)Export("fake_live"))(kind);
 
-    /// <summary>Whatever was made is destroyed, and the context released.</summary>
+    /// <summary>Whatever was made is destroyed, and the contexts released.</summary>
     public void AssertNothingIsLeft() => Assert.Equal([0, 0, 0, 0, 0, 0, 0], Enumerable.Range(0, 7).Select(Live));
 
     private void* Export(string name) => (void*)NativeLibrary.GetExport(_library, name);
