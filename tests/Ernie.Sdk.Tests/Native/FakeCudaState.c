@@ -79,6 +79,12 @@ static void account(Device *d, long long bytes)
     if (s_used > s_peak) s_peak = s_used;
 }
 
+static void forget_peak(void)
+{
+    s_peak = s_used;
+    for (int i = 0; i < DEVICES; i++) s_device[i].peak = s_device[i].used;
+}
+
 // What is made now is the current context's.
 static void add(int kind, void *address, size_t bytes)
 {
@@ -189,6 +195,7 @@ void fake_reset(void)
     s_started = s_fail_after = s_pending_polls = 0;
     for (int i = 0; i < DEVICES; i++) s_device[i].retained = 0;
     describe();
+    forget_peak();
     s_log[0] = 0;
     pthread_mutex_unlock(&s_lock);
 }
@@ -204,13 +211,7 @@ size_t fake_used(void) { return s_used; }
 size_t fake_peak(void) { return s_peak; }
 size_t fake_used_of(int ordinal) { return s_device[ordinal].used; }
 size_t fake_peak_of(int ordinal) { return s_device[ordinal].peak; }
-void fake_forget_peak(void)
-{
-    pthread_mutex_lock(&s_lock);
-    s_peak = s_used;
-    for (int i = 0; i < DEVICES; i++) s_device[i].peak = s_device[i].used;
-    pthread_mutex_unlock(&s_lock);
-}
+void fake_forget_peak(void) { pthread_mutex_lock(&s_lock); forget_peak(); pthread_mutex_unlock(&s_lock); }
 // Of all GPUs.
 int fake_live(int kind)
 {

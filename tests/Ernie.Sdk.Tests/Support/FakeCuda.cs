@@ -61,12 +61,16 @@ internal sealed unsafe class FakeCuda
     /// <summary>Whether a range is device memory that was not freed.</summary>
     public bool IsDeviceMemory(void* address, long bytes) => ((delegate* unmanaged<void*, nuint, int>)Export("fake_inside"))(address, (nuint)bytes) != 0;
 
-    /// <summary>Lets the driver launch the kernels of the product, which a C++ compiler makes of their text, and forbids the CPU to touch device memory: a test that does ends the process.</summary>
-    public void Emulate()
+    /// <summary>Lets the driver launch the kernels of the product, which a C++ compiler makes of their text, and forbids the CPU and other GPUs to touch a GPU's memory: a test that does ends the process.</summary>
+    public void Emulate() => Emulate([.. s_files.Select(static file => CudaEmulation.Of(file).File)]);
+
+    /// <summary>Lets the driver launch the kernels of some libraries, and forbids the CPU and other GPUs to touch a GPU's memory.</summary>
+    /// <param name="libraries">Each has a function <c>launch_NAME</c> for a kernel's entry NAME.</param>
+    public void Emulate(IEnumerable<string> libraries)
     {
-        foreach (var file in s_files)
+        foreach (var library in libraries)
         {
-            fixed (byte* path = Encoding.UTF8.GetBytes(CudaEmulation.Of(file).File + '\0'))
+            fixed (byte* path = Encoding.UTF8.GetBytes(library + '\0'))
                 Assert.Equal(1, ((delegate* unmanaged<byte*, int>)Export("fake_emulate"))(path));
         }
         ((delegate* unmanaged<int, void>)Export("fake_curtain"))(1);
@@ -93,7 +97,7 @@ internal sealed unsafe class FakeCuda
     /// <summary>Bytes of device memory of all GPUs, the provider's among them, that are not freed.</summary>
     public long UsedBytes => (long)((delegate* unmanaged<nuint>)Export("fake_used"))();
 
-    /// <summary>Most bytes of device memory that were taken on all GPUs at once since <see cref="ForgetPeak"/>.</summary>
+    /// <summary>Most bytes of device memory that were taken on all GPUs at once since the test began, or <see cref="ForgetPeak"/>.</summary>
     public long PeakBytes => (long)((delegate* unmanaged<nuint>)Export("fake_peak"))();
 
     /// <summary><see cref="UsedBytes"/> of one GPU.</summary>
