@@ -1,31 +1,35 @@
 // An execution provider in the name of CUDA's, for an ONNX Runtime without CUDA: it takes the nodes that custom operators are registered for under that name, has memory of its own on a "GPU" that the CPU
 // can read, copies between both, and has one stream. It computes nothing itself.
-// Compiled with DRIVER, the path of a driver without a GPU, its memory and its stream are that driver's, and it has kernels for the plain nodes of a graph, as CUDA's has (FakeProviderNodes.c).
+// Compiled with DRIVER, the path of a driver without a GPU, its memory and its streams are that driver's, on several GPUs, and it has kernels for the plain nodes of a graph, as CUDA's has (FakeProviderNodes.c). A
+// session is of one GPU, with its own memory. Where CUDA's provider makes a GPU the thread's, so does this one, and leaves it so.
 #include <dlfcn.h>
 #include <onnxruntime_c_api.h>
 #include <stdio.h>
 #include <pthread.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef DRIVER
+enum { GPUS = 4 };
+#else
+enum { GPUS = 1 };
+#endif
 static const OrtApi *s_api;
 static const OrtEpApi *s_ep_api;
-static OrtMemoryInfo *s_memory;
+static OrtMemoryInfo *s_memory[GPUS];
 static OrtKernelRegistry *s_registry;
 static pthread_mutex_t s_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct { char *address; size_t bytes; } s_live[8192];
 static int s_copies_in, s_copies_out, s_taken, s_stream;
 static void *(*s_driver_alloc)(size_t);
-static size_t (*s_driver_used)(void), s_memory_limit;
-static void (*s_driver_free)(void *), (*s_driver_open)(void), (*s_driver_close)(void);
-static int (*s_driver_begin)(void), (*s_driver_capturing)(void), (*s_driver_replay)(int);
-static void (*s_driver_end)(void), (*s_driver_call)(void (*)(const void *), const void *, size_t);
-// As CUDA's provider does where it captures graphs, this one keeps memory that was freed, so that a graph finds it again.
-static int s_keeps;
-static struct { void *address; size_t bytes; int is_free; } s_kept[8192];
-static int s_kept_count;
-static void device_open(void) { if (s_driver_open) s_driver_open(); }
+static void (*s_driver_free)(void *), (*s_driver_open)(int), (*s_driver_close)(void);
+static int (*s_driver_set_device)(int), (*s_driver_current)(void), (*s_driver_device_of)(const void *), (*s_driver_stream_device)(const void *);
+static int (*s_driver_begin)(void *), (*s_driver_capturing)(const void *), (*s_driver_replay)(int);
+static void (*s_driver_end)(int), (*s_driver_call)(const void *, void (*)(const void *), const void *, size_t);
+static void device_open(int gpu) { if (s_driver_open) s_driver_open(gpu); }
 static void device_close(void) { if (s_driver_close) s_driver_close(); }
+static OrtStatus *invalid_handle(void) { return s_api->CreateStatus(ORT_FAIL, "CUDA failure 400: invalid resource handle"); }
 
 void fake_ep_counts(int *in, int *out, int *taken, int *live)
 {
@@ -42,38 +46,93 @@ int fake_ep_inside(const char *address)
     return found;
 }
 
+// Memory of one GPU, for one session or for what belongs to none. As CUDA's provider does where it captures graphs, it may keep what was freed, so that a graph finds it again.
+typedef struct { void *address; size_t bytes; int is_free; } Piece;
+typedef struct { OrtAllocator base; int gpu, keeps, count; size_t limit, taken; pthread_mutex_t lock; Piece pieces[8192]; } Pool;
 static void *ORT_API_CALL allocate(struct OrtAllocator *self, size_t bytes)
 {
+    Pool *pool = (Pool *)self;
     if (!bytes) return 0;
-    for (int i = 0; s_keeps && i < s_kept_count; i++) if (s_kept[i].is_free && s_kept[i].bytes == bytes) { s_kept[i].is_free = 0; return s_kept[i].address; }
-    if (s_keeps && s_kept_count < 8192)
+    if (!s_driver_alloc)
     {
-        void *address = s_driver_alloc(bytes);
-        if (address) { s_kept[s_kept_count].address = address; s_kept[s_kept_count].bytes = bytes; s_kept[s_kept_count++].is_free = 0; }
+        char *address = aligned_alloc(256, (bytes + 255) / 256 * 256);
+        pthread_mutex_lock(&s_lock);
+        for (int i = 0; i < 8192; i++) if (!s_live[i].address) { s_live[i].address = address; s_live[i].bytes = bytes; break; }
+        pthread_mutex_unlock(&s_lock);
         return address;
     }
-    if (s_driver_alloc) return s_memory_limit && s_driver_used() + bytes > s_memory_limit ? 0 : s_driver_alloc(bytes);
-    char *address = aligned_alloc(256, (bytes + 255) / 256 * 256);
-    pthread_mutex_lock(&s_lock);
-    for (int i = 0; i < 8192; i++) if (!s_live[i].address) { s_live[i].address = address; s_live[i].bytes = bytes; break; }
-    pthread_mutex_unlock(&s_lock);
+    void *address = 0;
+    pthread_mutex_lock(&pool->lock);
+    for (int i = 0; i < pool->count && !address; i++) if (pool->pieces[i].is_free && pool->pieces[i].bytes == bytes) { pool->pieces[i].is_free = 0; address = pool->pieces[i].address; }
+    if (!address && pool->count < 8192 && (!pool->limit || pool->taken + bytes <= pool->limit))
+    {
+        // CUDA's allocator makes its GPU the thread's, and leaves it so.
+        s_driver_set_device(pool->gpu);
+        address = s_driver_alloc(bytes);
+        if (address) { pool->pieces[pool->count++] = (Piece){ address, bytes }; pool->taken += bytes; }
+    }
+    pthread_mutex_unlock(&pool->lock);
     return address;
+}
+static void give_back(Pool *pool, int piece)
+{
+    s_driver_set_device(pool->gpu);
+    s_driver_free(pool->pieces[piece].address);
+    pool->taken -= pool->pieces[piece].bytes;
+    pool->pieces[piece] = pool->pieces[--pool->count];
 }
 static void ORT_API_CALL release(struct OrtAllocator *self, void *address)
 {
-    for (int i = 0; s_keeps && i < s_kept_count; i++) if (address && s_kept[i].address == address) { s_kept[i].is_free = 1; return; }
-    if (s_driver_free) { s_driver_free(address); return; }
-    pthread_mutex_lock(&s_lock);
-    for (int i = 0; i < 8192; i++) if (address && s_live[i].address == address) s_live[i].address = 0;
-    pthread_mutex_unlock(&s_lock);
-    free(address);
+    Pool *pool = (Pool *)self;
+    if (!address) return;
+    if (!s_driver_free)
+    {
+        pthread_mutex_lock(&s_lock);
+        for (int i = 0; i < 8192; i++) if (s_live[i].address == address) s_live[i].address = 0;
+        pthread_mutex_unlock(&s_lock);
+        free(address);
+        return;
+    }
+    pthread_mutex_lock(&pool->lock);
+    for (int i = 0; i < pool->count; i++)
+    {
+        if (pool->pieces[i].address != address) continue;
+        if (pool->keeps) pool->pieces[i].is_free = 1;
+        else give_back(pool, i);
+        break;
+    }
+    pthread_mutex_unlock(&pool->lock);
 }
-static const OrtMemoryInfo *ORT_API_CALL memory_info(const struct OrtAllocator *self) { return s_memory; }
-static OrtAllocator s_allocator = { .version = ORT_API_VERSION, .Alloc = allocate, .Free = release, .Info = memory_info, .Reserve = allocate };
+static const OrtMemoryInfo *ORT_API_CALL memory_info(const struct OrtAllocator *self) { return s_memory[((const Pool *)self)->gpu]; }
+static OrtStatus *create_pool(const OrtMemoryInfo *memory, size_t limit, int keeps, OrtAllocator **allocator)
+{
+    int gpu = 0;
+    OrtStatus *status = memory ? s_api->MemoryInfoGetId(memory, &gpu) : 0;
+    if (status) return status;
+    Pool *pool = calloc(1, sizeof *pool);
+    pool->base = (OrtAllocator){ .version = ORT_API_VERSION, .Alloc = allocate, .Free = release, .Info = memory_info, .Reserve = allocate };
+    pool->gpu = gpu;
+    pool->limit = limit;
+    pool->keeps = keeps;
+    pthread_mutex_init(&pool->lock, 0);
+    *allocator = &pool->base;
+    return 0;
+}
+static void ORT_API_CALL release_allocator(OrtEpFactory *self, OrtAllocator *allocator)
+{
+    Pool *pool = (Pool *)allocator;
+    for (int i = pool->count - 1; i >= 0; i--) if (pool->pieces[i].is_free) give_back(pool, i);
+    free(pool);
+}
 
 static void ORT_API_CALL transfer_release(OrtDataTransferImpl *self) { }
 static bool is_gpu(const OrtMemoryDevice *device) { return s_ep_api->MemoryDevice_GetDeviceType(device) == OrtMemoryInfoDeviceType_GPU; }
-static bool ORT_API_CALL can_copy(const OrtDataTransferImpl *self, const OrtMemoryDevice *source, const OrtMemoryDevice *target) { return is_gpu(source) || is_gpu(target); }
+// Between the CPU and a GPU, and within one.
+static bool ORT_API_CALL can_copy(const OrtDataTransferImpl *self, const OrtMemoryDevice *source, const OrtMemoryDevice *target)
+{
+    if (is_gpu(source) && is_gpu(target)) return s_ep_api->MemoryDevice_GetDeviceId(source) == s_ep_api->MemoryDevice_GetDeviceId(target);
+    return is_gpu(source) || is_gpu(target);
+}
 static OrtStatus *ORT_API_CALL copy(OrtDataTransferImpl *self, const OrtValue **sources, OrtValue **targets, OrtSyncStream **streams, size_t count)
 {
     for (size_t i = 0; i < count; i++)
@@ -87,11 +146,15 @@ static OrtStatus *ORT_API_CALL copy(OrtDataTransferImpl *self, const OrtValue **
         if (status) return status;
         // What the allocator had no memory for has no address.
         if (bytes && (!to || !from)) return s_api->CreateStatus(ORT_FAIL, "CUDA failure 2: out of memory");
-        if (s_driver_capturing && s_driver_capturing()) return s_api->CreateStatus(ORT_FAIL, "CUDA failure 900: operation not permitted when stream is capturing");
-        device_open();
+        if (s_driver_capturing && s_driver_capturing(streams && streams[i] ? s_api->SyncStream_GetHandle(streams[i]) : 0)) return s_api->CreateStatus(ORT_FAIL, "CUDA failure 900: operation not permitted when stream is capturing");
+        const OrtMemoryDevice *source = s_ep_api->Value_GetMemoryDevice(sources[i]), *target = s_ep_api->Value_GetMemoryDevice(targets[i]);
+        int gpu = s_ep_api->MemoryDevice_GetDeviceId(is_gpu(target) ? target : source);
+        // What is said to lie on a GPU does.
+        if (s_driver_device_of && bytes && ((is_gpu(source) && s_driver_device_of(from) != gpu) || (is_gpu(target) && s_driver_device_of(to) != gpu))) return s_api->CreateStatus(ORT_FAIL, "CUDA failure 1: invalid argument");
+        device_open(gpu);
         memcpy(to, from, bytes);
         device_close();
-        if (is_gpu(s_ep_api->Value_GetMemoryDevice(targets[i]))) s_copies_in++;
+        if (is_gpu(target)) s_copies_in++;
         else s_copies_out++;
     }
     return 0;
@@ -162,7 +225,10 @@ static OrtStatus *bind_driver(void)
     void *driver = dlopen(DRIVER, RTLD_NOW);
     s_driver_alloc = dlsym(driver, "fake_provider_alloc");
     s_driver_free = dlsym(driver, "fake_provider_free");
-    s_driver_used = dlsym(driver, "fake_provider_used");
+    s_driver_set_device = dlsym(driver, "fake_set_device");
+    s_driver_current = dlsym(driver, "fake_current");
+    s_driver_device_of = dlsym(driver, "fake_device_of");
+    s_driver_stream_device = dlsym(driver, "fake_stream_device");
     s_driver_begin = dlsym(driver, "fake_capture_begin");
     s_driver_end = dlsym(driver, "fake_capture_end");
     s_driver_capturing = dlsym(driver, "fake_capturing");
@@ -192,36 +258,47 @@ static OrtStatus *ORT_API_CALL capability(OrtEp *self, const OrtGraph *graph, Or
     return status;
 }
 
-// Captured graphs, by the application's number. The first run of a number is an ordinary one, as CUDA's provider has it.
-typedef struct { OrtEp base; Stream stream; int runs[256], graphs[256], capturing; } GraphEp;
-static OrtStatus *ORT_API_CALL ep_stream(OrtEp *self, const OrtMemoryDevice *device, OrtSyncStreamImpl **stream) { *stream = &((GraphEp *)self)->stream.impl; return 0; }
+// A session's. Captured graphs are by the application's number; the first run of a number is an ordinary one, as CUDA's provider has it.
+typedef struct { OrtEp base; Stream stream; int gpu, keeps, runs[256], graphs[256], capturing; size_t limit; } Ep;
+static OrtStatus *ORT_API_CALL ep_stream(OrtEp *self, const OrtMemoryDevice *device, OrtSyncStreamImpl **stream) { *stream = &((Ep *)self)->stream.impl; return 0; }
+static OrtStatus *ORT_API_CALL ep_allocator(OrtEp *self, const OrtMemoryInfo *memory, OrtAllocator **allocator) { return create_pool(memory, ((Ep *)self)->limit, ((Ep *)self)->keeps, allocator); }
 static int graph_id(const OrtRunOptions *options)
 {
     const char *text = s_api->GetRunConfigEntry(options, "gpu_graph_id");
     return text ? atoi(text) : 0;
 }
 static bool ORT_API_CALL captures(const OrtEp *self) { return true; }
-static bool ORT_API_CALL is_captured(const OrtEp *self, int id) { return id >= 0 && ((const GraphEp *)self)->graphs[id]; }
-static OrtStatus *replay(int graph) { return s_driver_replay(graph) ? s_api->CreateStatus(ORT_FAIL, "CUDA failure 700: an illegal memory access was encountered") : 0; }
-static OrtStatus *ORT_API_CALL replay_graph(OrtEp *self, int id) { return replay(((GraphEp *)self)->graphs[id] - 1); }
+static bool ORT_API_CALL is_captured(const OrtEp *self, int id) { return id >= 0 && ((const Ep *)self)->graphs[id]; }
+static OrtStatus *replay(int graph)
+{
+    int failed = s_driver_replay(graph);
+    return !failed ? 0 : failed == 400 ? invalid_handle() : s_api->CreateStatus(ORT_FAIL, "CUDA failure 700: an illegal memory access was encountered");
+}
+// Unlike a run's start, a replay makes no GPU the thread's.
+static OrtStatus *ORT_API_CALL replay_graph(OrtEp *self, int id) { return replay(((Ep *)self)->graphs[id] - 1); }
+static void end_capture(Ep *ep) { if (ep->capturing) s_driver_end(ep->capturing - 1); }
+// As CUDA's provider, which makes its GPU the calling thread's and leaves it so.
 static OrtStatus *ORT_API_CALL run_start(OrtEp *self, const OrtRunOptions *options)
 {
-    GraphEp *ep = (GraphEp *)self;
+    Ep *ep = (Ep *)self;
+    s_driver_set_device(ep->gpu);
+    if (!ep->keeps) return 0;
     int id = graph_id(options);
-    s_driver_end();
-    ep->capturing = id >= 0 && !ep->graphs[id] && ep->runs[id] ? s_driver_begin() + 1 : 0;
+    end_capture(ep);
+    ep->capturing = id >= 0 && !ep->graphs[id] && ep->runs[id] ? s_driver_begin(ep->stream.handle) + 1 : 0;
     return 0;
 }
 static OrtStatus *ORT_API_CALL run_end(OrtEp *self, const OrtRunOptions *options, bool sync)
 {
-    GraphEp *ep = (GraphEp *)self;
-    int id = graph_id(options);
-    s_driver_end();
+    Ep *ep = (Ep *)self;
+    int id = graph_id(options), captured = ep->capturing;
+    end_capture(ep);
+    ep->capturing = 0;
     if (id >= 0) ep->runs[id]++;
-    if (!ep->capturing) return 0;
-    ep->graphs[id] = ep->capturing;
+    if (!captured) return 0;
+    ep->graphs[id] = captured;
     // What was captured was not done yet.
-    return replay(ep->graphs[id] - 1);
+    return replay(captured - 1);
 }
 
 static OrtStatus *ORT_API_CALL kernels(OrtEp *self, const OrtKernelRegistry **registry) { *registry = s_registry; return 0; }
@@ -237,59 +314,58 @@ static OrtStatus *ORT_API_CALL supported(OrtEpFactory *self, const OrtHardwareDe
     {
         // Any hardware will do, and a CPU is always there.
         if (s_api->HardwareDevice_Type(devices[i]) != OrtHardwareDeviceType_CPU) continue;
-        OrtStatus *status = s_ep_api->CreateEpDevice(self, devices[i], 0, 0, &ep_devices[0]);
-        if (!status) status = s_ep_api->EpDevice_AddAllocatorInfo(ep_devices[0], s_memory);
-        if (!status) *found = 1;
+        OrtStatus *status = 0;
+        for (; !status && *found < GPUS && *found < most; ++*found)
+        {
+            status = s_ep_api->CreateEpDevice(self, devices[i], 0, 0, &ep_devices[*found]);
+            if (!status) status = s_ep_api->EpDevice_AddAllocatorInfo(ep_devices[*found], s_memory[*found]);
+        }
         return status;
     }
     return 0;
 }
-static OrtStatus *ORT_API_CALL create_ep(OrtEpFactory *self, const OrtHardwareDevice *const *devices, const OrtKeyValuePairs *const *metadata, size_t count, const OrtSessionOptions *options, const OrtLogger *logger, OrtEp **ep)
+// A setting of the session, or what it is without.
+static unsigned long long setting(const OrtSessionOptions *options, const char *name, unsigned long long otherwise)
 {
-    GraphEp *graph_ep = calloc(1, sizeof *graph_ep);
-    OrtEp *created = &graph_ep->base;
-    graph_ep->stream = s_stream_impl;
+    char text[32];
+    size_t length = sizeof text;
+    OrtStatus *status = s_api->GetSessionConfigEntry(options, name, text, &length);
+    if (!status) return strtoull(text, 0, 10);
+    s_api->ReleaseStatus(status);
+    return otherwise;
+}
+static OrtStatus *ORT_API_CALL create_ep(OrtEpFactory *self, const OrtHardwareDevice *const *devices, const OrtKeyValuePairs *const *metadata, size_t count, const OrtSessionOptions *options, const OrtLogger *logger, OrtEp **created)
+{
+    int gpu = setting(options, "ep.cuda.device_id", 0);
     // The stream that the application wants the provider to use.
-    char stream[32];
-    size_t length = sizeof stream;
-    OrtStatus *status = s_api->GetSessionConfigEntry(options, "ep.cuda.user_compute_stream", stream, &length);
-    if (status) s_api->ReleaseStatus(status);
-    else graph_ep->stream.handle = (void *)strtoull(stream, 0, 10);
-    char limit[32];
-    length = sizeof limit;
-    status = s_api->GetSessionConfigEntry(options, "ep.cuda.gpu_mem_limit", limit, &length);
-    s_memory_limit = status ? 0 : strtoull(limit, 0, 10);
-    if (status) s_api->ReleaseStatus(status);
-    char graphs[8];
-    length = sizeof graphs;
-    status = s_api->GetSessionConfigEntry(options, "ep.cuda.enable_cuda_graph", graphs, &length);
-    s_keeps = !status && !strcmp(graphs, "1");
-    if (status) s_api->ReleaseStatus(status);
-    if (s_keeps)
+    void *stream = (void *)setting(options, "ep.cuda.user_compute_stream", (uintptr_t)&s_stream);
+    if (s_driver_set_device && (gpu >= GPUS || s_driver_set_device(gpu))) return s_api->CreateStatus(ORT_FAIL, "CUDA failure 101: invalid device ordinal");
+    if (s_driver_stream_device && stream != &s_stream && s_driver_stream_device(stream) != gpu) return invalid_handle();
+    Ep *ep = calloc(1, sizeof *ep);
+    ep->stream = s_stream_impl;
+    ep->stream.handle = stream;
+    ep->gpu = gpu;
+    ep->limit = setting(options, "ep.cuda.gpu_mem_limit", 0);
+    ep->keeps = setting(options, "ep.cuda.enable_cuda_graph", 0) == 1;
+    if (ep->keeps)
     {
-        created->IsGraphCaptureEnabled = captures;
-        created->IsGraphCaptured = is_captured;
-        created->ReplayGraph = replay_graph;
-        created->OnRunStart = run_start;
-        created->OnRunEnd = run_end;
+        ep->base.IsGraphCaptureEnabled = captures;
+        ep->base.IsGraphCaptured = is_captured;
+        ep->base.ReplayGraph = replay_graph;
+        ep->base.OnRunEnd = run_end;
     }
-    created->ort_version_supported = ORT_API_VERSION;
-    created->GetName = ep_name;
-    created->GetCapability = capability;
-    created->CreateSyncStreamForDevice = ep_stream;
-    created->GetKernelRegistry = kernels;
-    *ep = created;
+    if (s_driver_set_device) ep->base.OnRunStart = run_start;
+    ep->base.ort_version_supported = ORT_API_VERSION;
+    ep->base.GetName = ep_name;
+    ep->base.GetCapability = capability;
+    ep->base.CreateAllocator = ep_allocator;
+    ep->base.CreateSyncStreamForDevice = ep_stream;
+    ep->base.GetKernelRegistry = kernels;
+    *created = &ep->base;
     return 0;
 }
-static void ORT_API_CALL release_ep(OrtEpFactory *self, struct OrtEp *ep)
-{
-    for (int i = 0; s_keeps && i < s_kept_count; i++) if (s_kept[i].is_free) s_driver_free(s_kept[i].address);
-    // What is in use still goes to the driver when it is freed.
-    s_kept_count = s_keeps = 0;
-    free(ep);
-}
-static OrtStatus *ORT_API_CALL create_allocator(OrtEpFactory *self, const OrtMemoryInfo *memory, const OrtKeyValuePairs *options, OrtAllocator **allocator) { *allocator = &s_allocator; return 0; }
-static void ORT_API_CALL release_allocator(OrtEpFactory *self, OrtAllocator *allocator) { }
+static void ORT_API_CALL release_ep(OrtEpFactory *self, struct OrtEp *ep) { end_capture((Ep *)ep); free(ep); }
+static OrtStatus *ORT_API_CALL create_allocator(OrtEpFactory *self, const OrtMemoryInfo *memory, const OrtKeyValuePairs *options, OrtAllocator **allocator) { return create_pool(memory, 0, 0, allocator); }
 static OrtStatus *ORT_API_CALL create_transfer(OrtEpFactory *self, OrtDataTransferImpl **transfer) { *transfer = &s_transfer; return 0; }
 static bool ORT_API_CALL stream_aware(const OrtEpFactory *self) { return true; }
 static OrtStatus *ORT_API_CALL factory_stream(OrtEpFactory *self, const OrtMemoryDevice *device, const OrtKeyValuePairs *options, OrtSyncStreamImpl **stream) { *stream = &s_stream_impl.impl; return 0; }
@@ -303,7 +379,8 @@ OrtStatus *CreateEpFactories(const char *name, const OrtApiBase *base, const Ort
 {
     s_api = base->GetApi(ORT_API_VERSION);
     s_ep_api = s_api->GetEpApi();
-    OrtStatus *status = s_api->CreateMemoryInfo_V2("Cuda", OrtMemoryInfoDeviceType_GPU, 0x10DE, 0, OrtDeviceMemoryType_DEFAULT, 0, OrtDeviceAllocator, &s_memory);
+    OrtStatus *status = 0;
+    for (int i = 0; i < GPUS && !status; i++) status = s_api->CreateMemoryInfo_V2("Cuda", OrtMemoryInfoDeviceType_GPU, 0x10DE, i, OrtDeviceMemoryType_DEFAULT, 0, OrtDeviceAllocator, &s_memory[i]);
     if (!status) status = s_ep_api->CreateKernelRegistry(&s_registry);
     if (!status) status = add_copy("MemcpyFromHost", 1);
     if (!status) status = add_copy("MemcpyToHost", 0);
@@ -314,4 +391,9 @@ OrtStatus *CreateEpFactories(const char *name, const OrtApiBase *base, const Ort
     *count = 1;
     return status;
 }
-OrtStatus *ReleaseEpFactory(OrtEpFactory *factory) { s_ep_api->ReleaseKernelRegistry(s_registry); s_api->ReleaseMemoryInfo(s_memory); return 0; }
+OrtStatus *ReleaseEpFactory(OrtEpFactory *factory)
+{
+    s_ep_api->ReleaseKernelRegistry(s_registry);
+    for (int i = 0; i < GPUS; i++) s_api->ReleaseMemoryInfo(s_memory[i]);
+    return 0;
+}

@@ -27,15 +27,24 @@ static OrtStatus *output(OrtKernelContext *context, const int64_t *sizes, size_t
     return status || *data ? status : s_api->CreateStatus(ORT_FAIL, "CUDA failure 2: out of memory");
 }
 
-// Does what a node does, or has it captured to be done later.
-static void perform(void (*call)(const void *), const void *task, size_t bytes)
-{
-    if (s_driver_capturing()) { s_driver_call(call, task, bytes); return; }
-    device_open();
-    call(task);
-    device_close();
-}
 typedef struct { const char *a, *b; void *y; size_t count, width; } Task;
+
+// Does what a node does, or has it captured to be done later. As a kernel of CUDA's it runs on the thread's GPU: the stream and all it reads and writes must be that one's.
+static OrtStatus *perform(OrtKernelContext *context, void (*call)(const void *), Task task)
+{
+    int gpu = s_driver_current();
+    void *stream;
+    OrtStatus *status = s_api->KernelContext_GetGPUComputeStream(context, &stream);
+    if (status) return status;
+    if (gpu < 0 || (stream != &s_stream && s_driver_stream_device(stream) != gpu)) return invalid_handle();
+    const void *places[] = { task.a, task.b, task.y };
+    for (int i = 0; i < 3; i++) if (task.count && places[i] && s_driver_device_of(places[i]) != gpu) return s_api->CreateStatus(ORT_FAIL, "CUDA failure 700: an illegal memory access was encountered");
+    if (s_driver_capturing(stream)) { s_driver_call(stream, call, &task, sizeof task); return 0; }
+    device_open(gpu);
+    call(&task);
+    device_close();
+    return 0;
+}
 
 // [n, width] rows by int index
 static void do_gather(const void *data)
@@ -55,9 +64,7 @@ static OrtStatus *gather(OrtKernelContext *context, size_t element)
     OrtStatus *status = input(context, 0, &table);
     if (!status) status = input(context, 1, &indices);
     if (!status) status = output(context, (int64_t[]){ indices.count, table.sizes[1] }, 2, &y);
-    if (status) return status;
-    perform(do_gather, &(Task){ table.data, indices.data, y, indices.count, table.sizes[1] * element }, sizeof(Task));
-    return 0;
+    return status ? status : perform(context, do_gather, (Task){ table.data, indices.data, y, indices.count, table.sizes[1] * element });
 }
 static OrtStatus *ORT_API_CALL gather_float(OrtKernelImpl *self, OrtKernelContext *context) { return gather(context, 4); }
 static OrtStatus *ORT_API_CALL gather_bfloat16(OrtKernelImpl *self, OrtKernelContext *context) { return gather(context, 2); }
@@ -68,9 +75,7 @@ static OrtStatus *ORT_API_CALL widen(OrtKernelImpl *self, OrtKernelContext *cont
     void *y;
     OrtStatus *status = input(context, 0, &x);
     if (!status) status = output(context, x.sizes, x.rank, &y);
-    if (status) return status;
-    perform(do_widen, &(Task){ x.data, 0, y, x.count }, sizeof(Task));
-    return 0;
+    return status ? status : perform(context, do_widen, (Task){ x.data, 0, y, x.count });
 }
 
 static void ORT_API_CALL node_release(OrtKernelImpl *self) { free(self); }

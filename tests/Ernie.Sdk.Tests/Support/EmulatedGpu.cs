@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Reflection;
 using Ernie.Sdk.Native;
 using Ernie.Sdk.Operators;
@@ -6,18 +7,19 @@ using Microsoft.ML.OnnxRuntime;
 namespace Ernie.Sdk.Tests.Support;
 
 /// <summary>
-/// A GPU of parts: the driver without a GPU, which runs the kernels' text by emulation, and a provider in the name of CUDA's with memory of that driver. Everything of the product but the provider and the hardware
-/// is as on a GPU. Device memory is out of the CPU's reach. Tests that use it are of the collection <see cref="FakeCuda.Collection"/>.
+/// GPUs of parts: the driver without a GPU, which runs the kernels' text by emulation, and a provider in the name of CUDA's with memory of that driver. Everything of the product but the provider and the hardware
+/// is as on a GPU. Device memory is out of the reach of the CPU and of other GPUs. Tests that use it are of the collection <see cref="FakeCuda.Collection"/>.
 /// </summary>
 internal sealed class EmulatedGpu : IDisposable
 {
     private const string Registration = "Ernie.Sdk.Tests.Gpu";
     private readonly TemporaryFolder _folder = new();
 
-    public EmulatedGpu()
+    /// <param name="count">How many GPUs there are: one to four, of 8 GiB each.</param>
+    public EmulatedGpu(int count = 1)
     {
         Driver = new FakeCuda();
-        Driver.Describe(bytes: 8L << 30);
+        Driver.Describe(count, bytes: 8L << 30);
         Driver.Emulate();
         var path = ProviderLibrary("libfakecudaprovider.so", $"-DDRIVER=\"{Driver.File}\"");
         Driver.Driver.Start();
@@ -45,10 +47,11 @@ internal sealed class EmulatedGpu : IDisposable
         return CompiledLibrary.Of(name, File.ReadAllText(Path.Combine(folder, "FakeExecutionProvider.c")), ["-I", headers!, "-I", folder, "-lm", .. options]);
     }
 
+    /// <summary>Sessions of these options are the GPU's whose number is the setting <c>device_id</c>; the provider refuses one that is not there.</summary>
     private static void Append(SessionOptions options, Dictionary<string, string> settings)
     {
-        var devices = OrtEnv.Instance().GetEpDevices().Where(static device => device.EpName == CudaOperatorEnvironment.CudaProvider).ToList();
-        Assert.Single(devices);
-        options.AppendExecutionProvider(OrtEnv.Instance(), devices, settings);
+        var gpu = int.Parse(settings["device_id"], CultureInfo.InvariantCulture);
+        var device = OrtEnv.Instance().GetEpDevices().Single(device => device.EpName == CudaOperatorEnvironment.CudaProvider && device.GetMemoryInfo(OrtDeviceMemoryType.DEFAULT).Id == gpu);
+        options.AppendExecutionProvider(OrtEnv.Instance(), [device], settings);
     }
 }
