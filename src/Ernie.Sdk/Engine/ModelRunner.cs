@@ -124,7 +124,7 @@ internal sealed unsafe class ModelRunner : IDisposable
                     return outputs;
                 }
                 using var output = device.BindHidden(batch.TokenCount, _devices[i + 1].Landing);
-                _sessions[i].Run(runOptions, [input, .. numbers], (ErnieGraph.Hidden, output), []);
+                _sessions[i].Run(runOptions, [input, .. numbers], (ErnieGraph.NextHidden, output), []);
                 device.End(_devices[i + 1].Landing);
             }
         }

@@ -19,8 +19,8 @@ namespace Ernie.Sdk.Export;
 internal sealed class ErnieGraph
 {
     public const string InputIds = "input_ids";
-    /// <summary>Of a part of the model: the residual stream that it begins or ends with, [tokens, hidden].</summary>
-    public const string Hidden = "hidden";
+    /// <summary>Of a part of the model: the residual stream that it begins with, and the one that it ends with, [tokens, hidden].</summary>
+    public const string Hidden = "hidden", NextHidden = "next_hidden";
     public const string Positions = "positions";
     public const string SequenceStarts = "sequence_starts";
     public const string SequenceFlags = "sequence_flags";
@@ -65,7 +65,7 @@ internal sealed class ErnieGraph
     /// <param name="config">The architecture.</param>
     /// <param name="formats">Formats of the matrices.</param>
     /// <param name="debugOutputs">Adds hidden states and router choices to the outputs.</param>
-    /// <param name="layers">A part of the model: the first layer has the embedding before it, the last one the head behind it; otherwise <see cref="Hidden"/> comes in, or goes out. Null: all of it.</param>
+    /// <param name="layers">A part of the model: the first layer has the embedding before it, the last one the head behind it; otherwise <see cref="Hidden"/> comes in, or <see cref="NextHidden"/> goes out. Null: all of it.</param>
     public static GraphBuilder Build(ErnieConfig config, ModelFormats formats, bool debugOutputs = false, LayerRange? layers = null)
     {
         var graph = new ErnieGraph(config, formats, debugOutputs, layers ?? new LayerRange(0, config.LayerCount - 1));
@@ -100,10 +100,10 @@ internal sealed class ErnieGraph
             return;
         }
         // No norm follows here that would add what the last layer computed.
-        var added = x.Second is null ? x.First! : _graph.Node("Add", Onnx, $"{Hidden}.sum", [x.First!, x.Second]);
-        _graph.Node("Add", Onnx, $"{Hidden}.residual", [x.Sum, added], [Hidden], []);
-        DebugOutput(x.State!, Hidden, "tokens", _config.HiddenSize);
-        _graph.Output(Hidden, TensorElementKind.Float, "tokens", _config.HiddenSize);
+        var added = x.Second is null ? x.First! : _graph.Node("Add", Onnx, $"{NextHidden}.sum", [x.First!, x.Second]);
+        _graph.Node("Add", Onnx, $"{NextHidden}.residual", [x.Sum, added], [NextHidden], []);
+        DebugOutput(x.State!, NextHidden, "tokens", _config.HiddenSize);
+        _graph.Output(NextHidden, TensorElementKind.Float, "tokens", _config.HiddenSize);
     }
 
     private string Embedding()

@@ -122,13 +122,13 @@ public sealed class EmulatedGpusTests(ITestOutputHelper output) : IDisposable
     private GpuChoice Choice(string folder, int gpu)
     {
         var options = new ErnieModelOptions { Device = ErnieDevice.Cuda, KvCacheType = ErnieKvCacheType.Float32, PrefillChunkTokens = Chunk, MaxConcurrentRequests = Sequences };
-        return DeviceChoice.Resolve(folder, options, _gpu!.Installation, null)! with { Device = _gpu.Driver.Driver.Devices()[gpu] };
+        return DeviceChoice.Resolve(folder, options, _gpu!.Installation, null)! with { Devices = [_gpu.Driver.Driver.Devices()[gpu]] };
     }
 
     private ModelRunner Runner(string folder, int gpu, bool graphs) => Runner(folder, Choice(folder, gpu), graphs);
 
     private static ModelRunner Runner(string folder, GpuChoice gpu, bool graphs) =>
-        new(folder, ModelManifest.Read(folder), KvElementType.Float32, Sequences, 2, model => new GpuDevice(gpu, model, KernelRegistry.Choose(), 2, graphs, overlaps: false, null, Token));
+        new(folder, ModelManifest.Read(folder), KvElementType.Float32, Sequences, 2, model => [new GpuDevice(gpu, 0, model, KernelRegistry.Choose(), 2, graphs, overlaps: false)]);
 
     private Task<ErnieModel> Load(string folder, long? limit)
     {

@@ -78,6 +78,21 @@ static OrtStatus *ORT_API_CALL widen(OrtKernelImpl *self, OrtKernelContext *cont
     return status ? status : perform(context, do_widen, (Task){ x.data, 0, y, x.count });
 }
 
+static void do_add(const void *data)
+{
+    const Task *t = data;
+    for (size_t i = 0; i < t->count; i++) ((float *)t->y)[i] = ((const float *)t->a)[i] + ((const float *)t->b)[i];
+}
+static OrtStatus *ORT_API_CALL add(OrtKernelImpl *self, OrtKernelContext *context)
+{
+    Tensor a, b;
+    void *y;
+    OrtStatus *status = input(context, 0, &a);
+    if (!status) status = input(context, 1, &b);
+    if (!status) status = output(context, a.sizes, a.rank, &y);
+    return status ? status : perform(context, do_add, (Task){ a.data, b.data, y, a.count });
+}
+
 static void ORT_API_CALL node_release(OrtKernelImpl *self) { free(self); }
 static OrtStatus *ORT_API_CALL create_node(void *compute, const OrtKernelInfo *info, OrtKernelImpl **kernel)
 {
@@ -95,7 +110,7 @@ static OrtStatus *add_node(const char *name, void *compute, const char *first, O
     OrtKernelDefBuilder *builder;
     OrtKernelDef *definition = 0;
     OrtStatus *status = s_ep_api->GetTensorDataType(first_type, &types[0]);
-    if (!status) status = s_ep_api->GetTensorDataType(second_type, &types[1]);
+    if (!status && second) status = s_ep_api->GetTensorDataType(second_type, &types[1]);
     if (!status) status = s_ep_api->CreateKernelDefBuilder(&builder);
     if (status) return status;
     status = s_ep_api->KernelDefBuilder_SetOperatorType(builder, name);
@@ -103,7 +118,7 @@ static OrtStatus *add_node(const char *name, void *compute, const char *first, O
     if (!status) status = s_ep_api->KernelDefBuilder_SetSinceVersion(builder, 1, 1 << 30);
     if (!status) status = s_ep_api->KernelDefBuilder_SetExecutionProvider(builder, "CUDAExecutionProvider");
     if (!status) status = s_ep_api->KernelDefBuilder_AddTypeConstraint(builder, first, &types[0], 1);
-    if (!status) status = s_ep_api->KernelDefBuilder_AddTypeConstraint(builder, second, &types[1], 1);
+    if (!status && second) status = s_ep_api->KernelDefBuilder_AddTypeConstraint(builder, second, &types[1], 1);
     if (!status) status = s_ep_api->KernelDefBuilder_Build(builder, &definition);
     if (!status) status = s_ep_api->KernelRegistry_AddKernel(s_registry, definition, create_node, compute);
     if (definition) s_ep_api->ReleaseKernelDef(definition);
@@ -117,5 +132,6 @@ static OrtStatus *add_nodes(void)
     OrtStatus *status = add_node("Gather", gather_float, "T", FLOAT, "Tind", INT32);
     if (!status) status = add_node("Gather", gather_bfloat16, "T", BFLOAT16, "Tind", INT32);
     if (!status) status = add_node("Cast", widen, "T1", BFLOAT16, "T2", FLOAT);
+    if (!status) status = add_node("Add", add, "T", FLOAT, 0, FLOAT);
     return status;
 }
