@@ -146,6 +146,8 @@ public sealed class CommandLineTests
     [InlineData("chat x --max-tokens 0")]
     [InlineData("chat x --cuda-graphs")]
     [InlineData("bench x --gpu-memory 3GB")]
+    [InlineData("chat x --gpu-count 2")]
+    [InlineData("serve x --device cuda --gpu-count 0")]
     [InlineData("pull")]
     [InlineData("pull a/b --from github")]
     [InlineData("pull a/b --parallel 0")]

@@ -9,7 +9,7 @@ namespace Ernie.Sdk.Tests.Cli;
 [Collection(FakeCuda.Collection)]
 public sealed class GpuBenchCommandTests : IDisposable
 {
-    private readonly EmulatedGpu _gpu = new();
+    private readonly EmulatedGpu _gpu = new(3);
 
     // Little more than the reserve, so that probes are small.
     public GpuBenchCommandTests() => _gpu.Driver.Describe(bytes: 1400L << 20);
@@ -59,8 +59,10 @@ public sealed class GpuBenchCommandTests : IDisposable
         _gpu.Driver.AssertNothingIsLeft();
     }
 
-    [Fact]
-    public async Task TheMeter_CountsWhatTheCpusMeterCounts()
+    [Theory]
+    [InlineData(1)]
+    [InlineData(3)]
+    public async Task TheMeter_CountsWhatTheCpusMeterCounts(int gpuCount)
     {
         var path = await TinyModel.ExportedAsync();
         var token = TestContext.Current.CancellationToken;
@@ -72,7 +74,7 @@ public sealed class GpuBenchCommandTests : IDisposable
         await using (var cpu = await ErnieModel.LoadAsync(path, options, cancellationToken: token)) await cpu.GenerateAsync(prompt, greedy, token).ToListAsync(token);
         using var meter = new CardMeter();
         meter.Attach(ModelManifest.Read(path), KvElementType.Float32);
-        (options.Kernels, options.Device, options.Installation, options.Observer) = (null, ErnieDevice.Cuda, _gpu.Installation, meter.Observe);
+        (options.Kernels, options.Device, options.GpuCount, options.Installation, options.Observer) = (null, ErnieDevice.Cuda, gpuCount, _gpu.Installation, meter.Observe);
         await using (var model = await ErnieModel.LoadAsync(path, options, cancellationToken: token)) await model.GenerateAsync(prompt, greedy, token).ToListAsync(token);
         var ((cpuSteps, cpuTouched), (steps, touched)) = (expected.Take(), meter.Take());
         Assert.Equal(cpuTouched, touched);
