@@ -1,21 +1,25 @@
+using System.Text.RegularExpressions;
 using Ernie.Sdk;
 
 namespace Ernie.Cli;
 
 /// <summary>The library's messages name its own options. Whoever types a command, or sends a request, knows those of the command and the fields of the request.</summary>
-internal static class LibraryTerms
+internal static partial class LibraryTerms
 {
+    /// <summary>Not every command has them all.</summary>
+    private const string SmallerCache = "--kv int8, for chat and serve a shorter --context, for serve fewer --max-requests";
+
     // Longer ones before those that they contain.
     private static readonly (string Library, string Own)[] s_command =
     [
         // Whoever runs the tool has no project to reference a package in.
         ("Reference Microsoft.ML.OnnxRuntime.Gpu instead of Microsoft.ML.OnnxRuntime in the application; never both.", "This tool was built for the CPU: leave --device out, or pack it anew with -p:OnnxRuntimePackage=Microsoft.ML.OnnxRuntime.Gpu."),
-        ("Set a smaller ErnieModelOptions.KvCacheBytes.", "Set a smaller --context, or --kv int8."),
-        ("set a shorter ContextLength or a smaller KvCacheType", "set a shorter --context or a smaller --kv"),
-        ("set a shorter ContextLength, a smaller KvCacheBytes, KvCacheType or MaxConcurrentRequests", "set a shorter --context or a smaller --kv"),
-        ("Set a smaller ErnieModelOptions.PrefillChunkTokens, MaxConcurrentRequests or KvCacheBytes", "Set a shorter --context or a smaller --kv"),
+        ("Set a smaller ErnieModelOptions.KvCacheBytes.", $"Set {SmallerCache}."),
+        ("set a shorter ContextLength, a smaller KvCacheBytes, KvCacheType or MaxConcurrentRequests", $"set {SmallerCache}"), ("set a smaller KvCacheBytes or ContextLength", $"set {SmallerCache}"),
+        ("Set a smaller ErnieModelOptions.PrefillChunkTokens, MaxConcurrentRequests or KvCacheBytes", $"Set {SmallerCache}"),
+        ("of which GpuMemoryBytes allows", "of which --gpu-memory allows"), ("or a larger GpuMemoryBytes", "or a larger --gpu-memory"),
+        ("ExpertPrefetch is On", "--expert-prefetch is on"), ("Leave ExpertPrefetch at Auto", "Leave --expert-prefetch at auto"),
         ("GpuCount is ", "--gpu-count is "), ("Set GpuCount to ", "Set --gpu-count to "), ("a GpuCount of more", "a --gpu-count of more"),
-        ("of which GpuMemoryBytes allows", "of which --gpu-memory allows"), ("Set GpuMemoryBytes to ", "Set --gpu-memory, in bytes (B), to "), ("or a larger GpuMemoryBytes", "or a larger --gpu-memory"),
         ("ErnieModelOptions.CacheDirectory is empty. Name a folder, or leave it null.", "--cache is empty. Name a folder, or leave it out."),
         ("ErnieModelOptions.CacheDirectory", "--cache"), ("ErnieModelOptions.ContextLength", "--context"), ("ErnieModelOptions.MaxQueuedRequests", "--max-queue"), ("ErnieModelOptions.Device", "--device"), ("ErnieModelOptions.GpuMemoryBytes", "--gpu-memory"), ("ErnieModelOptions.CudaGraphs", "--cuda-graphs"), ("ErnieModelOptions.CudaOverlap", "--cuda-overlap"),
         ("ErnieDevice.Cpu", "--device cpu"), ("ErnieDevice.Auto", "--device auto"),
@@ -33,18 +37,18 @@ internal static class LibraryTerms
     /// <summary>A failure of the library in words of the command line.</summary>
     public static string OfCommand(Exception failure) => failure switch
     {
-        ErnieContextOverflowException e => $"{Counts(e)} Begin anew with /new, shorten what was said, or start with a longer --context; --kv int8 lets more fit into the same memory.",
+        ErnieContextOverflowException e => $"{Counts(e)} Shorten it, in a chat with /new, or start chat or serve with a longer --context; --kv int8 lets more fit into the same memory.",
         _ => OfCommand(failure.Message),
     };
 
     /// <summary>A sentence of the library, likewise.</summary>
-    public static string OfCommand(string message) => Replace(message, s_command);
+    public static string OfCommand(string message) => GpuMemory().Replace(Replace(message, s_command), static match => $"Set --gpu-memory {match.Groups[1].Value.Replace(",", "", StringComparison.Ordinal)}B or more");
 
     /// <summary>A failure of the library in words of OpenAI's API.</summary>
     /// <param name="failure">What was thrown.</param>
     /// <param name="message">Its message, trimmed for people.</param>
     public static string OfRequest(Exception failure, string message) => failure is ErnieContextOverflowException e
-        ? $"{Counts(e)} Shorten it, or start the server with a longer --context; --kv int8 lets more fit into the same memory." : Replace(Replace(message, s_request), s_command);
+        ? $"{Counts(e)} Shorten it, or start the server with a longer --context; --kv int8 lets more fit into the same memory." : OfCommand(Replace(message, s_request));
 
     private static string Counts(ErnieContextOverflowException e) =>
         string.Create(System.Globalization.CultureInfo.InvariantCulture, $"The prompt has {e.PromptTokens} tokens; with a context of {e.ContextLength} it may have at most {e.MaxPromptTokens}.");
@@ -54,4 +58,8 @@ internal static class LibraryTerms
         foreach (var (library, own) in terms) message = message.Replace(library, own, StringComparison.Ordinal);
         return message;
     }
+
+    /// <summary>The library's figures are for people; one that is typed has a unit and nothing between its digits.</summary>
+    [GeneratedRegex("Set GpuMemoryBytes to ([0-9,]+) or more")]
+    private static partial Regex GpuMemory();
 }

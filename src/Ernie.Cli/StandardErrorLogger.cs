@@ -16,7 +16,7 @@ internal sealed class StandardErrorLogger(TextWriter error, LogLevel least) : IL
     public void Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
     {
         if (!IsEnabled(logLevel)) return;
-        var text = $"{logLevel switch { LogLevel.Trace => "trace", LogLevel.Debug => "debug", LogLevel.Information => "info", LogLevel.Warning => "warning", _ => "error" }}: {formatter(state, exception)}";
+        var text = $"{logLevel switch { LogLevel.Trace => "trace", LogLevel.Debug => "debug", LogLevel.Information => "info", LogLevel.Warning => "warning", _ => "error" }}: {LibraryTerms.OfCommand(formatter(state, exception))}";
         if (exception is not null && (logLevel >= LogLevel.Error || least <= LogLevel.Debug)) text += Environment.NewLine + exception;
         lock (error) error.WriteLine(text);
     }

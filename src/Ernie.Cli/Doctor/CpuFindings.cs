@@ -80,6 +80,7 @@ internal static class CpuFindings
         }
         var exports = CachedExport.All(folder);
         var text = exports.Count == 0 ? folder : $"{folder}, {CacheCommand.Exports(exports.Count)} of {Size.Text(exports.Sum(static e => e.Bytes))} ('ernie cache' lists them)";
+        var outdated = CacheCommand.Outdated(exports) is { } cost ? $"{cost} Remove with: {CacheCommand.Clear(folder)}" : null;
         long free;
         try
         {
@@ -87,10 +88,10 @@ internal static class CpuFindings
         }
         catch (Exception e) when (e is IOException or ArgumentException or UnauthorizedAccessException)
         {
-            return new Finding("cache folder", FindingState.Fine, text);
+            return new Finding("cache folder", FindingState.Fine, text, outdated);
         }
         text += $", {Size.Text(free)} free";
-        return free >= 1L << 30 ? new Finding("cache folder", FindingState.Fine, text) : new Finding("cache folder", FindingState.Poor, text, "An export of the 0.3B model takes about 0.3 GB, of 21B 12 GB. 'ernie cache clear' removes those that are there. " + Cure);
+        return free >= 1L << 30 ? new Finding("cache folder", FindingState.Fine, text, outdated) : new Finding("cache folder", FindingState.Poor, text, "An export of the 0.3B model takes about 0.3 GB, of 21B 12 GB. 'ernie cache clear' removes those that are there. " + Cure);
     }
 
     private static Finding OnnxRuntime()

@@ -65,8 +65,18 @@ internal sealed unsafe class GpuGraphs(CudaContext context, CudaStream stream, O
         if (!_steps.TryGetValue((count, blocks), out var found))
         {
             var numbers = context.Allocate(bytes);
-            var values = inputs.Select((input, i) => (input.Name, OrtValue.CreateTensorValueWithData(memory, TensorElementType.Int32, input.Shape, numbers.Address + (nint)offsets[i], input.Numbers.Length * sizeof(int)))).ToList();
-            _steps.Add((count, blocks), found = (new CapturedStep(_nextId++, values, bindLogits()), numbers));
+            try
+            {
+                // First, because it may have all graphs forgotten, and may have no memory.
+                var logits = bindLogits();
+                var values = inputs.Select((input, i) => (input.Name, OrtValue.CreateTensorValueWithData(memory, TensorElementType.Int32, input.Shape, numbers.Address + (nint)offsets[i], input.Numbers.Length * sizeof(int)))).ToList();
+                _steps.Add((count, blocks), found = (new CapturedStep(_nextId++, values, logits), numbers));
+            }
+            catch
+            {
+                numbers.Dispose();
+                throw;
+            }
         }
         if (_staging is null || _staging.Bytes < bytes)
         {

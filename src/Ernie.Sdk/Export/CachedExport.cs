@@ -9,8 +9,12 @@ namespace Ernie.Sdk.Export;
 /// <param name="Checkpoint">The checkpoint that it was last loaded for; null where nothing says so.</param>
 /// <param name="LastUse">When it was last loaded, or written, in UTC.</param>
 /// <param name="IsComplete">Whether it is a model; otherwise what an interrupted export left, or is writing just now.</param>
-internal sealed partial record CachedExport(string Folder, long Bytes, string? Checkpoint, DateTime LastUse, bool IsComplete)
+/// <param name="Format">The format that its manifest says; null where it has none that says so.</param>
+internal sealed partial record CachedExport(string Folder, long Bytes, string? Checkpoint, DateTime LastUse, bool IsComplete, int? Format)
 {
+    /// <summary>Whether an earlier version wrote it whose format this one does not load. No load finds it, even of the same checkpoint.</summary>
+    public bool IsOutdated => IsComplete && Format < ModelManifest.CurrentVersion;
+
     /// <summary>Says in its text which checkpoint was loaded and by its time when; no part of the model.</summary>
     private const string UseFile = ".checkpoint";
     private const string PartialSuffix = ".exporting";
@@ -62,7 +66,7 @@ internal sealed partial record CachedExport(string Folder, long Bytes, string? C
             // Not known, then.
         }
         var last = use?.LastWriteTimeUtc ?? files.Select(static file => file.LastWriteTimeUtc).DefaultIfEmpty(Directory.GetLastWriteTimeUtc(folder)).Max();
-        return new CachedExport(folder, files.Sum(static file => file.Length), checkpoint, last, !folder.EndsWith(PartialSuffix, StringComparison.Ordinal));
+        return new CachedExport(folder, files.Sum(static file => file.Length), checkpoint, last, !folder.EndsWith(PartialSuffix, StringComparison.Ordinal), ModelManifest.VersionOf(folder));
     }
 
     /// <summary>The checkpoint's name and the key of <see cref="ExportCache"/>.</summary>

@@ -39,9 +39,37 @@ internal sealed record ModelManifest
         return Parse(File.ReadAllBytes(path), path);
     }
 
+    /// <summary>The format that a manifest says it has, whatever else is in it: later and earlier ones have other members. Null where there is no manifest that says so.</summary>
+    public static int? VersionOf(string folder)
+    {
+        try
+        {
+            var file = new FileInfo(Path.Combine(folder, FileName));
+            return file is { Exists: true, Length: <= MaxBytes } ? VersionOf(File.ReadAllBytes(file.FullName)) : null;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return null;
+        }
+    }
+
+    private static int? VersionOf(ReadOnlySpan<byte> json)
+    {
+        try
+        {
+            return JsonSerializer.Deserialize(json, ManifestJson.Default.ManifestVersion)?.FormatVersion;
+        }
+        catch (JsonException)
+        {
+            return null;
+        }
+    }
+
     /// <exception cref="InvalidDataException">The bytes are no manifest of this version, or one of an impossible model.</exception>
     public static ModelManifest Parse(ReadOnlySpan<byte> json, string path)
     {
+        // First: one of another format may lack what this one must have, and is not damaged for that.
+        if (VersionOf(json) is { } version && version != CurrentVersion) throw new InvalidDataException($"{path} has format {version}; this version of Ernie.Sdk reads {CurrentVersion}. Export the checkpoint again.");
         ModelManifest manifest;
         try
         {
@@ -51,8 +79,6 @@ internal sealed record ModelManifest
         {
             throw new InvalidDataException($"{path} cannot be read: {e.Message} Export the checkpoint again.", e);
         }
-        if (manifest.FormatVersion != CurrentVersion)
-            throw new InvalidDataException($"{path} has format {manifest.FormatVersion}; this version of Ernie.Sdk reads {CurrentVersion}. Export the checkpoint again.");
         manifest.Check(path);
         return manifest;
     }
@@ -95,6 +121,12 @@ internal sealed record ModelManifest
     private static bool IsPlainName(string name) => name.Length > 0 && name is not ("." or "..") && name.AsSpan().IndexOfAny("/\\:\0") < 0;
 }
 
+/// <summary>What every format's manifest has.</summary>
+internal sealed record ManifestVersion
+{
+    public int? FormatVersion { get; init; }
+}
+
 /// <summary>One tensor of the weight file.</summary>
 internal sealed record ManifestTensor(string Name, WeightFormat Format, IReadOnlyList<long> Shape, long Offset, long Bytes, string Sha256);
 
@@ -103,4 +135,5 @@ internal sealed record ManifestFile(string Name, long Bytes, string Sha256);
 
 [JsonSourceGenerationOptions(WriteIndented = true, UseStringEnumConverter = true, PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, MaxDepth = 16, RespectNullableAnnotations = true, RespectRequiredConstructorParameters = true)]
 [JsonSerializable(typeof(ModelManifest))]
+[JsonSerializable(typeof(ManifestVersion))]
 internal sealed partial class ManifestJson : JsonSerializerContext;

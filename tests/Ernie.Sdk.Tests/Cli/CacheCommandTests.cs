@@ -1,4 +1,6 @@
+using System.Text.Json;
 using Ernie.Cli;
+using Ernie.Sdk.Export;
 using Microsoft.Extensions.Time.Testing;
 
 namespace Ernie.Sdk.Tests.Cli;
@@ -36,6 +38,54 @@ public sealed class CacheCommandTests : IDisposable
         Assert.Contains("1 export removed", (await CommandRun.Async("cache", "clear", "--cache", Cache, "--older-than", "1")).Succeeded().Out, StringComparison.Ordinal);
         Assert.Contains("1 export removed", (await CommandRun.Async("cache", "clear", "--cache", Cache)).Succeeded().Out, StringComparison.Ordinal);
         Assert.Equal([Path.Combine(Cache, "precious-folder")], Directory.GetFileSystemEntries(Cache));
+    }
+
+    [Fact]
+    public async Task ExportsThatThisVersionDoesNotLoad_AreMarked_AndRemovedAlone()
+    {
+        new TinyCheckpoint { Experts = 4 }.Write(_folder.File("checkpoint"));
+        (await CommandRun.Async("{\"ids\":[5]}", ["generate", _folder.File("checkpoint"), "--cache", Cache, "--max-tokens", "1"])).Succeeded();
+        var fine = Assert.Single(Directory.GetDirectories(Cache));
+        // Manifests of other versions have other members than this one's must have.
+        var old = Entry("old-0123456789abcdef", """{"formatVersion":3,"name":"old","weights":[1,2]}""");
+        var newer = Entry("newer-0123456789abcdef", """{"formatVersion":99,"parts":{}}""");
+        var damaged = Entry("damaged-0123456789abcdef", "{");
+        await File.WriteAllBytesAsync(Path.Combine(old, ModelManifest.WeightFile), new byte[3 << 20], TestContext.Current.CancellationToken);
+
+        var list = (await CommandRun.Async("cache", "--cache", Cache)).Succeeded();
+        string Line(string folder) => Assert.Single(list.Lines, line => line.Contains($"  {Path.GetFileName(folder)}  ", StringComparison.Ordinal));
+        Assert.EndsWith("of a checkpoint that is not known; not loaded any more: format 3", Line(old), StringComparison.Ordinal);
+        Assert.EndsWith("; not loaded by this version: format 99", Line(newer), StringComparison.Ordinal);
+        Assert.EndsWith("; damaged: it says no format", Line(damaged), StringComparison.Ordinal);
+        Assert.EndsWith($"  of {_folder.File("checkpoint")}", Line(fine), StringComparison.Ordinal);
+        var cure = $"1 export of 3.0 MiB has a format that this version, which reads format {ModelManifest.CurrentVersion}, does not load. Remove with: ernie cache clear --outdated --cache {Cache}";
+        Assert.Equal(cure, list.Lines[^1]);
+        Assert.Contains(cure, (await CommandRun.Async("doctor", "--cache", Cache)).Succeeded().Out, StringComparison.Ordinal);
+
+        var lines = (await CommandRun.Async("cache", "--json", "--cache", Cache)).Succeeded().Lines;
+        var entries = lines.Select(static line => JsonDocument.Parse(line).RootElement).ToDictionary(static e => e.GetProperty("folder").GetString()!, static e => e);
+        Assert.Equal([("outdated", 3), ("newer", 99), ("fine", ModelManifest.CurrentVersion)], new[] { old, newer, fine }.Select(folder => (entries[folder].GetProperty("state").GetString()!, entries[folder].GetProperty("format").GetInt32())));
+        Assert.Equal(("damaged", JsonValueKind.Null), (entries[damaged].GetProperty("state").GetString()!, entries[damaged].GetProperty("format").ValueKind));
+        Assert.Equal((3 << 20) + new FileInfo(Path.Combine(old, ModelManifest.FileName)).Length, entries[old].GetProperty("bytes").GetInt64());
+        Assert.Equal(_folder.File("checkpoint"), entries[fine].GetProperty("checkpoint").GetString());
+
+        // The message can be pasted.
+        var clear = (await CommandRun.Async(cure[(cure.LastIndexOf("ernie ", StringComparison.Ordinal) + 6)..].Split(' '))).Succeeded();
+        Assert.Equal($"removed {old}\n1 export removed, 3.0 MiB.\n", clear.Out);
+        Assert.Equal(new[] { damaged, fine, newer }.Order(StringComparer.Ordinal), Directory.GetDirectories(Cache).Order(StringComparer.Ordinal));
+        Assert.DoesNotContain("--outdated", (await CommandRun.Async("cache", "--cache", Cache)).Succeeded().Out, StringComparison.Ordinal);
+
+        // Whoever names such a folder is told of its format, not that it is damaged.
+        var run = await CommandRun.Async("inspect", newer);
+        Assert.Equal(ExitCode.BadInput, run.ExitCode);
+        Assert.Contains($"has format 99; this version of Ernie.Sdk reads {ModelManifest.CurrentVersion}", run.Error, StringComparison.Ordinal);
+
+        string Entry(string name, string manifest)
+        {
+            var folder = Directory.CreateDirectory(Path.Combine(Cache, name)).FullName;
+            File.WriteAllText(Path.Combine(folder, ModelManifest.FileName), manifest);
+            return folder;
+        }
     }
 
     [Fact]

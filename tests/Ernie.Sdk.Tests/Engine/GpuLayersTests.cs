@@ -10,14 +10,7 @@ namespace Ernie.Sdk.Tests.Engine;
 [Collection(FakeCuda.Collection)]
 public sealed class GpuLayersTests(ITestOutputHelper output) : IDisposable
 {
-    /// <summary>As <see cref="GpuModelTests"/> has it.</summary>
-    private const double Tolerance = 3e-4;
-    /// <summary>For logits of every token of a text, which only tests and commands look at. Less than a layer has.</summary>
-    private const long Slack = 128 << 10;
-    private const int Context = 512, Chunk = 128, AllLayers = 5;
-    private static readonly int[] s_prompt = [1, 17, 300, 42, 9, 1200, 77];
-
-    private readonly EmulatedGpu _gpu = new();
+    private readonly LimitedGpu _gpu = new();
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
@@ -27,24 +20,24 @@ public sealed class GpuLayersTests(ITestOutputHelper output) : IDisposable
     [InlineData(1, ErnieKvCacheType.Float32)]
     [InlineData(2, ErnieKvCacheType.Float32)]
     [InlineData(2, ErnieKvCacheType.Int8)]
-    [InlineData(AllLayers - 1, ErnieKvCacheType.BFloat16)]
+    [InlineData(LimitedGpu.AllLayers - 1, ErnieKvCacheType.BFloat16)]
     public async Task LayersThatDoNotFit_AreComputedOnTheCpu_AsPlanned(int layers, ErnieKvCacheType kvType)
     {
         var path = await TinyModel.ExportedAsync();
-        var limit = Limit(path, layers, kvType) + Slack;
-        var plan = Plan(path, limit, kvType);
+        var limit = _gpu.WithoutLayers(path, layers, kvType) + LimitedGpu.Slack;
+        var plan = _gpu.Plan(path, limit, kvType);
         Assert.Equal(Enumerable.Range(0, layers), plan.CpuLayers);
-        await using var cpu = await TinyModel.LoadAsync(options => Configure(options, kvType));
-        var (expected, answer) = (await LoadedModels.LogitsAsync(cpu, s_prompt, Token), await Answer(cpu, LoadedModels.Ids(1, 150)));
+        await using var cpu = await _gpu.LoadOnCpuAsync(path, kvType);
+        var (expected, answer) = (await LoadedModels.LogitsAsync(cpu, LimitedGpu.Prompt, Token), await LimitedGpu.Answer(cpu, LoadedModels.Ids(1, 150)));
         var log = new RecordedLog();
-        await using (var model = await Load(path, limit, log, kvType, graphs: true))
+        await using (var model = await _gpu.LoadAsync(path, limit, log, options => (options.KvCacheType, options.CudaGraphs) = (kvType, true)))
         {
-            var logits = await LoadedModels.LogitsAsync(model, s_prompt, Token);
+            var logits = await LoadedModels.LogitsAsync(model, LimitedGpu.Prompt, Token);
             output.WriteLine($"{layers} layers on the CPU, {kvType}: largest difference {Golden.MaxDifference(logits, expected):E2}");
             // A key or value that falls on the edge between two numbers of its type may fall either way.
-            var tolerance = kvType == ErnieKvCacheType.Float32 ? Tolerance : 0.05;
+            var tolerance = kvType == ErnieKvCacheType.Float32 ? LimitedGpu.Tolerance : 0.05;
             TensorAssert.Near(expected, logits, tolerance, tolerance, "logits");
-            Assert.Equal(answer, await Answer(model, LoadedModels.Ids(1, 150)));
+            Assert.Equal(answer, await LimitedGpu.Answer(model, LoadedModels.Ids(1, 150)));
             Assert.Equal(cpu.GetExpertLoad().Layers.Select(static layer => layer.TokenCount), model.GetExpertLoad().Layers.Select(static layer => layer.TokenCount));
             if (kvType == ErnieKvCacheType.Float32) Assert.Equal(cpu.GetExpertLoad().Layers.Select(static layer => layer.ExpertTokens), model.GetExpertLoad().Layers.Select(static layer => layer.ExpertTokens));
             output.WriteLine($"{_gpu.Driver.PeakBytes:N0} of {limit:N0} bytes");
@@ -62,17 +55,15 @@ public sealed class GpuLayersTests(ITestOutputHelper output) : IDisposable
         using var folder = new TemporaryFolder();
         var path = folder.File("model");
         await ErnieExporter.ExportAsync(TinyModel.Checkpoint, path, new ErnieExportOptions { Experts = ErniePrecision.Int4, Dense = ErniePrecision.Int8, Calibrate = false }, cancellationToken: Token);
-        var limit = Limit(path, 3);
-        var options = new ErnieModelOptions { Threads = 2 };
-        Configure(options, ErnieKvCacheType.Float32);
-        await using var cpu = await ErnieModel.LoadAsync(path, options, cancellationToken: Token);
-        var (expected, answer) = (await LoadedModels.LogitsAsync(cpu, s_prompt[..1], Token), await Answer(cpu, s_prompt));
-        await using (var model = await Load(path, limit))
+        var limit = _gpu.WithoutLayers(path, 3);
+        await using var cpu = await _gpu.LoadOnCpuAsync(path);
+        var (expected, answer) = (await LoadedModels.LogitsAsync(cpu, [LimitedGpu.Prompt[0]], Token), await LimitedGpu.Answer(cpu, LimitedGpu.Prompt));
+        await using (var model = await _gpu.LoadAsync(path, limit))
         {
-            var logits = await LoadedModels.LogitsAsync(model, s_prompt[..1], Token);
+            var logits = await LoadedModels.LogitsAsync(model, [LimitedGpu.Prompt[0]], Token);
             output.WriteLine($"largest difference {Golden.MaxDifference(logits, expected):E2}");
             TensorAssert.Near(expected, logits, 0.3, 0, "logits");
-            Assert.Equal(answer, await Answer(model, s_prompt));
+            Assert.Equal(answer, await LimitedGpu.Answer(model, LimitedGpu.Prompt));
             Assert.InRange(_gpu.Driver.PeakBytes, 1, limit);
         }
         _gpu.Driver.AssertNothingIsLeft();
@@ -90,7 +81,7 @@ public sealed class GpuLayersTests(ITestOutputHelper output) : IDisposable
         foreach (var layers in new[] { 0, 1 })
         {
             var log = new RecordedLog();
-            await using (var model = await Load(path, Limit(path, layers) + Slack, log))
+            await using (var model = await _gpu.LoadAsync(path, _gpu.WithoutLayers(path, layers) + LimitedGpu.Slack, log))
             {
                 Assert.Equal(layers, log.Lines.Count(static line => line.Contains("too few for all: layer 0 altogether. ", StringComparison.Ordinal)));
                 var before = Sent();
@@ -110,12 +101,12 @@ public sealed class GpuLayersTests(ITestOutputHelper output) : IDisposable
     public async Task Conversations_AreForkedSavedAndRestored_WithTheCacheOfBothDevices()
     {
         var path = await TinyModel.ExportedAsync();
-        var limit = Limit(path, 2);
+        var limit = _gpu.WithoutLayers(path, 2);
         using var folder = new TemporaryFolder();
         int[] first = LoadedModels.Ids(5, 140), second = [9, 9, 30], other = [77, 4];
-        await using var cpu = await TinyModel.LoadAsync(options => Configure(options, ErnieKvCacheType.Float32));
+        await using var cpu = await _gpu.LoadOnCpuAsync(path);
         var (expected, forked) = await Talk(cpu, null);
-        await using (var model = await Load(path, limit))
+        await using (var model = await _gpu.LoadAsync(path, limit))
         {
             var (answer, fork) = await Talk(model, folder.File("saved"));
             Assert.Equal(expected, answer);
@@ -124,7 +115,7 @@ public sealed class GpuLayersTests(ITestOutputHelper output) : IDisposable
         // Saved after the first turn: whatever devices have its layers now.
         foreach (var layers in new[] { 0, 1, 4 })
         {
-            await using var model = layers == 0 ? await TinyModel.LoadAsync(options => Configure(options, ErnieKvCacheType.Float32)) : await Load(path, Limit(path, layers));
+            await using var model = layers == 0 ? await _gpu.LoadOnCpuAsync(path) : await _gpu.LoadAsync(path, _gpu.WithoutLayers(path, layers));
             using var conversation = await model.RestoreConversationAsync(folder.File("saved"), Token);
             Assert.Equal(expected, await Continue(conversation, second));
         }
@@ -146,9 +137,9 @@ public sealed class GpuLayersTests(ITestOutputHelper output) : IDisposable
         var path = await TinyModel.ExportedAsync();
         var shared = LoadedModels.Ids(1, 130);
         int[][] prompts = [[.. shared, 5, 6], [.. shared, 7]];
-        await using var cpu = await TinyModel.LoadAsync(options => Configure(options, ErnieKvCacheType.Float32));
-        await using var model = await Load(path, Limit(path, 3));
-        foreach (var prompt in prompts) Assert.Equal(await Answer(cpu, prompt), await Answer(model, prompt));
+        await using var cpu = await _gpu.LoadOnCpuAsync(path);
+        await using var model = await _gpu.LoadAsync(path, _gpu.WithoutLayers(path, 3));
+        foreach (var prompt in prompts) Assert.Equal(await LimitedGpu.Answer(cpu, prompt), await LimitedGpu.Answer(model, prompt));
         // Of the second prompt, the first block is not computed again, on either device.
         Assert.All(model.GetExpertLoad().Layers, layer => Assert.Equal(prompts.Sum(static prompt => prompt.Length) - 128 + 2 * 3, layer.TokenCount));
     }
@@ -157,20 +148,20 @@ public sealed class GpuLayersTests(ITestOutputHelper output) : IDisposable
     public async Task CancelledAndFailedSteps_AreFollowedByOthers()
     {
         var path = await TinyModel.ExportedAsync();
-        await using (var model = await Load(path, Limit(path, 2)))
+        await using (var model = await _gpu.LoadAsync(path, _gpu.WithoutLayers(path, 2)))
         {
-            var expected = await Answer(model, s_prompt);
+            var expected = await LimitedGpu.Answer(model, LimitedGpu.Prompt);
             using var source = CancellationTokenSource.CreateLinkedTokenSource(Token);
             await Assert.ThrowsAnyAsync<OperationCanceledException>(async () =>
             {
-                await foreach (var _ in model.GenerateAsync(s_prompt, new ErnieGenerationOptions { MaxTokens = 200, IgnoreStopTokens = true }, source.Token)) await source.CancelAsync();
+                await foreach (var _ in model.GenerateAsync(LimitedGpu.Prompt, new ErnieGenerationOptions { MaxTokens = 200, IgnoreStopTokens = true }, source.Token)) await source.CancelAsync();
             });
-            Assert.Equal(expected, await Answer(model, s_prompt));
+            Assert.Equal(expected, await LimitedGpu.Answer(model, LimitedGpu.Prompt));
             // The first copy to the device is that of the residual stream, in every step.
             _gpu.Driver.Fail("cuMemcpyHtoDAsync_v2", (CudaResult)700);
-            var e = await Assert.ThrowsAsync<InvalidOperationException>(async () => await Answer(model, s_prompt));
+            var e = await Assert.ThrowsAsync<InvalidOperationException>(async () => await LimitedGpu.Answer(model, LimitedGpu.Prompt));
             Assert.Contains("CUDA_ERROR_ILLEGAL_ADDRESS", e.Message, StringComparison.Ordinal);
-            Assert.Equal(expected, await Answer(model, s_prompt));
+            Assert.Equal(expected, await LimitedGpu.Answer(model, LimitedGpu.Prompt));
         }
         _gpu.Driver.AssertNothingIsLeft();
     }
@@ -179,43 +170,14 @@ public sealed class GpuLayersTests(ITestOutputHelper output) : IDisposable
     public async Task MemoryThatRunsOutWhileLoading_LeavesNothing()
     {
         var path = await TinyModel.ExportedAsync();
-        var limit = Limit(path, 2);
+        var limit = _gpu.WithoutLayers(path, 2);
         foreach (var (call, nth) in new[] { ("cuMemHostRegister_v2", 1), ("cuMemHostRegister_v2", 2), ("cuMemAlloc_v2", 1), ("cuMemAlloc_v2", 2), ("cuMemAlloc_v2", 3), ("cuMemAlloc_v2", 6) })
         {
             _gpu.Driver.Fail(call, CudaResult.OutOfMemory, nth);
-            await Assert.ThrowsAsync<ErnieDeviceException>(() => Load(path, limit));
+            await Assert.ThrowsAsync<ErnieDeviceException>(() => _gpu.LoadAsync(path, limit));
             _gpu.Driver.AssertNothingIsLeft();
         }
     }
-
-    /// <summary>The least memory with which no more than some layers are the CPU's.</summary>
-    private static long Limit(string path, int layers, ErnieKvCacheType kvType = ErnieKvCacheType.Float32)
-    {
-        var (least, most) = (Plan(path, 1, kvType).LeastBytes, 8L << 30);
-        while (least < most)
-        {
-            var middle = least + (most - least) / 2;
-            if (Plan(path, middle, kvType).CpuLayers.Count <= layers) most = middle;
-            else least = middle + 1;
-        }
-        return least;
-    }
-
-    private static ErniePlan Plan(string path, long bytes, ErnieKvCacheType kvType) =>
-        ErniePlan.ForModel(path, new ErniePlanOptions { GpuBytes = bytes, ReserveBytes = 0, ContextLength = Context, KvCacheType = kvType, PrefillChunkTokens = Chunk });
-
-    private static void Configure(ErnieModelOptions options, ErnieKvCacheType kvType) => (options.KvCacheType, options.KvCacheBytes, options.ContextLength, options.MaxConcurrentRequests, options.PrefillChunkTokens) = (kvType, null, Context, 1, Chunk);
-
-    private Task<ErnieModel> Load(string path, long limit, RecordedLog? log = null, ErnieKvCacheType kvType = ErnieKvCacheType.Float32, bool graphs = false)
-    {
-        var options = new ErnieModelOptions { Device = ErnieDevice.Cuda, Installation = _gpu.Installation, GpuMemoryBytes = limit, Threads = 2, LoggerFactory = log?.Factory, CudaGraphs = graphs };
-        Configure(options, kvType);
-        _gpu.Driver.ForgetPeak();
-        return ErnieModel.LoadAsync(path, options, cancellationToken: Token);
-    }
-
-    private static Task<List<int>> Answer(ErnieModel model, int[] prompt) =>
-        model.GenerateAsync(prompt, new ErnieGenerationOptions { Temperature = 0, MaxTokens = 4, IgnoreStopTokens = true }, Token).ToListAsync(Token).AsTask();
 
     private static Task<List<int>> Continue(ErnieConversation conversation, int[] ids) =>
         conversation.ContinueAsync(ids, new ErnieGenerationOptions { Temperature = 0, MaxTokens = 4, IgnoreStopTokens = true }, Token).ToListAsync(Token).AsTask();

@@ -1,4 +1,3 @@
-using Ernie.Cli;
 using Ernie.Sdk.Engine;
 using Ernie.Sdk.GpuTests.Models;
 using Ernie.Sdk.Native;
@@ -10,14 +9,7 @@ namespace Ernie.Sdk.Tests.Engine;
 [Collection(FakeCuda.Collection)]
 public sealed class GpuOffloadTests(ITestOutputHelper output) : IDisposable
 {
-    /// <summary>As <see cref="GpuModelTests"/> has it: kernels of both devices sum the same products in float, in other orders.</summary>
-    private const double Tolerance = 3e-4;
-    /// <summary>For logits of every token of a text, which only tests and commands look at. Less than an expert has.</summary>
-    private const long Slack = 128 << 10;
-    private const int Context = 512, Chunk = 128, ExpertsOfLayer = 8, Layers = 4;
-    private static readonly int[] s_prompt = [1, 17, 300, 42, 9, 1200, 77];
-
-    private readonly EmulatedGpu _gpu = new();
+    private readonly LimitedGpu _gpu = new();
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
@@ -26,24 +18,24 @@ public sealed class GpuOffloadTests(ITestOutputHelper output) : IDisposable
     [Theory]
     [InlineData(0)]
     [InlineData(1)]
-    [InlineData(ExpertsOfLayer)]
-    [InlineData(ExpertsOfLayer + 3)]
-    [InlineData(Layers * ExpertsOfLayer)]
+    [InlineData(LimitedGpu.ExpertsOfLayer)]
+    [InlineData(LimitedGpu.ExpertsOfLayer + 3)]
+    [InlineData(LimitedGpu.MoeLayers * LimitedGpu.ExpertsOfLayer)]
     public async Task ExpertsThatDoNotFit_AreComputedOnTheCpu_AsPlanned(int away)
     {
         var path = await TinyModel.ExportedAsync();
-        var limit = Needed(Plan(path, 8L << 30)) - away * ExpertBytes(path) + Slack;
-        var plan = Plan(path, limit);
+        var limit = _gpu.WithoutExperts(path, away) + LimitedGpu.Slack;
+        var plan = _gpu.Plan(path, limit);
         Assert.Equal(away, plan.CpuExperts.Values.Sum());
-        await using var cpu = await TinyModel.LoadAsync(Configure);
-        var (expected, answer) = (await LoadedModels.LogitsAsync(cpu, s_prompt, Token), await Answer(cpu, LoadedModels.Ids(1, 150)));
+        await using var cpu = await _gpu.LoadOnCpuAsync(path);
+        var (expected, answer) = (await LoadedModels.LogitsAsync(cpu, LimitedGpu.Prompt, Token), await LimitedGpu.Answer(cpu, LoadedModels.Ids(1, 150)));
         var log = new RecordedLog();
-        await using (var model = await Load(path, limit, log))
+        await using (var model = await _gpu.LoadAsync(path, limit, log))
         {
-            var logits = await LoadedModels.LogitsAsync(model, s_prompt, Token);
+            var logits = await LoadedModels.LogitsAsync(model, LimitedGpu.Prompt, Token);
             output.WriteLine($"{away} experts on the CPU: largest difference {Golden.MaxDifference(logits, expected):E2}");
-            TensorAssert.Near(expected, logits, Tolerance, Tolerance, "logits");
-            Assert.Equal(answer, await Answer(model, LoadedModels.Ids(1, 150)));
+            TensorAssert.Near(expected, logits, LimitedGpu.Tolerance, LimitedGpu.Tolerance, "logits");
+            Assert.Equal(answer, await LimitedGpu.Answer(model, LoadedModels.Ids(1, 150)));
             Assert.Equal(cpu.GetExpertLoad().Layers.Select(static layer => layer.ExpertTokens), model.GetExpertLoad().Layers.Select(static layer => layer.ExpertTokens));
             output.WriteLine($"{_gpu.Driver.PeakBytes:N0} of {limit:N0} bytes");
             Assert.InRange(_gpu.Driver.PeakBytes, limit / 2, limit);
@@ -62,19 +54,17 @@ public sealed class GpuOffloadTests(ITestOutputHelper output) : IDisposable
         using var folder = new TemporaryFolder();
         var path = folder.File("model");
         await ErnieExporter.ExportAsync(TinyModel.Checkpoint, path, new ErnieExportOptions { Experts = experts, Dense = ErniePrecision.Int8, Calibrate = experts == ErniePrecision.Int2 }, cancellationToken: Token);
-        var limit = Needed(Plan(path, 8L << 30)) - (ExpertsOfLayer + 3) * ExpertBytes(path) - 1;
-        var options = new ErnieModelOptions { Threads = 2 };
-        Configure(options);
-        await using var cpu = await ErnieModel.LoadAsync(path, options, cancellationToken: Token);
+        var limit = _gpu.WithoutExperts(path, LimitedGpu.ExpertsOfLayer + 3) - 1;
+        await using var cpu = await _gpu.LoadOnCpuAsync(path);
         // Short: what is left free is less than an expert.
-        var (expected, answer) = (await LoadedModels.LogitsAsync(cpu, s_prompt[..3], Token), await Answer(cpu, s_prompt));
-        await using (var model = await Load(path, limit))
+        var (expected, answer) = (await LoadedModels.LogitsAsync(cpu, [.. LimitedGpu.Prompt.Take(3)], Token), await LimitedGpu.Answer(cpu, LimitedGpu.Prompt));
+        await using (var model = await _gpu.LoadAsync(path, limit))
         {
-            var logits = await LoadedModels.LogitsAsync(model, s_prompt[..3], Token);
+            var logits = await LoadedModels.LogitsAsync(model, [.. LimitedGpu.Prompt.Take(3)], Token);
             output.WriteLine($"{experts}: largest difference {Golden.MaxDifference(logits, expected):E2} of {expected.Max(Math.Abs):F1}");
             // Activations are quantised too, and one on the edge between two codes may fall either way.
             TensorAssert.Near(expected, logits, 0.3, 0, "logits");
-            Assert.Equal(answer, await Answer(model, s_prompt));
+            Assert.Equal(answer, await LimitedGpu.Answer(model, LimitedGpu.Prompt));
             Assert.InRange(_gpu.Driver.PeakBytes, 1, limit);
         }
         _gpu.Driver.AssertNothingIsLeft();
@@ -84,19 +74,15 @@ public sealed class GpuOffloadTests(ITestOutputHelper output) : IDisposable
     public async Task NothingFits_IsOneException_ThatNamesTheLeastThatWouldDo()
     {
         var path = await TinyModel.ExportedAsync();
-        var least = Plan(path, 8L << 30).LeastBytes;
-        var e = await Assert.ThrowsAsync<ErnieDeviceException>(() => Load(path, least - 1));
+        var least = _gpu.Plan(path).LeastBytes;
+        var e = await Assert.ThrowsAsync<ErnieDeviceException>(() => _gpu.LoadAsync(path, least - 1));
         Assert.Equal("GPU memory", e.Piece);
         Assert.Contains($"of which GpuMemoryBytes allows {least - 1:N0}; with all layers but the last on the CPU the model still takes at least {least:N0}", e.Message, StringComparison.Ordinal);
         Assert.Contains($"Set GpuMemoryBytes to {least:N0} or more.", e.Cure, StringComparison.Ordinal);
-        // Whoever types a command is told of its options.
-        var typed = LibraryTerms.OfCommand(e);
-        Assert.Contains($"Set --gpu-memory, in bytes (B), to {least:N0} or more. Export to fewer bits, set a shorter --context or a smaller --kv, or use another GPU", typed, StringComparison.Ordinal);
-        Assert.DoesNotContain("GpuMemoryBytes", typed, StringComparison.Ordinal);
         _gpu.Driver.AssertNothingIsLeft();
-        await using (var model = await Load(path, least))
+        await using (var model = await _gpu.LoadAsync(path, least))
         {
-            Assert.Equal(4, (await Answer(model, s_prompt)).Count);
+            Assert.Equal(4, (await LimitedGpu.Answer(model, LimitedGpu.Prompt)).Count);
             Assert.InRange(_gpu.Driver.PeakBytes, 1, least);
         }
         _gpu.Driver.AssertNothingIsLeft();
@@ -108,7 +94,7 @@ public sealed class GpuOffloadTests(ITestOutputHelper output) : IDisposable
     public async Task ACacheLargerThanAnyMemory_IsOneException(long? limit)
     {
         var path = await TinyModel.ExportedAsync();
-        var e = await Assert.ThrowsAsync<ErnieDeviceException>(() => Load(path, limit, configure: static options => (options.ContextLength, options.KvCacheBytes) = (null, long.MaxValue)));
+        var e = await Assert.ThrowsAsync<ErnieDeviceException>(() => _gpu.LoadAsync(path, limit, configure: static options => (options.ContextLength, options.KvCacheBytes) = (null, long.MaxValue)));
         Assert.Equal("GPU memory", e.Piece);
         Assert.Contains("a smaller KvCacheBytes", e.Cure, StringComparison.Ordinal);
         _gpu.Driver.AssertNothingIsLeft();
@@ -118,15 +104,15 @@ public sealed class GpuOffloadTests(ITestOutputHelper output) : IDisposable
     public async Task ASmallGpu_IsFilledBesideItsReserve()
     {
         var path = await TinyModel.ExportedAsync();
-        var limit = Needed(Plan(path, 8L << 30)) - 5 * ExpertBytes(path);
+        var limit = _gpu.WithoutExperts(path, 5);
         // Of all memory, 1 GiB and 2 % are the reserve.
         var total = (limit + (1L << 30)) * 50 / 49 + 50;
         _gpu.Driver.Describe(bytes: total);
         var log = new RecordedLog();
-        await using (var model = await Load(path, null, log, ErnieDevice.Auto))
+        await using (var model = await _gpu.LoadAsync(path, null, log, static options => options.Device = ErnieDevice.Auto))
         {
             Assert.Contains(log.Lines, static line => line.Contains("experts 1 of layers 1-3, 2 of layer 4", StringComparison.Ordinal));
-            Assert.Equal(4, (await Answer(model, s_prompt)).Count);
+            Assert.Equal(4, (await LimitedGpu.Answer(model, LimitedGpu.Prompt)).Count);
         }
         _gpu.Driver.AssertNothingIsLeft();
     }
@@ -136,12 +122,12 @@ public sealed class GpuOffloadTests(ITestOutputHelper output) : IDisposable
     {
         var path = await TinyModel.ExportedAsync();
         void Unasked(ErnieModelOptions options) => options.ContextLength = null;
-        var limit = Needed(Plan(path, 8L << 30, 8192)) - ExpertBytes(path);
+        var limit = LimitedGpu.Needed(_gpu.Plan(path, context: 8192)) - LimitedGpu.ExpertBytes(path);
         var log = new RecordedLog();
-        await using var model = await Load(path, limit, log, configure: Unasked);
+        await using var model = await _gpu.LoadAsync(path, limit, log, configure: Unasked);
         Assert.Contains(log.Lines, static line => line.Contains("experts 1 of layer 4", StringComparison.Ordinal));
         Assert.Equal(8192, model.ContextLength);
-        Assert.Equal(4, (await Answer(model, s_prompt)).Count);
+        Assert.Equal(4, (await LimitedGpu.Answer(model, LimitedGpu.Prompt)).Count);
         Assert.InRange(_gpu.Driver.PeakBytes, 1, limit);
     }
 
@@ -149,20 +135,20 @@ public sealed class GpuOffloadTests(ITestOutputHelper output) : IDisposable
     public async Task CancelledAndFailedSteps_AreFollowedByOthers()
     {
         var path = await TinyModel.ExportedAsync();
-        var limit = Plan(path, 8L << 30).LeastBytes;
-        await using (var model = await Load(path, limit))
+        var limit = _gpu.Plan(path).LeastBytes;
+        await using (var model = await _gpu.LoadAsync(path, limit))
         {
-            var expected = await Answer(model, s_prompt);
+            var expected = await LimitedGpu.Answer(model, LimitedGpu.Prompt);
             using var source = CancellationTokenSource.CreateLinkedTokenSource(Token);
             await Assert.ThrowsAnyAsync<OperationCanceledException>(async () =>
             {
-                await foreach (var _ in model.GenerateAsync(s_prompt, new ErnieGenerationOptions { MaxTokens = 200, IgnoreStopTokens = true }, source.Token)) await source.CancelAsync();
+                await foreach (var _ in model.GenerateAsync(LimitedGpu.Prompt, new ErnieGenerationOptions { MaxTokens = 200, IgnoreStopTokens = true }, source.Token)) await source.CancelAsync();
             });
-            Assert.Equal(expected, await Answer(model, s_prompt));
+            Assert.Equal(expected, await LimitedGpu.Answer(model, LimitedGpu.Prompt));
             _gpu.Driver.Fail("cuMemcpyDtoHAsync_v2", (CudaResult)700, 2);
-            var e = await Assert.ThrowsAsync<InvalidOperationException>(async () => await Answer(model, s_prompt));
+            var e = await Assert.ThrowsAsync<InvalidOperationException>(async () => await LimitedGpu.Answer(model, LimitedGpu.Prompt));
             Assert.Contains("CUDA_ERROR_ILLEGAL_ADDRESS", e.Message, StringComparison.Ordinal);
-            Assert.Equal(expected, await Answer(model, s_prompt));
+            Assert.Equal(expected, await LimitedGpu.Answer(model, LimitedGpu.Prompt));
         }
         _gpu.Driver.AssertNothingIsLeft();
     }
@@ -171,38 +157,12 @@ public sealed class GpuOffloadTests(ITestOutputHelper output) : IDisposable
     public async Task MemoryThatRunsOutWhileLoading_LeavesNothing()
     {
         var path = await TinyModel.ExportedAsync();
-        var limit = Plan(path, 8L << 30).LeastBytes;
+        var limit = _gpu.Plan(path).LeastBytes;
         foreach (var (call, nth) in new[] { ("cuMemHostRegister_v2", 1), ("cuMemHostRegister_v2", 3), ("cuEventCreate", 1), ("cuMemAlloc_v2", 3), ("cuMemAlloc_v2", 5) })
         {
             _gpu.Driver.Fail(call, CudaResult.OutOfMemory, nth);
-            await Assert.ThrowsAsync<ErnieDeviceException>(() => Load(path, limit));
+            await Assert.ThrowsAsync<ErnieDeviceException>(() => _gpu.LoadAsync(path, limit));
             _gpu.Driver.AssertNothingIsLeft();
         }
     }
-
-    /// <summary>What <c>ernie plan</c> says of a model that is loaded as these tests load it.</summary>
-    private static ErniePlan Plan(string path, long bytes, int context = Context) =>
-        ErniePlan.ForModel(path, new ErniePlanOptions { GpuBytes = bytes, ReserveBytes = 0, ContextLength = context, KvCacheType = ErnieKvCacheType.Float32, PrefillChunkTokens = Chunk });
-
-    private static long Needed(ErniePlan plan) => plan.Gpus[0].WeightBytes + plan.Gpus[0].KvCacheBytes + plan.Gpus[0].WorkspaceBytes;
-
-    private static long ExpertBytes(string path)
-    {
-        var (config, formats) = ErniePlan.Read(path, new ErnieExportOptions());
-        return MemoryPlan.For(config, formats, Sdk.Kernels.KvElementType.Float32, 1).ExpertBytes / Layers / ExpertsOfLayer;
-    }
-
-    private static void Configure(ErnieModelOptions options) => (options.KvCacheType, options.KvCacheBytes, options.ContextLength, options.MaxConcurrentRequests, options.PrefillChunkTokens) = (ErnieKvCacheType.Float32, null, Context, 1, Chunk);
-
-    private Task<ErnieModel> Load(string path, long? limit, RecordedLog? log = null, ErnieDevice device = ErnieDevice.Cuda, Action<ErnieModelOptions>? configure = null)
-    {
-        var options = new ErnieModelOptions { Device = device, Installation = _gpu.Installation, GpuMemoryBytes = limit, Threads = 2, LoggerFactory = log?.Factory };
-        Configure(options);
-        configure?.Invoke(options);
-        _gpu.Driver.ForgetPeak();
-        return ErnieModel.LoadAsync(path, options, cancellationToken: Token);
-    }
-
-    private static Task<List<int>> Answer(ErnieModel model, int[] prompt) =>
-        model.GenerateAsync(prompt, new ErnieGenerationOptions { Temperature = 0, MaxTokens = 4, IgnoreStopTokens = true }, Token).ToListAsync(Token).AsTask();
 }

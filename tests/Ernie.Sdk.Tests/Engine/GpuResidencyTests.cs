@@ -10,14 +10,9 @@ namespace Ernie.Sdk.Tests.Engine;
 [Collection(FakeCuda.Collection)]
 public sealed class GpuResidencyTests(ITestOutputHelper output) : IDisposable
 {
-    /// <summary>As <see cref="GpuModelTests"/> has it.</summary>
-    private const double Tolerance = 3e-4;
-    /// <summary>For logits of every token of a text. Less than an expert has.</summary>
-    private const long Slack = 128 << 10;
-    private const int Context = 256, Chunk = 128, Prompt = 64, Layers = 4, ExpertsOfLayer = 8, PerToken = 2;
-    private static readonly int[] s_prompt = [1, 17, 300, 42, 9, 1200, 77];
+    private const int Prompt = 64, HalfOfExperts = LimitedGpu.MoeLayers * LimitedGpu.ExpertsOfLayer / 2, PerToken = 2;
 
-    private readonly EmulatedGpu _gpu = new();
+    private readonly LimitedGpu _gpu = new(256);
     private readonly ChoiceCounts _counts = new();
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
@@ -39,29 +34,27 @@ public sealed class GpuResidencyTests(ITestOutputHelper output) : IDisposable
         using var folder = new TemporaryFolder();
         var path = experts == ErniePrecision.BFloat16 ? await TinyModel.ExportedAsync() : folder.File("model");
         if (experts != ErniePrecision.BFloat16) await ErnieExporter.ExportAsync(TinyModel.Checkpoint, path, new ErnieExportOptions { Experts = experts, Dense = ErniePrecision.BFloat16, Calibrate = experts == ErniePrecision.Int2 }, cancellationToken: Token);
-        var options = new ErnieModelOptions { Threads = 2 };
-        Configure(options);
-        await using var cpu = await ErnieModel.LoadAsync(path, options, cancellationToken: Token);
+        await using var cpu = await _gpu.LoadOnCpuAsync(path);
         // A text of few words has few experts.
         var text = Repeated(Prompt);
-        var (answer, other) = (await Answer(cpu, text), await Answer(cpu, s_prompt));
+        var (answer, other) = (await LimitedGpu.Answer(cpu, text), await LimitedGpu.Answer(cpu, LimitedGpu.Prompt));
         var isPacked = experts is ErniePrecision.Int4 or ErniePrecision.Int8 or ErniePrecision.Int2;
-        var expected = await LoadedModels.LogitsAsync(cpu, s_prompt[..3], Token);
+        var expected = await LoadedModels.LogitsAsync(cpu, [.. LimitedGpu.Prompt.Take(3)], Token);
 
         var log = new RecordedLog();
-        var limit = Limit(path, Layers * ExpertsOfLayer / 2);
-        await using (var model = await Load(path, limit, log))
+        var limit = Limit(path);
+        await using (var model = await _gpu.LoadAsync(path, limit, log))
         {
             _counts.Reset();
-            Assert.Equal(answer, await Answer(model, text));
+            Assert.Equal(answer, await LimitedGpu.Answer(model, text));
             var (first, moves) = (Share(Prompt + 3), _counts.Moves);
             // A step moves one at most.
             Assert.InRange(moves, 2, 4);
             await model.ClearPrefixCacheAsync();
-            Assert.Equal(answer, await Answer(model, text));
+            Assert.Equal(answer, await LimitedGpu.Answer(model, text));
             await model.ClearPrefixCacheAsync();
             _counts.Reset();
-            Assert.Equal(answer, await Answer(model, text));
+            Assert.Equal(answer, await LimitedGpu.Answer(model, text));
             var last = Share(Prompt + 3);
             output.WriteLine($"{experts}: {first:P1} of the choices on the GPU in the first answer, {last:P1} in the third, after {moves} and {_counts.AllMoves} moves; {_gpu.Driver.PeakBytes:N0} of {limit:N0} bytes");
             // Half of the experts, any of them, would have half of the choices.
@@ -69,11 +62,11 @@ public sealed class GpuResidencyTests(ITestOutputHelper output) : IDisposable
             Assert.InRange(last, 0.9, 1);
             Assert.Equal(0, _counts.Moves);
             // Another text, for which other experts are wanted, is not worse for it.
-            var logits = await LoadedModels.LogitsAsync(model, s_prompt[..3], Token);
+            var logits = await LoadedModels.LogitsAsync(model, [.. LimitedGpu.Prompt.Take(3)], Token);
             output.WriteLine($"largest difference {Golden.MaxDifference(logits, expected):E2}");
             // Activations are quantised too, and one on the edge between two codes may fall either way.
-            TensorAssert.Near(expected, logits, isPacked ? 0.3 : Tolerance, isPacked ? 0 : Tolerance, "logits");
-            Assert.Equal(other, await Answer(model, s_prompt));
+            TensorAssert.Near(expected, logits, isPacked ? 0.3 : LimitedGpu.Tolerance, isPacked ? 0 : LimitedGpu.Tolerance, "logits");
+            Assert.Equal(other, await LimitedGpu.Answer(model, LimitedGpu.Prompt));
             // No slot was added.
             Assert.InRange(_gpu.Driver.PeakBytes, limit / 2, limit);
         }
@@ -88,20 +81,20 @@ public sealed class GpuResidencyTests(ITestOutputHelper output) : IDisposable
     {
         var path = await TinyModel.ExportedAsync();
         int[][] texts = [Repeated(Prompt), [.. Enumerable.Repeat(LoadedModels.Ids(9, 7), 9).SelectMany(static ids => ids)]];
-        await using var model = await Load(path, Limit(path, Layers * ExpertsOfLayer / 2));
+        await using var model = await _gpu.LoadAsync(path, Limit(path));
         for (var round = 0; round < 3; round++)
         {
-            foreach (var text in texts) await Answer(model, text);
+            foreach (var text in texts) await LimitedGpu.Answer(model, text);
             await model.ClearPrefixCacheAsync();
         }
         var settled = _counts.AllMoves;
         for (var round = 0; round < 3; round++)
         {
-            foreach (var text in texts) await Answer(model, text);
+            foreach (var text in texts) await LimitedGpu.Answer(model, text);
             await model.ClearPrefixCacheAsync();
         }
         output.WriteLine($"{settled} moves in three rounds, {_counts.AllMoves} in six");
-        Assert.InRange(settled, 2, Layers * ExpertsOfLayer / 2);
+        Assert.InRange(settled, 2, HalfOfExperts);
         Assert.InRange(_counts.AllMoves - settled, 0, 2);
     }
 
@@ -115,10 +108,10 @@ public sealed class GpuResidencyTests(ITestOutputHelper output) : IDisposable
     {
         var path = await TinyModel.ExportedAsync();
         var text = Repeated(Prompt);
-        await using var cpu = await TinyModel.LoadAsync(Configure);
+        await using var cpu = await _gpu.LoadOnCpuAsync(path);
         // Another text chooses that which has to go, too.
         var other = await ChoosingAll(cpu);
-        var (expected, answer) = (await LoadedModels.LogitsAsync(cpu, other, Token), await Answer(cpu, text));
+        var (expected, answer) = (await LoadedModels.LogitsAsync(cpu, other, Token), await LimitedGpu.Answer(cpu, text));
         var isArmed = true;
         // The observer is told of a step before experts move.
         void Arm()
@@ -126,17 +119,17 @@ public sealed class GpuResidencyTests(ITestOutputHelper output) : IDisposable
             if (isArmed) _gpu.Driver.Fail("cuMemcpyHtoDAsync_v2", (CudaResult)700, copy);
             isArmed = false;
         }
-        await using (var model = await Load(path, Limit(path, Layers * ExpertsOfLayer / 2), configure: options => options.Observer = (_, _, _) => Arm()))
+        await using (var model = await _gpu.LoadAsync(path, Limit(path), configure: options => options.Observer = (_, _, _) => Arm()))
         {
-            var e = await Assert.ThrowsAsync<InvalidOperationException>(() => Answer(model, text, 1));
+            var e = await Assert.ThrowsAsync<InvalidOperationException>(() => LimitedGpu.Answer(model, text, 1));
             Assert.Contains("CUDA_ERROR_ILLEGAL_ADDRESS", e.Message, StringComparison.Ordinal);
             Assert.Equal(0, _counts.AllMoves);
             var logits = await LoadedModels.LogitsAsync(model, other, Token);
-            TensorAssert.Near(expected, logits, Tolerance, Tolerance, "logits");
-            Assert.Equal(answer, await Answer(model, text));
+            TensorAssert.Near(expected, logits, LimitedGpu.Tolerance, LimitedGpu.Tolerance, "logits");
+            Assert.Equal(answer, await LimitedGpu.Answer(model, text));
             Assert.InRange(_counts.AllMoves, 2, 6);
             logits = await LoadedModels.LogitsAsync(model, other, Token);
-            TensorAssert.Near(expected, logits, Tolerance, Tolerance, "logits after moves");
+            TensorAssert.Near(expected, logits, LimitedGpu.Tolerance, LimitedGpu.Tolerance, "logits after moves");
         }
         _gpu.Driver.AssertNothingIsLeft();
     }
@@ -149,36 +142,16 @@ public sealed class GpuResidencyTests(ITestOutputHelper output) : IDisposable
             var ids = LoadedModels.Ids(seed, 14);
             var before = cpu.GetExpertLoad().Layers;
             await LoadedModels.LogitsAsync(cpu, ids, Token);
-            if (cpu.GetExpertLoad().Layers.Zip(before).All(static pair => Enumerable.Range(0, ExpertsOfLayer / 2).All(e => pair.First.ExpertTokens[e] > pair.Second.ExpertTokens[e]))) return ids;
+            if (cpu.GetExpertLoad().Layers.Zip(before).All(static pair => Enumerable.Range(0, LimitedGpu.ExpertsOfLayer / 2).All(e => pair.First.ExpertTokens[e] > pair.Second.ExpertTokens[e]))) return ids;
         }
         throw new InvalidOperationException("No text of 14 tokens chooses all of them.");
     }
 
     private static int[] Repeated(int count) => [.. Enumerable.Range(0, count).Select(static i => i == 0 ? 1 : 400 + i % 2)];
 
-    private double Share(int tokens) => 1 - (double)_counts.CpuChoices / (tokens * Layers * PerToken);
+    private double Share(int tokens) => 1 - (double)_counts.CpuChoices / (tokens * LimitedGpu.MoeLayers * PerToken);
 
-    private static long Limit(string path, int away)
-    {
-        var plan = ErniePlan.ForModel(path, new ErniePlanOptions { GpuBytes = 8L << 30, ReserveBytes = 0, ContextLength = Context, KvCacheType = ErnieKvCacheType.Float32, PrefillChunkTokens = Chunk });
-        var (config, formats) = ErniePlan.Read(path, new ErnieExportOptions());
-        var expert = MemoryPlan.For(config, formats, Sdk.Kernels.KvElementType.Float32, 1).ExpertBytes / Layers / ExpertsOfLayer;
-        return plan.Gpus[0].WeightBytes + plan.Gpus[0].KvCacheBytes + plan.Gpus[0].WorkspaceBytes - away * expert + Math.Min(Slack, expert - 1);
-    }
-
-    private static void Configure(ErnieModelOptions options) => (options.KvCacheType, options.KvCacheBytes, options.ContextLength, options.MaxConcurrentRequests, options.PrefillChunkTokens) = (ErnieKvCacheType.Float32, null, Context, 1, Chunk);
-
-    private Task<ErnieModel> Load(string path, long limit, RecordedLog? log = null, Action<ErnieModelOptions>? configure = null)
-    {
-        var options = new ErnieModelOptions { Device = ErnieDevice.Cuda, Installation = _gpu.Installation, GpuMemoryBytes = limit, Threads = 2, LoggerFactory = log?.Factory };
-        Configure(options);
-        configure?.Invoke(options);
-        _gpu.Driver.ForgetPeak();
-        return ErnieModel.LoadAsync(path, options, cancellationToken: Token);
-    }
-
-    private static Task<List<int>> Answer(ErnieModel model, int[] prompt, int tokens = 4) =>
-        model.GenerateAsync(prompt, new ErnieGenerationOptions { Temperature = 0, MaxTokens = tokens, IgnoreStopTokens = true }, Token).ToListAsync(Token).AsTask();
+    private long Limit(string path) => _gpu.WithoutExperts(path, HalfOfExperts) + Math.Min(LimitedGpu.Slack, LimitedGpu.ExpertBytes(path) - 1);
 
     /// <summary>What the meter says of models on a GPU.</summary>
     private sealed class ChoiceCounts : IDisposable
