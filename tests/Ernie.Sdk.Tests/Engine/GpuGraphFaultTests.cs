@@ -79,7 +79,7 @@ public sealed class GpuGraphFaultTests(ITestOutputHelper output) : IDisposable
         var answers = new List<float[]>();
         foreach (var fails in new[] { false, true })
         {
-            using (var runner = new ModelRunner(Model, manifest, KvElementType.Float32, 2, 1, model => new GpuDevice(gpu, model, KernelRegistry.Choose(), 1, capturesSteps: true, overlaps: false, null, Token)))
+            using (var runner = new ModelRunner(Model, manifest, KvElementType.Float32, 2, 1, model => [new GpuDevice(gpu, 0, model, KernelRegistry.Choose(), 1, capturesSteps: true, overlaps: false)]))
             {
                 int[][] tables = [[runner.Cache.Allocate()], [runner.Cache.Allocate()]];
                 if (fails) Fails(1, Batch((s_prompt, 0, tables[0], s_prompt.Length)));
@@ -151,7 +151,7 @@ public sealed class GpuGraphFaultTests(ITestOutputHelper output) : IDisposable
     private Task<ErnieModel> Load(bool graphs, RecordedLog? log = null, Action? observer = null) => ErnieModel.LoadAsync(Model, new ErnieModelOptions
     {
         Device = ErnieDevice.Cuda, Installation = _gpu.Installation, CudaGraphs = graphs, KvCacheType = ErnieKvCacheType.Float32, KvCacheBytes = 1 << 20, PrefixCacheBytes = 0, MaxConcurrentRequests = 2, PrefillChunkTokens = 128, Threads = 1,
-        LoggerFactory = log?.Factory, Observer = observer is null ? null : (_, _) => observer(),
+        LoggerFactory = log?.Factory, Observer = observer is null ? null : (_, _, _) => observer(),
     }, cancellationToken: Token);
 
     /// <summary>Three tokens, of which two are decoded, with their log-probabilities: equal bits of logits give equal ones.</summary>

@@ -9,14 +9,9 @@ namespace Ernie.Sdk.Tests.Engine;
 [Collection(FakeCuda.Collection)]
 public sealed class SeveralGpusTests(ITestOutputHelper output) : IDisposable
 {
-    /// <summary>As <see cref="GpuModelTests"/> has it.</summary>
-    private const double Tolerance = 3e-4;
-    /// <summary>For logits of every token of a text, which only tests and commands look at.</summary>
-    private const long Slack = 128 << 10;
-    private const int Context = 512, Chunk = 128, Layers = 5, MoeLayers = 4, Experts = 8;
-    private static readonly int[] s_prompt = [1, 17, 300, 42, 9, 1200, 77];
+    private static readonly int[] s_prompt = [.. LimitedGpu.Prompt];
 
-    private readonly EmulatedGpu _gpus = new(4);
+    private readonly LimitedGpu _gpus = new(count: 4);
 
     private static CancellationToken Token => TestContext.Current.CancellationToken;
 
@@ -29,35 +24,34 @@ public sealed class SeveralGpusTests(ITestOutputHelper output) : IDisposable
     public async Task Layers_AreDividedAsPlanned_AndGiveWhatOneGpuGives(int count, ErnieKvCacheType kvType)
     {
         var path = await TinyModel.ExportedAsync();
-        var limit = Limit(path, count, kvType, static plan => plan.IsWhollyOnGpus);
-        var plan = Plan(path, limit, count, kvType);
-        await using var cpu = await TinyModel.LoadAsync(options => Configure(options, kvType));
+        var limit = _gpus.Least(path, static plan => plan.IsWhollyOnGpus, kvType, count);
+        var plan = _gpus.Plan(path, limit, kvType, gpus: count);
+        await using var cpu = await _gpus.LoadOnCpuAsync(path, kvType);
         float[] one;
         List<int> answer;
-        await using (var model = await Load(path, 1, null, kvType)) (one, answer) = (await LoadedModels.LogitsAsync(model, s_prompt, Token), await Answer(model, LoadedModels.Ids(1, 150)));
+        await using (var model = await Load(path, 1, null, kvType)) (one, answer) = (await LoadedModels.LogitsAsync(model, s_prompt, Token), await LimitedGpu.Answer(model, LoadedModels.Ids(1, 150)));
         var log = new RecordedLog();
-        _gpus.Driver.ForgetPeak();
-        await using (var model = await Load(path, count, limit + Slack, kvType, log, graphs: true))
+        await using (var model = await Load(path, count, limit + LimitedGpu.Slack, kvType, log, static options => options.CudaGraphs = true))
         {
             var logits = await LoadedModels.LogitsAsync(model, s_prompt, Token);
             Assert.Equal(one, logits);
-            var tolerance = kvType == ErnieKvCacheType.Float32 ? Tolerance : 0.05;
+            var tolerance = kvType == ErnieKvCacheType.Float32 ? LimitedGpu.Tolerance : 0.05;
             var expected = await LoadedModels.LogitsAsync(cpu, s_prompt, Token);
             TensorAssert.Near(expected, logits, tolerance, tolerance, "logits");
-            Assert.Equal(answer, await Answer(model, LoadedModels.Ids(1, 150)));
-            Assert.Equal(answer, await Answer(cpu, LoadedModels.Ids(1, 150)));
+            Assert.Equal(answer, await LimitedGpu.Answer(model, LoadedModels.Ids(1, 150)));
+            Assert.Equal(answer, await LimitedGpu.Answer(cpu, LoadedModels.Ids(1, 150)));
             // Each GPU counts the choices of its own layers, once.
             Assert.Equal(cpu.GetExpertLoad().Layers.Select(static layer => layer.TokenCount), model.GetExpertLoad().Layers.Select(static layer => layer.TokenCount));
             for (var gpu = 0; gpu < count; gpu++)
             {
                 output.WriteLine($"GPU {gpu}: layers {plan.Gpus[gpu].Layers}, {_gpus.Driver.PeakBytesOf(gpu):N0} of {limit:N0} bytes");
-                Assert.InRange(_gpus.Driver.PeakBytesOf(gpu), plan.Gpus[gpu].WeightBytes + plan.Gpus[gpu].KvCacheBytes, limit + Slack);
+                Assert.InRange(_gpus.Driver.PeakBytesOf(gpu), plan.Gpus[gpu].WeightBytes + plan.Gpus[gpu].KvCacheBytes, limit + LimitedGpu.Slack);
                 Assert.Contains(log.Lines, line => line.StartsWith($"GPU {gpu}: layers {plan.Gpus[gpu].FirstLayer}-{plan.Gpus[gpu].Layers.Last}, ", StringComparison.Ordinal));
             }
             for (var gpu = count; gpu < 4; gpu++) Assert.Equal(0, _gpus.Driver.UsedBytesOf(gpu));
         }
         Assert.Contains("CUDA graphs: off, because several GPUs compute each step one after another.", log.Lines);
-        Assert.Equal(Layers, plan.Gpus.Sum(static gpu => gpu.LayerCount));
+        Assert.Equal(LimitedGpu.AllLayers, plan.Gpus.Sum(static gpu => gpu.LayerCount));
         _gpus.Driver.AssertNothingIsLeft();
     }
 
@@ -71,7 +65,7 @@ public sealed class SeveralGpusTests(ITestOutputHelper output) : IDisposable
         foreach (var count in new[] { 1, 3 })
         {
             await using var model = await Load(path, count);
-            seen.Add((await LoadedModels.LogitsAsync(model, LoadedModels.Ids(3, 140), Token), await Answer(model, s_prompt, 12)));
+            seen.Add((await LoadedModels.LogitsAsync(model, LoadedModels.Ids(3, 140), Token), await LimitedGpu.Answer(model, s_prompt, 12)));
         }
         Assert.Equal(seen[0].Logits, seen[1].Logits);
         Assert.Equal(seen[0].Answer, seen[1].Answer);
@@ -79,26 +73,25 @@ public sealed class SeveralGpusTests(ITestOutputHelper output) : IDisposable
     }
 
     [Theory]
-    [InlineData(MoeLayers * Experts / 2, 0)]
-    [InlineData(MoeLayers * Experts, 2)]
+    [InlineData(LimitedGpu.MoeLayers * LimitedGpu.ExpertsOfLayer / 2, 0)]
+    [InlineData(LimitedGpu.MoeLayers * LimitedGpu.ExpertsOfLayer, 2)]
     public async Task WhatTwoGpusHaveNoRoomFor_IsComputedOnTheCpu(int mostExperts, int mostLayers)
     {
         var path = await TinyModel.ExportedAsync();
-        var limit = Limit(path, 2, ErnieKvCacheType.Float32, plan => plan.Fits && plan.CpuLayers.Count <= mostLayers && plan.CpuExperts.Values.Sum() <= mostExperts);
-        var plan = Plan(path, limit + Slack, 2, ErnieKvCacheType.Float32);
+        var limit = _gpus.Least(path, plan => plan.Fits && plan.CpuLayers.Count <= mostLayers && plan.CpuExperts.Values.Sum() <= mostExperts, gpus: 2);
+        var plan = _gpus.Plan(path, limit + LimitedGpu.Slack, gpus: 2);
         Assert.Equal(mostLayers, plan.CpuLayers.Count);
         // Both GPUs leave experts to the CPU.
         Assert.All(plan.Gpus, gpu => Assert.Contains(plan.CpuExperts, pair => pair.Value > 0 && gpu.Layers.Contains(pair.Key)));
-        await using var cpu = await TinyModel.LoadAsync(options => Configure(options, ErnieKvCacheType.Float32));
+        await using var cpu = await _gpus.LoadOnCpuAsync(path);
         var log = new RecordedLog();
-        _gpus.Driver.ForgetPeak();
-        await using (var model = await Load(path, 2, limit + Slack, log: log))
+        await using (var model = await Load(path, 2, limit + LimitedGpu.Slack, log: log))
         {
             var (expected, logits) = (await LoadedModels.LogitsAsync(cpu, s_prompt, Token), await LoadedModels.LogitsAsync(model, s_prompt, Token));
-            TensorAssert.Near(expected, logits, Tolerance, Tolerance, "logits");
-            foreach (var prompt in new[] { LoadedModels.Ids(1, 150), s_prompt }) Assert.Equal(await Answer(cpu, prompt, 16), await Answer(model, prompt, 16));
+            TensorAssert.Near(expected, logits, LimitedGpu.Tolerance, LimitedGpu.Tolerance, "logits");
+            foreach (var prompt in new[] { LoadedModels.Ids(1, 150), s_prompt }) Assert.Equal(await LimitedGpu.Answer(cpu, prompt, 16), await LimitedGpu.Answer(model, prompt, 16));
             Assert.Equal(cpu.GetExpertLoad().Layers.Select(static layer => layer.ExpertTokens), model.GetExpertLoad().Layers.Select(static layer => layer.ExpertTokens));
-            for (var gpu = 0; gpu < 2; gpu++) Assert.InRange(_gpus.Driver.PeakBytesOf(gpu), limit / 2, limit + Slack);
+            for (var gpu = 0; gpu < 2; gpu++) Assert.InRange(_gpus.Driver.PeakBytesOf(gpu), limit / 2, limit + LimitedGpu.Slack);
         }
         Assert.Contains(log.Lines, line => line.Contains($"{plan.CpuWeightBytes:N0} bytes of weights stay on the CPU", StringComparison.Ordinal) && line.Contains("The GPUs have", StringComparison.Ordinal));
         Assert.Contains("There are 4 usable GPUs: with a GpuCount of more than 2, less would stay on the CPU.", log.Lines);
@@ -109,14 +102,14 @@ public sealed class SeveralGpusTests(ITestOutputHelper output) : IDisposable
     public async Task GpusOfDifferentSizes_AreFilledAccordingly()
     {
         var path = await TinyModel.ExportedAsync();
-        var whole = Limit(path, 1, ErnieKvCacheType.Float32, static plan => plan.IsWhollyOnGpus);
+        var whole = _gpus.Least(path, static plan => plan.IsWhollyOnGpus);
         // What loading leaves free is more than half of such small GPUs: a reserve of a gibibyte, and what is said here.
         _gpus.Driver.Resize(0, ErniePlan.ReserveOf(whole) * 51 / 50 + whole / 3);
         _gpus.Driver.Resize(1, ErniePlan.ReserveOf(whole) * 51 / 50 + whole);
         var log = new RecordedLog();
         await using (var model = await Load(path, 2, log: log))
-        await using (var cpu = await TinyModel.LoadAsync(options => Configure(options, ErnieKvCacheType.Float32)))
-            Assert.Equal(await Answer(cpu, s_prompt), await Answer(model, s_prompt));
+        await using (var cpu = await _gpus.LoadOnCpuAsync(path))
+            Assert.Equal(await LimitedGpu.Answer(cpu, s_prompt), await LimitedGpu.Answer(model, s_prompt));
         foreach (var line in log.Lines) output.WriteLine(line);
         var first = Assert.Single(log.Lines, static line => line.StartsWith("GPU 0: layers 0-", StringComparison.Ordinal));
         Assert.True(int.Parse(first["GPU 0: layers 0-".Length..first.IndexOf(',', StringComparison.Ordinal)], System.Globalization.CultureInfo.InvariantCulture) < 2, first);
@@ -129,7 +122,7 @@ public sealed class SeveralGpusTests(ITestOutputHelper output) : IDisposable
         var path = await TinyModel.ExportedAsync();
         using var folder = new TemporaryFolder();
         int[] first = LoadedModels.Ids(5, 140), second = [9, 9, 30], other = [77, 4];
-        await using var cpu = await TinyModel.LoadAsync(options => Configure(options, ErnieKvCacheType.Float32));
+        await using var cpu = await _gpus.LoadOnCpuAsync(path);
         List<int> expected, forked;
         using (var conversation = cpu.StartConversation())
         {
@@ -148,7 +141,7 @@ public sealed class SeveralGpusTests(ITestOutputHelper output) : IDisposable
         }
         foreach (var count in new[] { 0, 1, 2, 3 })
         {
-            await using var model = count == 0 ? await TinyModel.LoadAsync(options => Configure(options, ErnieKvCacheType.Float32)) : await Load(path, count);
+            await using var model = count == 0 ? await _gpus.LoadOnCpuAsync(path) : await Load(path, count);
             using var conversation = await model.RestoreConversationAsync(folder.File("saved"), Token);
             Assert.Equal(expected, await Continue(conversation, second));
         }
@@ -160,11 +153,11 @@ public sealed class SeveralGpusTests(ITestOutputHelper output) : IDisposable
     {
         var path = await TinyModel.ExportedAsync();
         int[][] prompts = [s_prompt, LoadedModels.Ids(1, 130), [5, 6], LoadedModels.Ids(9, 200), [88]];
-        await using var cpu = await TinyModel.LoadAsync(options => Configure(options, ErnieKvCacheType.Float32));
+        await using var cpu = await _gpus.LoadOnCpuAsync(path);
         await using (var model = await Load(path, 3, configure: static options => (options.MaxConcurrentRequests, options.ContextLength) = (4, 256)))
         {
-            var answers = await Task.WhenAll(prompts.Select(prompt => Answer(model, prompt, 8)));
-            for (var i = 0; i < prompts.Length; i++) Assert.Equal(await Answer(cpu, prompts[i], 8), answers[i]);
+            var answers = await Task.WhenAll(prompts.Select(prompt => LimitedGpu.Answer(model, prompt, 8)));
+            for (var i = 0; i < prompts.Length; i++) Assert.Equal(await LimitedGpu.Answer(cpu, prompts[i], 8), answers[i]);
         }
         _gpus.Driver.AssertNothingIsLeft();
     }
@@ -175,13 +168,13 @@ public sealed class SeveralGpusTests(ITestOutputHelper output) : IDisposable
         var path = await TinyModel.ExportedAsync();
         await using (var model = await Load(path, 3))
         {
-            var expected = await Answer(model, s_prompt);
+            var expected = await LimitedGpu.Answer(model, s_prompt);
             using var source = CancellationTokenSource.CreateLinkedTokenSource(Token);
             await Assert.ThrowsAnyAsync<OperationCanceledException>(async () =>
             {
                 await foreach (var _ in model.GenerateAsync(s_prompt, new ErnieGenerationOptions { MaxTokens = 200, IgnoreStopTokens = true }, source.Token)) await source.CancelAsync();
             });
-            Assert.Equal(expected, await Answer(model, s_prompt));
+            Assert.Equal(expected, await LimitedGpu.Answer(model, s_prompt));
             foreach (var call in new[] { "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize", "cuLaunchKernel", "cuCtxSetCurrent" })
             {
                 var failed = 0;
@@ -189,11 +182,11 @@ public sealed class SeveralGpusTests(ITestOutputHelper output) : IDisposable
                 foreach (var nth in new[] { 1, 2, 3, 4, 5, 6, 40, 90, 140 })
                 {
                     _gpus.Driver.Fail(call, (CudaResult)700, nth);
-                    var e = await Record.ExceptionAsync(() => Answer(model, s_prompt));
+                    var e = await Record.ExceptionAsync(() => LimitedGpu.Answer(model, s_prompt));
                     _gpus.Driver.Fail(call, (CudaResult)700, 0);
                     if (e is not null) failed++;
                     if (e is not null) Assert.Contains("CUDA_ERROR_ILLEGAL_ADDRESS", Assert.IsType<InvalidOperationException>(e).Message, StringComparison.Ordinal);
-                    Assert.Equal(expected, await Answer(model, s_prompt));
+                    Assert.Equal(expected, await LimitedGpu.Answer(model, s_prompt));
                 }
                 output.WriteLine($"{call}: {failed} failures reported");
                 Assert.True(failed >= 5, call);
@@ -231,7 +224,7 @@ public sealed class SeveralGpusTests(ITestOutputHelper output) : IDisposable
         await Assert.ThrowsAsync<ArgumentOutOfRangeException>(() => Load(path, 0));
         // Auto says why it takes the CPU.
         var log = new RecordedLog();
-        await using (var model = await Load(path, 5, log: log, configure: static options => options.Device = ErnieDevice.Auto)) Assert.NotEmpty(await Answer(model, s_prompt));
+        await using (var model = await Load(path, 5, log: log, configure: static options => options.Device = ErnieDevice.Auto)) Assert.NotEmpty(await LimitedGpu.Answer(model, s_prompt));
         Assert.Contains(log.Lines, static line => line.Contains("Device: the CPU", StringComparison.Ordinal) && line.Contains("GpuCount is 5", StringComparison.Ordinal));
         using var folder = new TemporaryFolder();
         ErnieExporter.Export(new SyntheticWeights(SmallModels.Dense, 3), null, folder.File("dense"), ExportAs.BFloat16, null, Token);
@@ -240,39 +233,17 @@ public sealed class SeveralGpusTests(ITestOutputHelper output) : IDisposable
         // Too small even with all but one layer for each on the CPU: the figure named is enough.
         e = await Assert.ThrowsAsync<ErnieDeviceException>(() => Load(path, 2, 1));
         var least = long.Parse(System.Text.RegularExpressions.Regex.Match(e.Message, @"Set GpuMemoryBytes to ([\d,]+)").Groups[1].Value, System.Globalization.NumberStyles.AllowThousands, System.Globalization.CultureInfo.InvariantCulture);
-        await using (var model = await Load(path, 2, least)) Assert.NotEmpty(await Answer(model, s_prompt));
+        await using (var model = await Load(path, 2, least)) Assert.NotEmpty(await LimitedGpu.Answer(model, s_prompt));
         await Assert.ThrowsAsync<ErnieDeviceException>(() => Load(path, 2, least - 1));
         _gpus.Driver.AssertNothingIsLeft();
     }
 
-    /// <summary>The least memory of each GPU for a plan that is good enough.</summary>
-    private static long Limit(string path, int count, ErnieKvCacheType kvType, Func<ErniePlan, bool> isEnough)
-    {
-        var (least, most) = (1L, 8L << 30);
-        while (least < most)
+    private Task<ErnieModel> Load(string path, int count, long? limit = null, ErnieKvCacheType kvType = ErnieKvCacheType.Float32, RecordedLog? log = null, Action<ErnieModelOptions>? configure = null) =>
+        _gpus.LoadAsync(path, limit, log, options =>
         {
-            var middle = least + (most - least) / 2;
-            if (isEnough(Plan(path, middle, count, kvType))) most = middle;
-            else least = middle + 1;
-        }
-        return least;
-    }
-
-    private static ErniePlan Plan(string path, long bytes, int count, ErnieKvCacheType kvType) =>
-        ErniePlan.ForModel(path, new ErniePlanOptions { GpuBytes = bytes, GpuCount = count, ReserveBytes = 0, ContextLength = Context, KvCacheType = kvType, PrefillChunkTokens = Chunk });
-
-    private static void Configure(ErnieModelOptions options, ErnieKvCacheType kvType) => (options.KvCacheType, options.KvCacheBytes, options.ContextLength, options.MaxConcurrentRequests, options.PrefillChunkTokens) = (kvType, null, Context, 1, Chunk);
-
-    private Task<ErnieModel> Load(string path, int count, long? limit = null, ErnieKvCacheType kvType = ErnieKvCacheType.Float32, RecordedLog? log = null, bool graphs = false, Action<ErnieModelOptions>? configure = null)
-    {
-        var options = new ErnieModelOptions { Device = ErnieDevice.Cuda, Installation = _gpus.Installation, GpuCount = count, GpuMemoryBytes = limit, Threads = 2, LoggerFactory = log?.Factory, CudaGraphs = graphs };
-        Configure(options, kvType);
-        configure?.Invoke(options);
-        return ErnieModel.LoadAsync(path, options, cancellationToken: Token);
-    }
-
-    private static Task<List<int>> Answer(ErnieModel model, int[] prompt, int tokens = 4) =>
-        model.GenerateAsync(prompt, new ErnieGenerationOptions { Temperature = 0, MaxTokens = tokens, IgnoreStopTokens = true }, Token).ToListAsync(Token).AsTask();
+            (options.GpuCount, options.KvCacheType) = (count, kvType);
+            configure?.Invoke(options);
+        });
 
     private static Task<List<int>> Continue(ErnieConversation conversation, int[] ids) =>
         conversation.ContinueAsync(ids, new ErnieGenerationOptions { Temperature = 0, MaxTokens = 4, IgnoreStopTokens = true }, Token).ToListAsync(Token).AsTask();

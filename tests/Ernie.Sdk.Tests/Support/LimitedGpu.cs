@@ -10,7 +10,8 @@ namespace Ernie.Sdk.Tests.Support;
 /// the collection <see cref="FakeCuda.Collection"/>.
 /// </summary>
 /// <param name="contextLength">Tokens of the one conversation that there is room for.</param>
-internal sealed class LimitedGpu(int contextLength = LimitedGpu.Context) : IDisposable
+/// <param name="count">GPUs that there are.</param>
+internal sealed class LimitedGpu(int contextLength = LimitedGpu.Context, int count = 1) : IDisposable
 {
     /// <summary>Logits of the shipped model are of order 10. Kernels of both devices sum the same products in float, in other orders.</summary>
     public const double Tolerance = 3e-4;
@@ -21,7 +22,7 @@ internal sealed class LimitedGpu(int contextLength = LimitedGpu.Context) : IDisp
     public const long AllBytes = 8L << 30;
     private const int Context = 512, Chunk = 128;
 
-    private readonly EmulatedGpu _gpu = new();
+    private readonly EmulatedGpu _gpu = new(count);
 
     /// <summary>A short prompt.</summary>
     public static IReadOnlyList<int> Prompt { get; } = [1, 17, 300, 42, 9, 1200, 77];
@@ -31,8 +32,8 @@ internal sealed class LimitedGpu(int contextLength = LimitedGpu.Context) : IDisp
     public void Dispose() => _gpu.Dispose();
 
     /// <summary>What <c>ernie plan</c> says of a model that is loaded from here.</summary>
-    public ErniePlan Plan(string path, long bytes = AllBytes, ErnieKvCacheType kvType = ErnieKvCacheType.Float32, int? context = null) =>
-        ErniePlan.ForModel(path, new ErniePlanOptions { GpuBytes = bytes, ReserveBytes = 0, ContextLength = context ?? contextLength, KvCacheType = kvType, PrefillChunkTokens = Chunk });
+    public ErniePlan Plan(string path, long bytes = AllBytes, ErnieKvCacheType kvType = ErnieKvCacheType.Float32, int? context = null, int gpus = 1) =>
+        ErniePlan.ForModel(path, new ErniePlanOptions { GpuBytes = bytes, GpuCount = gpus, ReserveBytes = 0, ContextLength = context ?? contextLength, KvCacheType = kvType, PrefillChunkTokens = Chunk });
 
     /// <summary>What all of a plan takes on the GPU.</summary>
     public static long Needed(ErniePlan plan) => plan.Gpus[0].WeightBytes + plan.Gpus[0].KvCacheBytes + plan.Gpus[0].WorkspaceBytes;
@@ -48,13 +49,16 @@ internal sealed class LimitedGpu(int contextLength = LimitedGpu.Context) : IDisp
     public long WithoutExperts(string path, int count) => Needed(Plan(path)) - count * ExpertBytes(path);
 
     /// <summary>The least memory with which no more than some layers are the CPU's.</summary>
-    public long WithoutLayers(string path, int count, ErnieKvCacheType kvType = ErnieKvCacheType.Float32)
+    public long WithoutLayers(string path, int count, ErnieKvCacheType kvType = ErnieKvCacheType.Float32) => Least(path, plan => plan.Fits && plan.CpuLayers.Count <= count, kvType);
+
+    /// <summary>The least memory of each GPU with which a plan is as it should be.</summary>
+    public long Least(string path, Func<ErniePlan, bool> isFit, ErnieKvCacheType kvType = ErnieKvCacheType.Float32, int gpus = 1)
     {
-        var (least, most) = (Plan(path, 1, kvType).LeastBytes, AllBytes);
+        var (least, most) = (1L, AllBytes);
         while (least < most)
         {
             var middle = least + (most - least) / 2;
-            if (Plan(path, middle, kvType).CpuLayers.Count <= count) most = middle;
+            if (isFit(Plan(path, middle, kvType, gpus: gpus))) most = middle;
             else least = middle + 1;
         }
         return least;
