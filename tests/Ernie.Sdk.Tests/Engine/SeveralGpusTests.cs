@@ -168,28 +168,28 @@ public sealed class SeveralGpusTests(ITestOutputHelper output) : IDisposable
         var path = await TinyModel.ExportedAsync();
         await using (var model = await Load(path, 3))
         {
-            var expected = await LimitedGpu.Answer(model, s_prompt);
+            var expected = await LimitedGpu.Answer(model, s_prompt, 2);
             using var source = CancellationTokenSource.CreateLinkedTokenSource(Token);
             await Assert.ThrowsAnyAsync<OperationCanceledException>(async () =>
             {
                 await foreach (var _ in model.GenerateAsync(s_prompt, new ErnieGenerationOptions { MaxTokens = 200, IgnoreStopTokens = true }, source.Token)) await source.CancelAsync();
             });
-            Assert.Equal(expected, await LimitedGpu.Answer(model, s_prompt));
+            Assert.Equal(expected, await LimitedGpu.Answer(model, s_prompt, 2));
             foreach (var call in new[] { "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize", "cuLaunchKernel", "cuCtxSetCurrent" })
             {
                 var failed = 0;
                 // On one GPU after another, in the prompt's step and in later ones.
-                foreach (var nth in new[] { 1, 2, 3, 4, 5, 6, 40, 90, 140 })
+                foreach (var nth in new[] { 1, 2, 3, 5, 60 })
                 {
                     _gpus.Driver.Fail(call, (CudaResult)700, nth);
-                    var e = await Record.ExceptionAsync(() => LimitedGpu.Answer(model, s_prompt));
+                    var e = await Record.ExceptionAsync(() => LimitedGpu.Answer(model, s_prompt, 2));
                     _gpus.Driver.Fail(call, (CudaResult)700, 0);
                     if (e is not null) failed++;
                     if (e is not null) Assert.Contains("CUDA_ERROR_ILLEGAL_ADDRESS", Assert.IsType<InvalidOperationException>(e).Message, StringComparison.Ordinal);
-                    Assert.Equal(expected, await LimitedGpu.Answer(model, s_prompt));
+                    Assert.Equal(expected, await LimitedGpu.Answer(model, s_prompt, 2));
                 }
                 output.WriteLine($"{call}: {failed} failures reported");
-                Assert.True(failed >= 5, call);
+                Assert.True(failed >= 4, call);
             }
         }
         _gpus.Driver.AssertNothingIsLeft();
