@@ -158,7 +158,7 @@ int cuLaunchKernelEx(const Launch *l, void *function, void **arguments, void **e
     return cuLaunchKernel(function, l->gx, l->gy, l->gz, l->bx, l->by, l->bz, l->shared, l->stream, arguments, extra);
 }
 
-int cuMemAlloc_v2(void **address, size_t bytes) { BEGIN(1); if (!bytes) FAIL(INVALID_VALUE); void *taken = take(MEMORY, bytes); if (!taken) FAIL(OUT_OF_MEMORY); *address = taken; END; }
+int cuMemAlloc_v2(void **address, size_t bytes) { BEGIN(1); if (!bytes) FAIL(INVALID_VALUE); void *taken = take(s_current, MEMORY, bytes); if (!taken) FAIL(OUT_OF_MEMORY); *address = taken; END; }
 int cuMemFree_v2(void *address) { BEGIN(1); Live *live = find(MEMORY, address); if (!live) FAIL(INVALID_VALUE); give(live); END; }
 // Copies look at memory when they are asked for, so that there is nothing to capture.
 #define BEGIN_COPY BEGIN(1); CHECK_STREAM(stream); CHECK_NO_CAPTURE(stream)

@@ -85,21 +85,21 @@ static void forget_peak(void)
     for (int i = 0; i < DEVICES; i++) s_device[i].peak = s_device[i].used;
 }
 
-// What is made now is the current context's.
-static void add(int kind, void *address, size_t bytes)
+static void add_to(Device *d, int kind, void *address, size_t bytes)
 {
     int i = 0;
     while (i < s_things && s_live[i].address) i++;
     if (i == THINGS) abort();
     if (i == s_things) s_things++;
-    s_live[i] = (Live){ kind, address, bytes, s_current };
-    if (is_memory(kind)) account(s_current, bytes);
+    s_live[i] = (Live){ kind, address, bytes, d };
+    if (is_memory(kind)) account(d, bytes);
 }
+// What is made now is the current context's.
+static void add(int kind, void *address, size_t bytes) { add_to(s_current, kind, address, bytes); }
 
 // Null: there is no room.
-static void *take(int kind, size_t bytes)
+static void *take(Device *d, int kind, size_t bytes)
 {
-    Device *d = s_current;
     if (bytes > d->total || d->used > d->total - bytes) return 0;
     if (!d->arena)
     {
@@ -112,7 +112,7 @@ static void *take(int kind, size_t bytes)
     curtain(d, 1);
     // As bf16 and as float these are NaN: what was never written shows.
     memset(address, 0xFF, bytes);
-    add(kind, address, bytes);
+    add_to(d, kind, address, bytes);
     return address;
 }
 
@@ -239,10 +239,10 @@ int fake_device_of(const void *address) { pthread_mutex_lock(&s_lock); Live *mem
 int fake_stream_device(const void *stream) { pthread_mutex_lock(&s_lock); Live *live = find_anywhere(STREAM, stream); pthread_mutex_unlock(&s_lock); return live ? (int)(live->device - s_device) : -1; }
 void fake_open(int ordinal) { pthread_mutex_lock(&s_lock); curtain(&s_device[ordinal], 1); }
 void fake_close(void) { leave(SUCCESS); }
-void *fake_provider_alloc(size_t bytes)
+void *fake_provider_alloc(int ordinal, size_t bytes)
 {
     int result = enter("cudaMalloc", 0);
-    void *address = result || !s_current ? 0 : take(PROVIDER, bytes);
+    void *address = result ? 0 : take(&s_device[ordinal], PROVIDER, bytes);
     leave(result);
     return address;
 }

@@ -22,7 +22,7 @@ static OrtKernelRegistry *s_registry;
 static pthread_mutex_t s_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct { char *address; size_t bytes; } s_live[8192];
 static int s_copies_in, s_copies_out, s_taken, s_stream;
-static void *(*s_driver_alloc)(size_t);
+static void *(*s_driver_alloc)(int, size_t);
 static void (*s_driver_free)(void *), (*s_driver_open)(int), (*s_driver_close)(void);
 static int (*s_driver_set_device)(int), (*s_driver_current)(void), (*s_driver_device_of)(const void *), (*s_driver_stream_device)(const void *);
 static int (*s_driver_begin)(void *), (*s_driver_capturing)(const void *), (*s_driver_replay)(int);
@@ -46,6 +46,10 @@ int fake_ep_inside(const char *address)
     return found;
 }
 
+// CUDA's allocator makes its GPU the thread's where it asks for memory or gives it back, and leaves it so. In a run it seldom has to: an operator that leaves another GPU the thread's must not be saved by it.
+static __thread int s_is_running;
+static void make_current(int gpu) { if (!s_is_running) s_driver_set_device(gpu); }
+
 // Memory of one GPU, for one session or for what belongs to none. As CUDA's provider does where it captures graphs, it may keep what was freed, so that a graph finds it again.
 typedef struct { void *address; size_t bytes; int is_free; } Piece;
 typedef struct { OrtAllocator base; int gpu, keeps, count; size_t limit, taken; pthread_mutex_t lock; Piece pieces[8192]; } Pool;
@@ -66,9 +70,8 @@ static void *ORT_API_CALL allocate(struct OrtAllocator *self, size_t bytes)
     for (int i = 0; i < pool->count && !address; i++) if (pool->pieces[i].is_free && pool->pieces[i].bytes == bytes) { pool->pieces[i].is_free = 0; address = pool->pieces[i].address; }
     if (!address && pool->count < 8192 && (!pool->limit || pool->taken + bytes <= pool->limit))
     {
-        // CUDA's allocator makes its GPU the thread's, and leaves it so.
-        s_driver_set_device(pool->gpu);
-        address = s_driver_alloc(bytes);
+        make_current(pool->gpu);
+        address = s_driver_alloc(pool->gpu, bytes);
         if (address) { pool->pieces[pool->count++] = (Piece){ address, bytes }; pool->taken += bytes; }
     }
     pthread_mutex_unlock(&pool->lock);
@@ -76,7 +79,7 @@ static void *ORT_API_CALL allocate(struct OrtAllocator *self, size_t bytes)
 }
 static void give_back(Pool *pool, int piece)
 {
-    s_driver_set_device(pool->gpu);
+    make_current(pool->gpu);
     s_driver_free(pool->pieces[piece].address);
     pool->taken -= pool->pieces[piece].bytes;
     pool->pieces[piece] = pool->pieces[--pool->count];
@@ -282,6 +285,7 @@ static OrtStatus *ORT_API_CALL run_start(OrtEp *self, const OrtRunOptions *optio
 {
     Ep *ep = (Ep *)self;
     s_driver_set_device(ep->gpu);
+    s_is_running = 1;
     if (!ep->keeps) return 0;
     int id = graph_id(options);
     end_capture(ep);
@@ -291,6 +295,8 @@ static OrtStatus *ORT_API_CALL run_start(OrtEp *self, const OrtRunOptions *optio
 static OrtStatus *ORT_API_CALL run_end(OrtEp *self, const OrtRunOptions *options, bool sync)
 {
     Ep *ep = (Ep *)self;
+    s_is_running = 0;
+    if (!ep->keeps) return 0;
     int id = graph_id(options), captured = ep->capturing;
     end_capture(ep);
     ep->capturing = 0;
@@ -352,9 +358,12 @@ static OrtStatus *ORT_API_CALL create_ep(OrtEpFactory *self, const OrtHardwareDe
         ep->base.IsGraphCaptureEnabled = captures;
         ep->base.IsGraphCaptured = is_captured;
         ep->base.ReplayGraph = replay_graph;
+    }
+    if (s_driver_set_device)
+    {
+        ep->base.OnRunStart = run_start;
         ep->base.OnRunEnd = run_end;
     }
-    if (s_driver_set_device) ep->base.OnRunStart = run_start;
     ep->base.ort_version_supported = ORT_API_VERSION;
     ep->base.GetName = ep_name;
     ep->base.GetCapability = capability;
