@@ -255,6 +255,8 @@ internal sealed unsafe class GpuDevice : StepDevice
         if (_hostExperts is not null) _hostExperts.Rows = rows;
         Try(() =>
         {
+            // What ONNX Runtime allocates before the first of our operators counts as this thread's too.
+            _context!.Enter();
             ReserveHidden(batch.TokenCount);
             if (_choices!.IsPending) WaitAndCount();
             _choices.Begin(batch.TokenCount);

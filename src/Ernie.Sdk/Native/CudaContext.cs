@@ -6,6 +6,9 @@ namespace Ernie.Sdk.Native;
 /// <remarks>Thread-safe. Members make the context current on the calling thread and leave it so: on threads that compute with ONNX Runtime's CUDA provider it is current already.</remarks>
 internal sealed unsafe class CudaContext : IDisposable
 {
+    [ThreadStatic]
+    private static bool t_ignoresOtherCaptures;
+
     private readonly nint _handle;
     private readonly int _device;
     private int _holders = 1;
@@ -19,10 +22,18 @@ internal sealed unsafe class CudaContext : IDisposable
     public CudaMemoryLimit? Limit { get; }
 
     /// <summary>Makes this the calling thread's context.</summary>
+    /// <remarks>
+    /// ONNX Runtime captures graphs in the global mode (cuda_graph.cc), in which allocations of every other thread of the process fail meanwhile: those of another model that is loaded, or has a step of its own. From here on
+    /// captures of other threads are none of this one's business (CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).
+    /// </remarks>
     public void Enter()
     {
         ObjectDisposedException.ThrowIf(Volatile.Read(ref _holders) == 0, this);
         Driver.Check(Driver.CtxSetCurrent(_handle), "cuCtxSetCurrent");
+        if (t_ignoresOtherCaptures) return;
+        var mode = 1; // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        Driver.Check(Driver.ThreadExchangeStreamCaptureMode(&mode), "cuThreadExchangeStreamCaptureMode");
+        t_ignoresOtherCaptures = true;
     }
 
     /// <summary>Device memory, with what is in it.</summary>

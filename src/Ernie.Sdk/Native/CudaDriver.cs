@@ -25,6 +25,7 @@ internal sealed unsafe class CudaDriver
     public readonly delegate* unmanaged<int, CudaResult> DevicePrimaryCtxRelease;
     public readonly delegate* unmanaged<nint, CudaResult> CtxSetCurrent;
     public readonly delegate* unmanaged<CudaResult> CtxSynchronize;
+    public readonly delegate* unmanaged<int*, CudaResult> ThreadExchangeStreamCaptureMode;
     public readonly delegate* unmanaged<nint*, void*, uint, int*, void**, CudaResult> ModuleLoadDataEx;
     public readonly delegate* unmanaged<nint, CudaResult> ModuleUnload;
     public readonly delegate* unmanaged<nint*, nint, byte*, CudaResult> ModuleGetFunction;
@@ -67,6 +68,7 @@ internal sealed unsafe class CudaDriver
         DevicePrimaryCtxRetain = (delegate* unmanaged<nint*, int, CudaResult>)Export("cuDevicePrimaryCtxRetain");
         DevicePrimaryCtxRelease = (delegate* unmanaged<int, CudaResult>)Export("cuDevicePrimaryCtxRelease_v2");
         CtxSetCurrent = (delegate* unmanaged<nint, CudaResult>)Export("cuCtxSetCurrent");
+        ThreadExchangeStreamCaptureMode = (delegate* unmanaged<int*, CudaResult>)Export("cuThreadExchangeStreamCaptureMode");
         CtxSynchronize = (delegate* unmanaged<CudaResult>)Export("cuCtxSynchronize");
         ModuleLoadDataEx = (delegate* unmanaged<nint*, void*, uint, int*, void**, CudaResult>)Export("cuModuleLoadDataEx");
         ModuleUnload = (delegate* unmanaged<nint, CudaResult>)Export("cuModuleUnload");

@@ -56,6 +56,39 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
         _gpu.Driver.AssertNothingIsLeft();
     }
 
+    /// <summary>ONNX Runtime's captures forbid allocations to all threads that do not say that they are none of their business.</summary>
+    [Fact]
+    public async Task WhileAnotherThreadCaptures_ModelsAreLoaded_UsedAndDisposed()
+    {
+        int[] prompt = LoadedModels.Ids(7, 4);
+        var expected = (await Answers(graphs: true, [prompt]))[0];
+        using var began = new SemaphoreSlim(0);
+        using var ends = new SemaphoreSlim(0);
+        var capturing = Task.Factory.StartNew(() =>
+        {
+            using var context = _gpu.Driver.Device().Retain();
+            using var stream = context.CreateStream();
+            var end = _gpu.Driver.Capture(stream);
+            began.Release();
+            ends.Wait(Token);
+            // For this thread's own capture nothing has changed.
+            var e = Assert.Throws<CudaException>(() => context.Allocate(16));
+            end();
+            return e.Result;
+        }, Token, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+        try
+        {
+            await began.WaitAsync(Token);
+            Assert.Equal(expected, (await Answers(graphs: true, [prompt]))[0]);
+        }
+        finally
+        {
+            ends.Release();
+        }
+        Assert.Equal(900, (int)await capturing);
+        _gpu.Driver.AssertNothingIsLeft();
+    }
+
     /// <summary>What a capture may not hold, as an allocation or a wait, the driver refuses with this error.</summary>
     [Theory]
     [InlineData(1)]

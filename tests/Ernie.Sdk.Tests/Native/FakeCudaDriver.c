@@ -40,6 +40,7 @@ int cuCtxSetCurrent(void *context)
     s_current = context;
     END;
 }
+int cuThreadExchangeStreamCaptureMode(int *mode) { BEGIN(1); int old = s_mode; if (*mode < GLOBAL || *mode > RELAXED) FAIL(INVALID_VALUE); s_mode = *mode; *mode = old; END; }
 int cuCtxSynchronize(void) { BEGIN(1); END; }
 
 int cuModuleLoadDataEx(void **module, const void *image, unsigned count, int *options, void **values)

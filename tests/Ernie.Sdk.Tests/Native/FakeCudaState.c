@@ -39,7 +39,7 @@ static int s_launches, s_overlapping;
 // Captured graphs: what was asked for of a stream between begin and end, in order, to be done later and again. A launch has copies of its parameters; what a provider computes itself is a function and what it is told.
 enum { GRAPHS = 256, PARAMETERS = 40 };
 typedef struct { Emulated launch; int grid[3], threads, shared, count; uint64_t values[PARAMETERS]; void (*call)(const void *); char data[256]; } Asked;
-typedef struct { Asked *asked; int count, room, replays, is_capturing; void *stream; Device *device; } Graph;
+typedef struct { Asked *asked; int count, room, replays, is_capturing; void *stream; Device *device; pthread_t thread; } Graph;
 static Graph s_graphs[GRAPHS];
 static int s_graph_count;
 static Asked *next_asked(Graph *g)
@@ -47,13 +47,22 @@ static Asked *next_asked(Graph *g)
     if (g->count == g->room) g->asked = realloc(g->asked, (g->room = g->room ? 2 * g->room : 256) * sizeof(Asked));
     return memset(&g->asked[g->count++], 0, sizeof(Asked));
 }
-// The graph that is being captured of a stream; of none: of any. The default stream waits for all others.
+// The graph that is being captured of a stream.
 static Graph *capturing(const void *stream)
 {
-    for (int i = 0; i < s_graph_count; i++) if (s_graphs[i].is_capturing && (!stream || s_graphs[i].stream == stream)) return &s_graphs[i];
+    for (int i = 0; i < s_graph_count; i++) if (s_graphs[i].is_capturing && s_graphs[i].stream == stream) return &s_graphs[i];
     return 0;
 }
-// Calls that wait for more than a stream, or allocate, fail while any thread captures: ONNX Runtime captures in the mode in which they do. What is asked of a stream, and may not be captured, asks itself.
+// Calls that wait for more than a stream, or allocate, fail while the thread captures, and while any thread does unless this one has said that others are none of its business: ONNX Runtime captures in the global mode.
+// What is asked of a stream, and may not be captured, asks itself.
+enum { GLOBAL, THREAD_LOCAL, RELAXED };
+static __thread int s_mode;
+static int is_forbidden(void)
+{
+    for (int i = 0; i < s_graph_count; i++)
+        if (s_graphs[i].is_capturing && (pthread_equal(s_graphs[i].thread, pthread_self()) ? s_mode != RELAXED : s_mode == GLOBAL)) return 1;
+    return 0;
+}
 static int breaks_capture(const char *call)
 {
     static const char *calls[] = { "cuCtxSynchronize", "cuEventSynchronize", "cuEventQuery", "cuMemAlloc_v2", "cuMemFree_v2", "cuMemHostRegister_v2", "cuMemHostUnregister", "cuModuleLoadDataEx", "cudaMalloc" };
@@ -157,7 +166,7 @@ static int enter(const char *call, int needs_context)
     size_t length = strlen(s_log);
     if (length + strlen(call) + 2 < sizeof s_log) sprintf(s_log + length, "%s\n", call);
     if (s_fail_after > 0 && !strcmp(call, s_fail_call) && --s_fail_after == 0) return s_fail_result;
-    if (capturing(0) && breaks_capture(call)) return CAPTURE_UNSUPPORTED;
+    if (is_forbidden() && breaks_capture(call)) return CAPTURE_UNSUPPORTED;
     if (!s_started && strcmp(call, "cuInit") && strcmp(call, "cuDriverGetVersion")) return NOT_INITIALIZED;
     return needs_context && (!s_current || !s_current->retained) ? INVALID_CONTEXT : SUCCESS;
 }
@@ -169,7 +178,8 @@ static int leave(int result) { curtains(0); pthread_mutex_unlock(&s_lock); retur
 #define END return leave(SUCCESS)
 // A stream of the current context, or its default one.
 #define CHECK_STREAM(stream) if (stream && !find(STREAM, stream)) FAIL(INVALID_HANDLE)
-#define CHECK_NO_CAPTURE(stream) if (capturing(stream)) FAIL(CAPTURE_UNSUPPORTED)
+// The default stream does not wait for streams that are created not to wait for it, as all are here.
+#define CHECK_NO_CAPTURE(stream) if (stream ? capturing(stream) != 0 : is_forbidden()) FAIL(CAPTURE_UNSUPPORTED)
 
 void fake_device(int count, int major, int minor, size_t bytes, int version)
 {
@@ -260,12 +270,12 @@ int fake_capture_begin(void *stream)
     pthread_mutex_lock(&s_lock);
     Live *live = find(STREAM, stream);
     int number = live && s_graph_count < GRAPHS ? s_graph_count++ : -1;
-    if (number >= 0) s_graphs[number] = (Graph){ .is_capturing = 1, .stream = stream, .device = live->device };
+    if (number >= 0) s_graphs[number] = (Graph){ .is_capturing = 1, .stream = stream, .device = live->device, .thread = pthread_self() };
     pthread_mutex_unlock(&s_lock);
     return number;
 }
 void fake_capture_end(int graph) { pthread_mutex_lock(&s_lock); s_graphs[graph].is_capturing = 0; pthread_mutex_unlock(&s_lock); }
-int fake_capturing(const void *stream) { pthread_mutex_lock(&s_lock); int found = capturing(stream) != 0; pthread_mutex_unlock(&s_lock); return found; }
+int fake_capturing(const void *stream) { pthread_mutex_lock(&s_lock); int found = stream ? capturing(stream) != 0 : is_forbidden(); pthread_mutex_unlock(&s_lock); return found; }
 void fake_capture_call(const void *stream, void (*call)(const void *), const void *data, size_t bytes)
 {
     pthread_mutex_lock(&s_lock);

@@ -91,6 +91,14 @@ internal sealed unsafe class FakeCuda
     /// <summary>Those of them that may begin before the one before has ended.</summary>
     public int Overlapping => ((delegate* unmanaged<int>)Export("fake_overlapping"))();
 
+    /// <summary>Captures what is asked of a stream of the current context until the result is called, in the mode of ONNX Runtime's provider. Whoever calls it does on the same thread.</summary>
+    public Action Capture(CudaStream stream)
+    {
+        var graph = ((delegate* unmanaged<nint, int>)Export("fake_capture_begin"))(stream.Handle);
+        Assert.True(graph >= 0);
+        return () => ((delegate* unmanaged<int, void>)Export("fake_capture_end"))(graph);
+    }
+
     /// <summary>Graphs that were captured, and how often they were replayed.</summary>
     public (int Captured, int Replayed) Graphs => (((delegate* unmanaged<int>)Export("fake_graphs"))(), ((delegate* unmanaged<int>)Export("fake_replays"))());
 
