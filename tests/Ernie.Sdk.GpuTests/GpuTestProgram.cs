@@ -24,7 +24,7 @@ internal sealed class GpuTestProgram(CudaInstallation installation, TextWriter o
     [
         "kernels/load", "kernels/card", "kernels/norm", "kernels/linear", "kernels/experts", "kernels/attention", "kernels/sampling", "model/tiny", "model/graphs", "bench/synth-int4", "bench/decode-int4", "bench/overlap-int4", "bench/prefill-int4",
         "kernels/speed-experts", "kernels/speed-decode", "kernels/speed-prefill", "kernels/speed-linear", "bench/peer-onnxruntime", "bench/synth-int2", "bench/decode-int2", "bench/overlap-int2", "bench/prefill-int2", "model/accuracy", "model/goldens",
-        "bench/peer-pytorch", "bench/prompts-int4", "bench/prompts-int2", "model/two", "model/out-of-memory", "model/leak",
+        "bench/peer-pytorch", "bench/prompts-int4", "bench/prompts-int2", "model/two", "model/several-gpus", "model/out-of-memory", "model/leak",
     ];
 
     /// <summary>In the order in which they run.</summary>

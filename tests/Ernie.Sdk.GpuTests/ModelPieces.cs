@@ -28,6 +28,7 @@ internal static class ModelPieces
         new("model/leak", "loads, generates and disposes again and again: all device memory comes back", Leak),
         new("model/out-of-memory", "loads and runs where memory is short: refusals that say so, and nothing is left", OutOfMemory),
         new("model/two", "two models in one process at once", Two),
+        new("model/several-gpus", "layers of the shipped model divided over all GPUs; where there is one, over two sessions of it", SeveralGpus),
     ];
 
     private static async Task Tiny(PieceRun run)
@@ -246,6 +247,42 @@ internal static class ModelPieces
                 }
             }
             findings.Same(alone[0], await models.AnswerAsync(first, prompts[0], tokens).ConfigureAwait(false), "after the other was disposed");
+        }).ConfigureAwait(false);
+        await run.CheckAsync("one captures its graphs while the other is loaded and computes", async findings =>
+        {
+            var tokens = run.IsTiny ? 3 : 32;
+            static void Captures(ErnieModelOptions options) => options.CudaGraphs = true;
+            await using var first = await models.LoadAsync(folder, ErnieDevice.Cuda).ConfigureAwait(false);
+            var alone = await models.AnswerAsync(first, s_prompt, tokens).ConfigureAwait(false);
+            var answers = await Task.WhenAll(Enumerable.Range(0, run.IsTiny ? 2 : 8).Select(_ => Task.Run(async () =>
+            {
+                await using var model = await models.LoadAsync(folder, ErnieDevice.Cuda, configure: Captures).ConfigureAwait(false);
+                return await models.AnswerAsync(model, s_prompt, tokens).ConfigureAwait(false);
+            }, run.CancellationToken))).ConfigureAwait(false);
+            foreach (var answer in answers) findings.Same(alone, answer, "answers");
+        }).ConfigureAwait(false);
+    }
+
+    private static async Task SeveralGpus(PieceRun run)
+    {
+        var models = new LoadedModels(run);
+        var folder = await models.ExportTinyAsync().ConfigureAwait(false);
+        var gpus = run.Installation.UsableGpus().Count;
+        // The model has five layers.
+        var count = Math.Clamp(gpus, 2, 5);
+        await run.CheckAsync(gpus > 1 ? $"{count} GPUs" : "two sessions of one GPU", async findings =>
+        {
+            var tokens = run.IsTiny ? 3 : 64;
+            await using var one = await models.LoadAsync(folder, ErnieDevice.Cuda).ConfigureAwait(false);
+            await using var several = await models.LoadAsync(folder, ErnieDevice.Cuda, configure: options =>
+            {
+                options.GpuCount = count;
+                if (gpus == 1) options.Installation = run.Installation with { Choose = static found => [found[0], found[0]] };
+            }).ConfigureAwait(false);
+            var (expected, actual) = (await models.LogitsAsync(one, s_prompt).ConfigureAwait(false), await models.LogitsAsync(several, s_prompt).ConfigureAwait(false));
+            findings.SameBits(expected, actual, "logits");
+            foreach (var prompt in run.IsTiny ? [s_prompt] : new[] { s_prompt, LoadedModels.Ids(2, 40), LoadedModels.Ids(4, 700) })
+                findings.Same(await models.AnswerAsync(one, prompt, tokens).ConfigureAwait(false), await models.AnswerAsync(several, prompt, tokens).ConfigureAwait(false), $"answer to {prompt.Length} tokens");
         }).ConfigureAwait(false);
     }
 

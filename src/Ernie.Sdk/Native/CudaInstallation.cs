@@ -27,6 +27,9 @@ internal sealed partial record CudaInstallation(string Driver, IReadOnlyList<(st
     /// <summary>Adds ONNX Runtime's CUDA provider, with these settings, to a session to be.</summary>
     public Action<SessionOptions, Dictionary<string, string>> Append { get; init; } = AppendCuda;
 
+    /// <summary>Which of the usable GPUs models are computed on, and in which order. One that is named twice is as good as two.</summary>
+    public Func<IReadOnlyList<CudaDevice>, IReadOnlyList<CudaDevice>> Choose { get; init; } = static gpus => gpus;
+
     private static string ProviderFile => OperatingSystem.IsWindows() ? "onnxruntime_providers_cuda.dll" : "libonnxruntime_providers_cuda.so";
 
     /// <summary>Everything, in the order in which it is needed. ONNX Runtime should have been started.</summary>
@@ -46,7 +49,7 @@ internal sealed partial record CudaInstallation(string Driver, IReadOnlyList<(st
     {
         var driver = CudaDriver.Load(Driver);
         driver.Start();
-        return [.. driver.Devices().Where(IsFit)];
+        return Choose([.. driver.Devices().Where(IsFit)]);
     }
 
     /// <summary>The first of them.</summary>
