@@ -115,7 +115,16 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, ChunkB
         if (context.Computed > copy.Computed && cache.FreeBlockCount > 0)
         {
             copy.BlockTable.Add(cache.Allocate());
-            cache.Copy(context.BlockTable[full], copy.BlockTable[full]);
+            try
+            {
+                cache.Copy(context.BlockTable[full], copy.BlockTable[full]);
+            }
+            catch
+            {
+                // Nobody gets the copy, so nobody would give its blocks back.
+                copy.BlockTable.ForEach(cache.Release);
+                throw;
+            }
             copy.Advance(context.Computed);
         }
         Rest(copy);
@@ -156,7 +165,18 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, ChunkB
         if (cache.FreeBlockCount > 0)
         {
             context.BlockTable.Add(cache.Allocate());
-            cache.Copy(shared, context.BlockTable[begin]);
+            try
+            {
+                cache.Copy(shared, context.BlockTable[begin]);
+            }
+            catch
+            {
+                // The block holds nothing: its tokens are computed again.
+                context.Lose(begin * KvBlockLayout.BlockSize);
+                Trim(context);
+                cache.Release(shared);
+                throw;
+            }
         }
         else
         {
