@@ -169,7 +169,7 @@ internal sealed unsafe class GpuDevice : StepDevice
     {
         try
         {
-            var memory = new DeviceKvMemory(_context!, bytes);
+            var memory = new DeviceKvMemory(_context!, bytes, CopyFailure);
             _environment!.Cache = ((nint)memory.At(0), (nint)memory.At((nint)bytes));
             return memory;
         }
@@ -327,6 +327,18 @@ internal sealed unsafe class GpuDevice : StepDevice
         if (BitOperations.IsPow2(residency.MoveCount)) DeviceLog.ExpertsMoved(Logger, residency.MoveCount, residency.Share());
     });
 
+    public override void Abandon()
+    {
+        try
+        {
+            _stream!.Synchronize();
+        }
+        catch (CudaException)
+        {
+            // A GPU that does not answer computes and copies nothing any more.
+        }
+    }
+
     public override Exception? Explain(OnnxRuntimeException reported) => _environment!.Failure switch
     {
         CudaException e => _isLoaded ? StepFailure(e.IsOutOfMemory, e) : Refusal(e, "model's weights"),
@@ -334,7 +346,7 @@ internal sealed unsafe class GpuDevice : StepDevice
         // As on the CPU, where the text is enough.
         InvalidDataException or ArgumentException => null,
         { } other => other,
-        null when IsOutOfMemory(reported.Message) => _isLoaded ? StepFailure(true, reported) : new ErnieDeviceException(MemoryPiece("what ONNX Runtime keeps there"), reported),
+        null when IsOutOfMemory(reported.Message) => _isLoaded ? StepFailure(true, reported) : new ErnieDeviceException(MemoryPiece("memory that ONNX Runtime keeps there"), reported),
         null when reported.Message.Contains("disable", StringComparison.Ordinal) && reported.Message.Contains("fallback", StringComparison.Ordinal) =>
             new ErnieDeviceException(new CudaPiece("ONNX Runtime package", CudaPieceState.Unfit, "its CUDA provider has no kernel for a node of the graph", Cure: "Use Microsoft.ML.OnnxRuntime.Gpu 1.31.0, and export the checkpoint again if an earlier version of Ernie.Sdk did."), reported),
         // What a launch did wrong, ONNX Runtime meets when it next asks the GPU for something.
@@ -344,14 +356,8 @@ internal sealed unsafe class GpuDevice : StepDevice
 
     public override void Dispose()
     {
-        try
-        {
-            if (_choices is { IsPending: true }) _stream!.Synchronize();
-        }
-        catch (CudaException)
-        {
-            // A GPU that does not answer copies nothing any more.
-        }
+        // Copies of routers' choices and of experts are waited for by the next step only.
+        if (_stream is not null) Abandon();
         _environment?.Dispose();
         _hostExperts?.Dispose();
         _incoming?.Dispose();
@@ -403,7 +409,12 @@ internal sealed unsafe class GpuDevice : StepDevice
     /// <summary>A step failed; the next one may well not, if it was for memory.</summary>
     private Exception StepFailure(bool isMemory, Exception inner) => isMemory
         ? new InsufficientMemoryException($"{Describe()} has no memory left for this step. Set a smaller ErnieModelOptions.PrefillChunkTokens, MaxConcurrentRequests or KvCacheBytes{(_choice.IsLimited ? ", or a larger GpuMemoryBytes" : "")}.", inner)
-        : new InvalidOperationException($"{Describe()} failed in a step: {inner.Message.TrimEnd('.')}. Load the model again; if it happens there too, nvidia-smi and the system's log may say why.", inner);
+        : Failure("failed in a step", inner);
+
+    private InvalidOperationException CopyFailure(CudaException inner) => Failure("failed to copy a part of the KV cache", inner);
+
+    private InvalidOperationException Failure(string what, Exception inner) =>
+        new($"{Describe()} {what}: {inner.Message.TrimEnd('.')}. Load the model again; if it happens there too, nvidia-smi and the system's log may say why.", inner);
 
     private ErnieDeviceException Refusal(CudaException e, string what) => e.IsOutOfMemory
         ? new ErnieDeviceException(MemoryPiece(what), e)

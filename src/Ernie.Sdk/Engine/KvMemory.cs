@@ -46,11 +46,16 @@ internal sealed unsafe class DeviceKvMemory : KvMemory
 {
     private readonly CudaMemory _memory;
     private readonly CudaStream _stream;
+    private readonly Func<CudaException, Exception> _failure;
     private readonly Lock _gate = new();
 
+    /// <param name="context">Of the GPU.</param>
+    /// <param name="bytes">How many.</param>
+    /// <param name="failure">Makes of what the driver reports of a copy the exception that callers get.</param>
     /// <exception cref="CudaException">Among others <see cref="CudaException.IsOutOfMemory"/>.</exception>
-    public DeviceKvMemory(CudaContext context, long bytes)
+    public DeviceKvMemory(CudaContext context, long bytes, Func<CudaException, Exception> failure)
     {
+        _failure = failure;
         _memory = context.Allocate(bytes);
         try
         {
@@ -91,8 +96,15 @@ internal sealed unsafe class DeviceKvMemory : KvMemory
     {
         lock (_gate)
         {
-            copy();
-            _stream.Synchronize();
+            try
+            {
+                copy();
+                _stream.Synchronize();
+            }
+            catch (CudaException e)
+            {
+                throw _failure(e);
+            }
         }
     }
 }

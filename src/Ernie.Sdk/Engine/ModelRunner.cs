@@ -108,7 +108,7 @@ internal sealed unsafe class ModelRunner : IDisposable
         using var runOptions = new RunOptions();
         if (Last.CapturesSteps) runOptions.AddRunConfigEntry(GraphId, "-1");
         if (termination is not null && !termination.Attach(runOptions, _devices, (int*)_flags.Rent(0))) throw new OperationCanceledException();
-        var device = _devices[0];
+        var (device, isComputed) = (_devices[0], false);
         try
         {
             (string, OrtValue)[] numbers = [(ErnieGraph.Positions, positions), (ErnieGraph.SequenceStarts, starts), (ErnieGraph.SequenceFlags, flags), (ErnieGraph.BlockTables, blocks), (ErnieGraph.SparseLimits, limits)];
@@ -121,6 +121,7 @@ internal sealed unsafe class ModelRunner : IDisposable
                 {
                     var outputs = _sessions[i].Run(runOptions, [input, .. numbers, (ErnieGraph.LogitRows, rows)], (ErnieGraph.Logits, logits), debugOutputs);
                     device.End(0);
+                    isComputed = true;
                     return outputs;
                 }
                 using var output = device.BindHidden(batch.TokenCount, _devices[i + 1].Landing);
@@ -138,6 +139,8 @@ internal sealed unsafe class ModelRunner : IDisposable
         }
         finally
         {
+            // What was asked of a GPU may be under way still, in blocks and buffers that others get next.
+            for (var i = 0; i < _devices.Count && !isComputed; i++) _devices[i].Abandon();
             termination?.Detach();
         }
     }

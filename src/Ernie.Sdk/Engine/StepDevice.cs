@@ -91,6 +91,11 @@ internal abstract unsafe class StepDevice(LayerRange layers) : IDisposable
     {
     }
 
+    /// <summary>A step that has begun will not end: it failed, or was broken off. Afterwards nothing of it is under way.</summary>
+    public virtual void Abandon()
+    {
+    }
+
     /// <summary>Makes the running step end early, with an exception, or lets the next one run. Any thread may set it.</summary>
     public virtual bool IsBrokenOff
     {

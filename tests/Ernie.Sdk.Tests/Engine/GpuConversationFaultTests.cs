@@ -42,7 +42,7 @@ public sealed class GpuConversationFaultTests : IDisposable
                     "cuMemcpyDtoHAsync_v2" => conversation.SaveAsync(_folder.File("again"), Token),
                     _ => model.RestoreConversationAsync(_folder.File("saved"), Token),
                 });
-                Assert.Contains("CUDA_ERROR_ILLEGAL_ADDRESS", failure?.Message, StringComparison.Ordinal);
+                Assert.Matches("Fake GPU 0 .* failed to copy a part of the KV cache: .*CUDA_ERROR_ILLEGAL_ADDRESS", Assert.IsType<InvalidOperationException>(failure).Message);
                 Assert.Equal([_folder.File("saved")], Directory.GetFiles(_folder.Path, "*", SearchOption.TopDirectoryOnly));
 
                 using (var fork = await conversation.ForkAsync()) Assert.Equal(expected, await Continue(fork, [9, 30]));
@@ -71,7 +71,7 @@ public sealed class GpuConversationFaultTests : IDisposable
 
                 _gpu.Driver.Fail("cuMemcpyDtoDAsync_v2", (CudaResult)700, 2);
                 var failure = await Record.ExceptionAsync(() => conversation.RewindAsync(100));
-                Assert.Contains("CUDA_ERROR_ILLEGAL_ADDRESS", failure?.Message, StringComparison.Ordinal);
+                Assert.Matches("Fake GPU 0 .* failed to copy a part of the KV cache: .*CUDA_ERROR_ILLEGAL_ADDRESS", Assert.IsType<InvalidOperationException>(failure).Message);
                 Assert.Equal(100, conversation.TokenCount);
                 Assert.Equal(expected, await Continue(conversation, [9, 30]));
                 await fork.RewindAsync(100);
