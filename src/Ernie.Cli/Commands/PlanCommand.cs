@@ -72,14 +72,15 @@ internal static class PlanCommand
         yield return string.Create(CultureInfo.InvariantCulture, $"Weights         {Gigabytes(plan.WeightBytes)}, {Gigabytes(plan.WeightFileBytes)} on disk");
         yield return string.Create(CultureInfo.InvariantCulture, $"KV cache        {Gigabytes(plan.KvCacheBytes)} in {kv}: {plan.Requests} x {plan.ContextLength:N0} tokens");
         yield return "";
-        yield return $"{"GPU",-4}{"layers",8}{"weights",12}{"KV cache",12}{"workspace",12}{"reserve",12}{"free",12}{"of",12}";
-        for (var i = 0; i < plan.Gpus.Count; i++)
-        {
-            var gpu = plan.Gpus[i];
-            yield return $"{i,-4}{Layers(gpu),8}{Gigabytes(gpu.WeightBytes),12}{Gigabytes(gpu.KvCacheBytes),12}{Gigabytes(gpu.WorkspaceBytes),12}{Gigabytes(gpu.ReserveBytes),12}{Gigabytes(gpu.FreeBytes),12}{Gigabytes(gpu.CapacityBytes),12}";
-        }
+        foreach (var line in Table(plan)) yield return line;
         yield return "";
-        if (!plan.Fits) yield return "Does not fit: with every layer but the last on the CPU, that layer, head, workspace and reserve still exceed the GPU.";
+        if (!plan.Fits)
+        {
+            yield return plan.Gpus.Count == 1
+                ? "Does not fit: with every layer but the last on the CPU, that layer, head, workspace and reserve still exceed the GPU."
+                : "Does not fit: with every layer but one for each GPU on the CPU, that layer, workspace and reserve still exceed a GPU.";
+            yield return "Larger GPUs, a shorter --context, fewer --requests, --kv int8, a smaller --chunk or fewer bits (--experts, --dense) need less of a GPU.";
+        }
         else if (plan.IsWhollyOnGpus) yield return "Everything fits on the GPUs.";
         else
         {
@@ -98,13 +99,29 @@ internal static class PlanCommand
         }
     }
 
+    /// <summary>A line for each GPU, in columns as wide as they must be.</summary>
+    private static IEnumerable<string> Table(ErniePlan plan)
+    {
+        string[][] rows =
+        [
+            ["GPU", "layers", "weights", "KV cache", "workspace", "reserve", "free", "of"],
+            .. plan.Gpus.Select(static (gpu, i) => (string[])
+            [
+                i.ToString(CultureInfo.InvariantCulture), Layers(gpu), Gigabytes(gpu.WeightBytes), Gigabytes(gpu.KvCacheBytes), Gigabytes(gpu.WorkspaceBytes), Gigabytes(gpu.ReserveBytes), Gigabytes(gpu.FreeBytes), Gigabytes(gpu.CapacityBytes),
+            ]),
+        ];
+        var widths = Enumerable.Range(0, rows[0].Length).Select(column => rows.Max(row => row[column].Length)).ToList();
+        return rows.Select(row => string.Join("   ", row.Select((cell, column) => column == 0 ? cell.PadRight(widths[column]) : cell.PadLeft(widths[column]))));
+    }
+
     private static string Layers(ErnieGpuPlan gpu) => string.Create(CultureInfo.InvariantCulture, $"{gpu.FirstLayer}{(gpu.LayerCount == 1 ? "" : $"-{gpu.FirstLayer + gpu.LayerCount - 1}")}");
 
     private static string Conversations(long count) => string.Create(CultureInfo.InvariantCulture, $"{count:N0} conversation{(count == 1 ? "" : "s")}");
 
     private static string Run(int first, int last) => first == last ? string.Create(CultureInfo.InvariantCulture, $"layer {first}") : string.Create(CultureInfo.InvariantCulture, $"layers {first}-{last}");
 
-    private static string Gigabytes(long bytes) => Math.Abs(bytes) >= 10_000_000 ? string.Create(CultureInfo.InvariantCulture, $"{bytes / 1e9:F2} GB") : string.Create(CultureInfo.InvariantCulture, $"{bytes / 1e6:F2} MB");
+    /// <summary>One unit for all, so that columns can be compared; a small model's parts have a digit more.</summary>
+    private static string Gigabytes(long bytes) => string.Create(CultureInfo.InvariantCulture, $"{(Math.Abs(bytes) >= 100_000_000 || bytes == 0 ? $"{bytes / 1e9:F2}" : $"{bytes / 1e9:F4}")} GB");
 
     private static string Json(ErniePlan plan)
     {

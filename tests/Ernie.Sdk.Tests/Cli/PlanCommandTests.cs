@@ -9,9 +9,10 @@ public sealed class PlanCommandTests
     public async Task Shape_IsPlannedOnGpus()
     {
         var run = (await CommandRun.Async("plan", "--shape", "300b", "--experts", "int4", "--gpu", "80GB", "--gpu-count", "4")).Succeeded();
-        Assert.Equal(4, run.Lines.Count(static line => line.Length > 1 && char.IsDigit(line[0]) && line.Contains("39.03 GB", StringComparison.Ordinal)));
+        // 39 GB of weights for each, give or take half a layer.
+        Assert.Matches(@"\n0 +0-1[34] +(38|39|40)\.\d\d GB .*\n1 +1[45]-\d+ +(38|39)\.\d\d GB .*\n2 .*\n3 +4\d-53 +(38|39)\.\d\d GB .*\n", run.Out);
         Assert.Contains("Everything fits", run.Out, StringComparison.Ordinal);
-        Assert.Contains("131,072 tokens x 5 conversations", run.Out, StringComparison.Ordinal);
+        Assert.Contains("131,072 tokens x 4 conversations", run.Out, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -31,6 +32,18 @@ public sealed class PlanCommandTests
         run = await CommandRun.Async("plan", "--shape", "21b", "--gpu", "1GB");
         Assert.Equal(ExitCode.BadInput, run.ExitCode);
         Assert.Contains("with every layer but the last on the CPU", run.Out, StringComparison.Ordinal);
+        Assert.Contains("a shorter --context", run.Out, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Columns_AreOfOneUnit_AndAsWideAsTheyMustBe()
+    {
+        var run = (await CommandRun.Async("plan", ExportedTinyModel.Checkpoint, "--gpu", "9000TB", "--gpu-count", "2")).Succeeded();
+        var table = run.Lines.SkipWhile(static line => !line.StartsWith("GPU", StringComparison.Ordinal)).Take(3).ToList();
+        Assert.Equal(3, table.Count);
+        Assert.Single(table.Select(static line => line.Length).Distinct());
+        Assert.All(table.Skip(1), static line => Assert.Matches(@"^\d   +\d-\d( {3,}0\.\d{2,4} GB){3}( {3,}\d+\.\d\d GB){3}$", line));
+        Assert.DoesNotContain("MB", run.Out, StringComparison.Ordinal);
     }
 
     [Theory]
