@@ -114,9 +114,9 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, ChunkB
         copy.PublishedBlocks = Math.Min(context.PublishedBlocks, full);
         if (context.Computed > copy.Computed && cache.FreeBlockCount > 0)
         {
-            copy.BlockTable.Add(cache.Allocate());
             try
             {
+                copy.BlockTable.Add(cache.Allocate());
                 cache.Copy(context.BlockTable[full], copy.BlockTable[full]);
             }
             catch
@@ -148,7 +148,15 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, ChunkB
     public List<int> Take(int count)
     {
         var blocks = new List<int>();
-        while (blocks.Count < count && (cache.FreeBlockCount > 0 || TryReclaimResting())) blocks.Add(cache.Allocate());
+        try
+        {
+            while (blocks.Count < count && (cache.FreeBlockCount > 0 || TryReclaimResting())) blocks.Add(cache.Allocate());
+        }
+        catch
+        {
+            blocks.ForEach(cache.Release);
+            throw;
+        }
         return blocks;
     }
 
@@ -164,9 +172,9 @@ internal sealed class Scheduler(KvCache cache, int maxConcurrentRequests, ChunkB
         context.BlockTable.RemoveAt(begin);
         if (cache.FreeBlockCount > 0)
         {
-            context.BlockTable.Add(cache.Allocate());
             try
             {
+                context.BlockTable.Add(cache.Allocate());
                 cache.Copy(shared, context.BlockTable[begin]);
             }
             catch
