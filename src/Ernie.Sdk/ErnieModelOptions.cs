@@ -26,8 +26,8 @@ public sealed class ErnieModelOptions
 
     /// <summary>
     /// Gets or sets how much of a GPU's memory the model may take, of each GPU where there are several: weights, KV cache and what steps pass on. The driver's context and compiled kernels, some hundred megabytes, come on top. What does not fit stays in the
-    /// CPU's memory and is computed there, by the plan that <see cref="ErniePlan"/> gives for that memory without a reserve: routed experts, about as many of each layer; where that is not enough, all of them, and the
-    /// embedding and the first layers with their part of the KV cache. Results differ from a model that is wholly on the GPU as those of the CPU do. The log says what stays where.
+    /// CPU's memory and is computed there, by the plan that <see cref="ErniePlan"/> gives for that memory without a reserve: routed experts, about as many of each layer; where that is not enough with all of them, the
+    /// embedding and the first layers with their part of the KV cache too. Results differ from a model that is wholly on the GPU as those of the CPU do. The log says what stays where.
     /// </summary>
     /// <remarks>
     /// Of a layer that is partly on the GPU, the experts there are its first ones at first. Between two steps an expert of the CPU that is clearly used more takes the place of one that is used less, one of all layers at a time. So

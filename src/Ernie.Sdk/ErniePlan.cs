@@ -9,7 +9,7 @@ namespace Ernie.Sdk;
 /// <remarks>
 /// Sizes of weights and cache are exact: those that the exporter writes and the engine reserves. Workspace and reserve are estimates. Of several GPUs each has consecutive layers, the first one the embedding too and the last
 /// one the head, divided so that the fullest is as little full as can be; a step goes through them one after another. Where all of it does not fit, routed experts stay on the CPU, of each GPU's layers about as many each, so
-/// that each layer's GPU has those that are used most; where that does not help, the embedding and whole layers with their cache do, the first ones first, and all but one for each GPU at most.
+/// that each layer's GPU has those that are used most; where that does not help with all experts, the embedding and whole layers with their cache do, the first ones first, and all but one for each GPU at most. Each GPU then has as many of its layers' experts as it has room for.
 /// </remarks>
 public sealed class ErniePlan
 {
@@ -190,7 +190,7 @@ public sealed class ErniePlan
     public int MaxRequests(int contextLength)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(contextLength, 1);
-        return Largest(ErnieModelOptions.MostConcurrentRequests, requests => Holds(_placement, contextLength, requests));
+        return contextLength > _config.ContextLength ? 0 : Largest(ErnieModelOptions.MostConcurrentRequests, requests => Holds(_placement, contextLength, requests));
     }
 
     /// <summary>Says how long conversations can be, with weights where this plan has them.</summary>
@@ -214,15 +214,20 @@ public sealed class ErniePlan
         // All layers as they would be on larger GPUs, or as their plain parts fit best.
         foreach (var layers in new[] { whole with { CpuExperts = [.. whole.Gpus.Select(ExpertsOf)] }, With(0, experts: false) })
         {
-            if (Holds(layers)) return (layers with { CpuExperts = [.. layers.Gpus.Select((range, gpu) => FewestAway(range, _capacities[gpu], blocks, workspace))] }, true);
+            if (Holds(layers)) return (Filled(layers, blocks, workspace), true);
         }
         for (var layers = 1; layers <= _config.LayerCount - _options.GpuCount; layers++)
         {
             var part = With(layers, experts: false);
-            if (Holds(part)) return (part, true);
+            // One GPU that has no room for a layer more says nothing of the others.
+            if (Holds(part)) return (Filled(part, blocks, workspace), true);
         }
         return (LeastOnGpus, false);
     }
+
+    /// <summary>The same layers, with as many experts on each GPU as it has room for.</summary>
+    private Placement Filled(Placement placement, long blocks, GpuWorkspace workspace) =>
+        placement with { CpuExperts = [.. placement.Gpus.Select((range, gpu) => FewestAway(range, _capacities[gpu], blocks, workspace))] };
 
     /// <summary>Divides all layers but the first ones, in their order, so that the fullest GPU is as little full as can be.</summary>
     /// <param name="cpuLayers">The first ones, which are the CPU's.</param>
@@ -234,15 +239,14 @@ public sealed class ErniePlan
         var (gpus, layers) = (_options.GpuCount, _config.LayerCount);
         // [GPUs, layers]: how full the fullest of the first GPUs is with the layers before this one, and where the last of those GPUs begins.
         var (fullest, begins) = (new double[gpus + 1, layers + 1], new int[gpus + 1, layers + 1]);
-        for (var end = 0; end <= layers; end++) fullest[0, end] = end == cpuLayers ? 0 : double.PositiveInfinity;
         for (var gpu = 1; gpu <= gpus; gpu++)
         {
-            for (var end = 0; end <= layers; end++)
+            // Each has a layer at least, the first GPU begins behind the CPU's, and the last one has all that are left.
+            for (var end = gpu == gpus ? layers : cpuLayers + gpu; end <= layers - gpus + gpu; end++)
             {
                 fullest[gpu, end] = double.PositiveInfinity;
-                for (var begin = cpuLayers; begin < end; begin++)
+                for (var begin = cpuLayers + gpu - 1; begin < (gpu == 1 ? cpuLayers + 1 : end); begin++)
                 {
-                    if (double.IsPositiveInfinity(fullest[gpu - 1, begin])) continue;
                     var range = new LayerRange(begin, end - 1);
                     var full = Math.Max(fullest[gpu - 1, begin], Taken(range, experts ? 0 : ExpertsOf(range), blocks, workspace) / (double)_capacities[gpu - 1]);
                     if (full < fullest[gpu, end]) (fullest[gpu, end], begins[gpu, end]) = (full, begin);
@@ -269,7 +273,7 @@ public sealed class ErniePlan
     private bool Holds(Placement placement, int contextLength, int requests)
     {
         var blocks = BlocksOf(contextLength, requests);
-        // Of absurd numbers of requests the cache alone is too large.
+        // Before launches are asked what such a step takes.
         return !Overflows(placement, blocks, null) && !Overflows(placement, blocks, Workspace(contextLength, requests));
     }
 
@@ -277,7 +281,8 @@ public sealed class ErniePlan
     {
         for (var gpu = 0; gpu < placement.Gpus.Count; gpu++)
         {
-            if (Taken(placement.Gpus[gpu], placement.CpuExperts[gpu], blocks, workspace) > _capacities[gpu]) return true;
+            // Of absurd numbers of requests the cache alone is too large, and its size no number.
+            if (blocks > _capacities[gpu] / _sizes.BlockBytes(placement.Gpus[gpu]) || Taken(placement.Gpus[gpu], placement.CpuExperts[gpu], blocks, workspace) > _capacities[gpu]) return true;
         }
         return false;
     }

@@ -129,6 +129,19 @@ public class ErniePlanTests
     }
 
     [Fact]
+    public void AGpuWithoutRoomForTheEmbedding_LeavesTheOthersTheirExperts()
+    {
+        var config = ReleasedShapes.Of(ErnieRelease.Medium21B);
+        var formats = ModelFormats.Of(Ernie.Sdk.Quantization.WeightFormat.Int4(128), Ernie.Sdk.Quantization.WeightFormat.Int4(128));
+        // The embedding alone is of half a gigabyte.
+        var plan = new ErniePlan(config, formats, new ErniePlanOptions { GpuBytes = GB / 2, GpuCount = 2, Capacities = [GB / 2, 24 * GB], ReserveBytes = 0, ContextLength = 8192 });
+        Assert.True(plan.Fits);
+        Assert.Equal([0], plan.CpuLayers);
+        Assert.All(plan.Gpus, static gpu => Assert.True(gpu.FreeBytes >= 0));
+        Assert.All(plan.CpuExperts.Keys, layer => Assert.True(plan.Gpus[0].Layers.Contains(layer)));
+    }
+
+    [Fact]
     public void MoreGpusThanLayers_AreRefused()
     {
         var e = Assert.Throws<ArgumentException>(() => ErniePlan.ForRelease(ErnieRelease.Medium21B, new ErniePlanOptions { GpuBytes = 80 * GB, GpuCount = 29 }));
@@ -185,13 +198,15 @@ public class ErniePlanTests
     {
         var plan = ErniePlan.ForRelease(ErnieRelease.Medium21B, new ErniePlanOptions { GpuBytes = 8 * GB });
         Assert.True(plan.Fits);
-        Assert.Equal(27 * 64, plan.CpuExperts.Values.Sum());
         Assert.NotEmpty(plan.CpuLayers);
+        // Its layers' experts are the CPU's, but for what a layer more would have needed.
+        Assert.All(plan.CpuLayers.Skip(1), layer => Assert.Equal(64, plan.CpuExperts[layer]));
+        Assert.InRange(plan.CpuExperts.Values.Sum(), 26 * 64, 27 * 64);
         Assert.Equal(Enumerable.Range(0, plan.CpuLayers.Count), plan.CpuLayers);
         Assert.Equal(plan.CpuLayers.Count * plan.KvCacheBytes / 28, plan.CpuKvCacheBytes);
         Assert.Equal(plan.WeightBytes, plan.CpuWeightBytes + plan.Gpus[0].WeightBytes);
-        // One layer more on the GPU would not have fitted.
-        Assert.True(plan.Gpus[0].FreeBytes < plan.KvCacheBytes / 28 + plan.WeightBytes / 28);
+        // An expert more on the GPU would not have fitted.
+        Assert.InRange(plan.Gpus[0].FreeBytes, 0, plan.WeightBytes / 27 / 64);
         var never = ErniePlan.ForRelease(ErnieRelease.Medium21B, new ErniePlanOptions { GpuBytes = GB });
         Assert.False(never.Fits);
         Assert.Equal(27, never.CpuLayers.Count);
@@ -221,5 +236,14 @@ public class ErniePlanTests
         var plan = ErniePlan.ForRelease(ErnieRelease.Small03B, new ErniePlanOptions { GpuBytes = bytes, ReserveBytes = 0, KvCacheType = ErnieKvCacheType.Int8 });
         Assert.Equal(4096, plan.MaxRequests(4096));
         Assert.Equal(131072, plan.MaxContextLength(64));
+        Assert.Equal(0, plan.MaxRequests(131073));
+    }
+
+    [Fact]
+    public void Room_ForRequestsWithoutEnd_IsNone()
+    {
+        var plan = ErniePlan.ForRelease(ErnieRelease.Large300B, new ErniePlanOptions { GpuBytes = 80 * GB, GpuCount = 4 });
+        Assert.Equal(0, plan.MaxContextLength(int.MaxValue));
+        Assert.Equal(0, plan.MaxRequests(int.MaxValue));
     }
 }
