@@ -19,7 +19,7 @@ internal static partial class LibraryTerms
         ("Set a smaller ErnieModelOptions.PrefillChunkTokens, MaxConcurrentRequests or KvCacheBytes", $"Set {SmallerCache}"),
         ("of which GpuMemoryBytes allows", "of which --gpu-memory allows"), ("or a larger GpuMemoryBytes", "or a larger --gpu-memory"),
         ("ExpertPrefetch is On", "--expert-prefetch is on"), ("Leave ExpertPrefetch at Auto", "Leave --expert-prefetch at auto"),
-        ("GpuCount is ", "--gpu-count is "), ("Set GpuCount to ", "Set --gpu-count to "), ("a GpuCount of more", "a --gpu-count of more"),
+        ("GpuCount is ", "--gpu-count is "), ("Set GpuCount to ", "Set --gpu-count to "), ("a GpuCount of more", "a --gpu-count of more"), ("a smaller GpuCount", "a smaller --gpu-count"),
         ("ErnieModelOptions.CacheDirectory is empty. Name a folder, or leave it null.", "--cache is empty. Name a folder, or leave it out."),
         ("ErnieModelOptions.CacheDirectory", "--cache"), ("ErnieModelOptions.ContextLength", "--context"), ("ErnieModelOptions.MaxQueuedRequests", "--max-queue"), ("ErnieModelOptions.Device", "--device"), ("ErnieModelOptions.GpuMemoryBytes", "--gpu-memory"), ("ErnieModelOptions.CudaGraphs", "--cuda-graphs"), ("ErnieModelOptions.CudaOverlap", "--cuda-overlap"),
         ("ErnieDevice.Cpu", "--device cpu"), ("ErnieDevice.Auto", "--device auto"),

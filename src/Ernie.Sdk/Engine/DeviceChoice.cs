@@ -26,7 +26,7 @@ internal static class DeviceChoice
         if (choice is not null)
         {
             if (logger is null) return choice;
-            Log(logger, choice, options, installation);
+            Log(logger, choice, options);
             return choice;
         }
         if (options.Device == ErnieDevice.Cuda) throw new ErnieDeviceException(problem!);
@@ -40,15 +40,16 @@ internal static class DeviceChoice
         if (logger is not null) DeviceLog.Cpu(logger, problem);
     }
 
-    private static void Log(ILogger logger, GpuChoice choice, ErnieModelOptions options, CudaInstallation installation)
+    private static void Log(ILogger logger, GpuChoice choice, ErnieModelOptions options)
     {
         var (plan, gpus) = (choice.Plan, choice.Devices);
         DeviceLog.Gpu(logger, string.Join("; ", gpus.Select(CudaInstallation.Describe)));
-        for (var i = 0; i < gpus.Count && gpus.Count > 1; i++) DeviceLog.Part(logger, i, plan.Gpus[i].Layers.First, plan.Gpus[i].Layers.Last, plan.Gpus[i].WeightBytes, plan.Gpus[i].KvCacheBytes, CudaInstallation.Describe(gpus[i]));
+        for (var i = 0; i < gpus.Count && gpus.Count > 1; i++) DeviceLog.Part(logger, i, plan.Gpus[i].Layers.First, plan.Gpus[i].Layers.Last, plan.Gpus[i].WeightBytes, CudaInstallation.Describe(gpus[i]));
         if (!plan.IsWhollyOnGpus)
         {
             DeviceLog.Offload(logger, plan.CpuWeightBytes, plan.Gpus.Sum(static gpu => gpu.CapacityBytes), plan.DescribeCpu(), gpus.Count == 1 ? "The GPU has" : "The GPUs have", plan.Gpus.Sum(static gpu => gpu.WeightBytes), plan.Gpus.Sum(static gpu => gpu.KvCacheBytes));
-            if (installation.UsableGpus().Count is var usable && usable > gpus.Count) DeviceLog.MoreGpus(logger, usable, gpus.Count);
+            // Each needs a layer.
+            if (choice.UsableCount > gpus.Count && plan.Gpus[^1].Layers.Last >= gpus.Count) DeviceLog.MoreGpus(logger, choice.UsableCount, gpus.Count);
         }
         if (options.CudaGraphs && (gpus.Count > 1 || !plan.IsWhollyOnGpus)) DeviceLog.NoGraphs(logger, plan.IsWhollyOnGpus ? "several GPUs compute each step one after another" : "the CPU computes a part of each step");
     }

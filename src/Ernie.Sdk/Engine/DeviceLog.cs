@@ -14,14 +14,14 @@ internal static partial class DeviceLog
     [LoggerMessage(3, LogLevel.Information, "{Bytes:N0} bytes of weights stay on the CPU and are computed there, because {Memory:N0} bytes of GPU memory are too few for all: {Parts}. {Gpu} {GpuBytes:N0} bytes of weights and {CacheBytes:N0} of KV cache.")]
     public static partial void Offload(ILogger logger, long bytes, long memory, string parts, string gpu, long gpuBytes, long cacheBytes);
 
-    [LoggerMessage(4, LogLevel.Information, "Experts that are used more have taken the places of others on the GPU, {Moves:N0} since loading. Of the latest choices in the layers that it has a part of, the GPU's experts have {Share:P0}.")]
-    public static partial void ExpertsMoved(ILogger logger, long moves, double share);
+    [LoggerMessage(4, LogLevel.Information, "Experts that are used more have taken the places of others on {Gpu}, {Moves:N0} since loading. Of the latest choices in the layers that it has a part of, its experts have {Share:P0}.")]
+    public static partial void ExpertsMoved(ILogger logger, string gpu, long moves, double share);
 
     [LoggerMessage(5, LogLevel.Information, "CUDA graphs: off, because {Reason}.")]
     public static partial void NoGraphs(ILogger logger, string reason);
 
-    [LoggerMessage(7, LogLevel.Information, "GPU {Number}: layers {First}-{Last}, {Bytes:N0} bytes of weights and {CacheBytes:N0} of KV cache, {Gpu}.")]
-    public static partial void Part(ILogger logger, int number, int first, int last, long bytes, long cacheBytes, string gpu);
+    [LoggerMessage(7, LogLevel.Information, "GPU {Number}: layers {First}-{Last}, {Bytes:N0} bytes of weights, {Gpu}.")]
+    public static partial void Part(ILogger logger, int number, int first, int last, long bytes, string gpu);
 
     [LoggerMessage(8, LogLevel.Information, "There are {Usable} usable GPUs: with a GpuCount of more than {Count}, less would stay on the CPU.")]
     public static partial void MoreGpus(ILogger logger, int usable, int count);

@@ -1,3 +1,4 @@
+using System.Globalization;
 using Ernie.Sdk.Native;
 
 namespace Ernie.Sdk.Engine;
@@ -9,4 +10,13 @@ namespace Ernie.Sdk.Engine;
 /// <param name="Step">The largest step that there is memory for.</param>
 /// <param name="CacheBytes">What the KV cache of all layers may take: as many blocks as the GPU with the least room for them has left beside weights and workspace.</param>
 /// <param name="IsLimited">Whether the capacity was asked for, and not found.</param>
-internal sealed record GpuChoice(IReadOnlyList<CudaDevice> Devices, CudaInstallation Installation, ErniePlan Plan, StepSize Step, long CacheBytes, bool IsLimited);
+/// <param name="UsableCount">GPUs that could be used, these among them.</param>
+internal sealed record GpuChoice(IReadOnlyList<CudaDevice> Devices, CudaInstallation Installation, ErniePlan Plan, StepSize Step, long CacheBytes, bool IsLimited, int UsableCount)
+{
+    /// <summary>One of them, in words. Several are often of one name.</summary>
+    public string Describe(int number) => Describe(Devices, number);
+
+    /// <inheritdoc cref="Describe(int)"/>
+    public static string Describe(IReadOnlyList<CudaDevice> devices, int number) =>
+        devices.Count == 1 ? CudaInstallation.Describe(devices[0]) : string.Create(CultureInfo.InvariantCulture, $"GPU {number}, {CudaInstallation.Describe(devices[number])}");
+}

@@ -20,6 +20,7 @@ internal sealed unsafe class GpuDevice : StepDevice
 {
     private readonly GpuChoice _choice;
     private readonly CudaDevice _gpu;
+    private readonly int _number;
     private readonly CudaContext? _context;
     private readonly CudaStream? _stream;
     private readonly CudaModules? _modules;
@@ -53,7 +54,7 @@ internal sealed unsafe class GpuDevice : StepDevice
     public GpuDevice(GpuChoice choice, int number, RunnerModel model, CpuKernels kernels, int threadCount, bool capturesSteps, bool overlaps, Action<long>? sent = null, Func<CudaKernels, CudaKernels>? between = null)
         : base(choice.Plan.Gpus[number].Layers)
     {
-        (_choice, _gpu) = (choice, choice.Devices[number]);
+        (_choice, _gpu, _number) = (choice, choice.Devices[number], number);
         var config = model.Manifest.Config;
         (_hidden, _isLast) = (config.HiddenSize, Layers.Last == config.LayerCount - 1);
         // A context that is shorter than planned takes less.
@@ -324,7 +325,7 @@ internal sealed unsafe class GpuDevice : StepDevice
         if (_hostExperts?.Slots is not { } slots || !slots.End(_choices, _stream!) || Logger is null) return;
         // At first there are many: the 1st, 2nd, 4th, 8th .. is told of.
         var residency = slots.Residency;
-        if (BitOperations.IsPow2(residency.MoveCount)) DeviceLog.ExpertsMoved(Logger, residency.MoveCount, residency.Share());
+        if (BitOperations.IsPow2(residency.MoveCount)) DeviceLog.ExpertsMoved(Logger, _choice.Devices.Count == 1 ? "the GPU" : string.Create(CultureInfo.InvariantCulture, $"GPU {_number}"), residency.MoveCount, residency.Share());
     });
 
     public override void Abandon()
@@ -423,5 +424,5 @@ internal sealed unsafe class GpuDevice : StepDevice
     private CudaPiece MemoryPiece(string what) => new(DeviceChoice.MemoryName, CudaPieceState.Unfit, $"{Describe()} has no room for the {what}",
         Cure: "Export to fewer bits, set a smaller KvCacheBytes or ContextLength, or use another GPU; 'ernie plan' says what fits, nvidia-smi lists who else uses the GPU.");
 
-    private string Describe() => CudaInstallation.Describe(_gpu);
+    private string Describe() => _choice.Describe(_number);
 }

@@ -21,20 +21,22 @@ internal static class GpuPlacement
     public static CudaPiece? Find(ErnieConfig config, ModelFormats formats, ErnieModelOptions options, CudaInstallation installation, out GpuChoice? choice)
     {
         choice = null;
-        IReadOnlyList<CudaDevice> gpus;
-        long[] free;
+        IReadOnlyList<CudaDevice> usable = [], gpus = [];
+        var free = new List<long>();
         try
         {
-            gpus = installation.UsableGpus();
-            free = [.. gpus.Take(options.GpuCount).Select(static gpu =>
+            usable = installation.UsableGpus();
+            gpus = [.. usable.Take(options.GpuCount)];
+            foreach (var gpu in gpus)
             {
                 using var primary = gpu.Retain();
-                return primary.FreeBytes();
-            })];
+                free.Add(primary.FreeBytes());
+            }
         }
         catch (CudaException e)
         {
-            return new CudaPiece(DeviceChoice.MemoryName, CudaPieceState.Unfit, e.Message, Cure: e.IsOutOfMemory ? "Other processes fill the GPU: nvidia-smi lists them." : "The driver does not answer: nvidia-smi should say why.");
+            var which = free.Count < gpus.Count ? $"{GpuChoice.Describe(gpus, free.Count)}: " : "";
+            return new CudaPiece(DeviceChoice.MemoryName, CudaPieceState.Unfit, $"{which}{e.Message}", Cure: e.IsOutOfMemory ? "Other processes fill the GPU: nvidia-smi lists them." : "The driver does not answer: nvidia-smi should say why.");
         }
         if (gpus.Count < options.GpuCount)
         {
@@ -43,7 +45,6 @@ internal static class GpuPlacement
         }
         if (options.GpuCount > config.LayerCount)
             return new CudaPiece(CudaInstallation.Gpus, CudaPieceState.Unfit, string.Create(CultureInfo.InvariantCulture, $"GpuCount is {options.GpuCount}, but the model has {config.LayerCount} layers to divide"), Cure: string.Create(CultureInfo.InvariantCulture, $"Set GpuCount to {config.LayerCount} or less."));
-        gpus = [.. gpus.Take(options.GpuCount)];
         long[] reserves = [.. free.Select(ErniePlan.ReserveOf)];
         long[] budgets = [.. free.Zip(reserves, (free, reserve) => Math.Max(1, Math.Min(options.GpuMemoryBytes ?? long.MaxValue, free - reserve)))];
         var context = Math.Min(options.ContextLength ?? config.ContextLength, config.ContextLength);
@@ -58,7 +59,7 @@ internal static class GpuPlacement
             });
             return (plan, StepSize.Of(options.PrefillChunkTokens, options.MaxConcurrentRequests, positions));
         }
-        GpuChoice Choose(ErniePlan plan, StepSize size, long blocks) => new(gpus, installation, plan, size, blocks * blockBytes, options.GpuMemoryBytes is not null);
+        GpuChoice Choose(ErniePlan plan, StepSize size, long blocks) => new(gpus, installation, plan, size, blocks * blockBytes, options.GpuMemoryBytes is not null, usable.Count);
         int Positions(long blocks) => (int)Math.Min(context, blocks * KvBlockLayout.BlockSize);
 
         // All weights, beside a cache that gets what is left.
@@ -81,8 +82,8 @@ internal static class GpuPlacement
             var limit = options.GpuMemoryBytes is { } most && most < free[worst] - reserves[worst] ? string.Create(CultureInfo.InvariantCulture, $", of which GpuMemoryBytes allows {most:N0}") : "";
             var rest = config.LayerCount == gpus.Count ? "the model" : gpus.Count == 1 ? "with all layers but the last on the CPU the model still" : "with all layers but one for each GPU on the CPU the model still";
             return new CudaPiece(DeviceChoice.MemoryName, CudaPieceState.Unfit,
-                string.Create(CultureInfo.InvariantCulture, $"{CudaInstallation.Describe(gpus[worst])} has {free[worst]:N0} bytes free, {reserves[worst]:N0} of them in reserve{limit}; {rest} takes at least {least:N0}{(gpus.Count == 1 ? "" : " of a GPU")}, beside the reserve: {part.Gpus[worst].WeightBytes:N0} of weights, {part.Gpus[worst].KvCacheBytes:N0} of cache for {blocks * KvBlockLayout.BlockSize:N0} tokens, {part.Gpus[worst].WorkspaceBytes:N0} of workspace"),
-                Cure: $"{(limit.Length > 0 && least <= free[worst] - reserves[worst] ? string.Create(CultureInfo.InvariantCulture, $"Set GpuMemoryBytes to {least:N0} or more. ") : "")}Export to fewer bits, set a shorter ContextLength, a smaller KvCacheBytes, KvCacheType or MaxConcurrentRequests, or use another GPU; 'ernie plan' says what fits.");
+                string.Create(CultureInfo.InvariantCulture, $"{GpuChoice.Describe(gpus, worst)} has {free[worst]:N0} bytes free, {Math.Min(free[worst], reserves[worst]):N0} of them in reserve{limit}; {rest} takes at least {least:N0}{(gpus.Count == 1 ? "" : " of a GPU")}, beside the reserve: {part.Gpus[worst].WeightBytes:N0} of weights, {part.Gpus[worst].KvCacheBytes:N0} of cache for {blocks * KvBlockLayout.BlockSize:N0} tokens, {part.Gpus[worst].WorkspaceBytes:N0} of workspace"),
+                Cure: $"{(limit.Length > 0 && least <= free[worst] - reserves[worst] ? string.Create(CultureInfo.InvariantCulture, $"Set GpuMemoryBytes to {least:N0} or more. ") : "")}Export to fewer bits, set a shorter ContextLength, a smaller KvCacheBytes, KvCacheType or MaxConcurrentRequests, or use {(gpus.Count == 1 ? "another GPU" : "other GPUs (CUDA_VISIBLE_DEVICES) or a smaller GpuCount")}; 'ernie plan' says what fits.");
         }
     }
 }

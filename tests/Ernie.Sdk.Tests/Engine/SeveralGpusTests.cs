@@ -98,6 +98,39 @@ public sealed class SeveralGpusTests(ITestOutputHelper output) : IDisposable
         _gpus.Driver.AssertNothingIsLeft();
     }
 
+    /// <summary>The first GPU has room for a layer, but not for the embedding.</summary>
+    [Fact]
+    public async Task AGpuThatIsFuller_TakesNoExpertsOffTheOthers()
+    {
+        var path = await TinyModel.ExportedAsync();
+        // Of GPUs that are too small for anything, the first one is planned to have a layer and no experts.
+        var layer = _gpus.Plan(path, 1, gpus: 2).Gpus[0];
+        _gpus.Driver.Resize(0, (layer.CapacityBytes - layer.FreeBytes + LimitedGpu.ExpertBytes(path) + (1L << 30)) * 50 / 49 + 50);
+        var log = new RecordedLog();
+        await using (var model = await Load(path, 2, log: log))
+        await using (var cpu = await _gpus.LoadOnCpuAsync(path))
+            Assert.Equal(await LimitedGpu.Answer(cpu, LoadedModels.Ids(1, 150)), await LimitedGpu.Answer(model, LoadedModels.Ids(1, 150)));
+        Assert.Contains(log.Lines, static line => line.Contains("layer 0 altogether, experts ", StringComparison.Ordinal) && line.Contains("experts 7 of layer 1. The GPUs", StringComparison.Ordinal));
+        Assert.Contains(log.Lines, static line => line.StartsWith("GPU 1: layers 2-4, ", StringComparison.Ordinal));
+        _gpus.Driver.AssertNothingIsLeft();
+    }
+
+    [Fact]
+    public async Task WhichGpuIsFull_IsSaid()
+    {
+        var path = await TinyModel.ExportedAsync();
+        // Cards of one kind have one name.
+        _gpus.Driver.Fail("cuMemGetInfo_v2", CudaResult.OutOfMemory, 2);
+        var e = await Assert.ThrowsAsync<ErnieDeviceException>(() => Load(path, 3));
+        Assert.Contains("GPU memory: GPU 1, Fake GPU 1 (sm_90, 8.0 GiB): cuMemGetInfo", e.Message, StringComparison.Ordinal);
+        _gpus.Driver.Resize(2, 1 << 20);
+        e = await Assert.ThrowsAsync<ErnieDeviceException>(() => Load(path, 3));
+        Assert.Contains("GPU 2, Fake GPU 2 (sm_90, 0.0 GiB) has 1,048,576 bytes free, 1,048,576 of them in reserve;", e.Message, StringComparison.Ordinal);
+        Assert.Contains("or use other GPUs (CUDA_VISIBLE_DEVICES) or a smaller GpuCount;", e.Message, StringComparison.Ordinal);
+        await using (await Load(path, 2)) { }
+        _gpus.Driver.AssertNothingIsLeft();
+    }
+
     [Fact]
     public async Task GpusOfDifferentSizes_AreFilledAccordingly()
     {
