@@ -58,6 +58,8 @@ internal sealed class ModelOptions
 
     public int Threads(ParseResult result) => result.GetValue(_threads);
 
+    public int GpuCount(ParseResult result) => result.GetValue(_gpuCount);
+
     private ErnieSparseAttention Attention(ParseResult result) => (_attention is null ? null : AttentionOption.Parse(result.GetValue(_attention)!)) ?? new ErnieSparseAttention();
 
     /// <summary>Element type of the cache.</summary>
@@ -71,7 +73,7 @@ internal sealed class ModelOptions
         if (device == ErnieDevice.Cpu) return null;
         OrtRuntime.Start(null, allowTelemetry: false);
         var installation = streams.Installation ?? CudaInstallation.Default;
-        var options = new ErnieModelOptions { Device = device, KvCacheType = CommonOptions.KvCacheTypeOf(result.GetValue(_kv)!), GpuCount = result.GetValue(_gpuCount), GpuMemoryBytes = GpuMemory(result) };
+        var options = new ErnieModelOptions { Device = device, KvCacheType = CommonOptions.KvCacheTypeOf(result.GetValue(_kv)!), GpuCount = GpuCount(result), GpuMemoryBytes = GpuMemory(result) };
         return DeviceChoice.Resolve(result.GetValue(_model)!, options, installation, null) is null ? null : installation;
     }
 
@@ -82,7 +84,7 @@ internal sealed class ModelOptions
     /// <summary>What to measure at depth. The model is loaded once, which exports a checkpoint and checks an exported model.</summary>
     public async Task<DepthBenchmarkPlan> AtDepthAsync(ParseResult result, CommandStreams streams, IReadOnlyList<int> depths, int runs, int steps, CancellationToken cancellationToken)
     {
-        if (result.GetValue(_gpuCount) > 1) throw new ArgumentException("--depth measures the layers of one GPU: leave --gpu-count out.");
+        if (GpuCount(result) > 1) throw new ArgumentException("--depth measures the layers of one GPU: leave --gpu-count out.");
         var installation = Gpu(result, streams);
         var kernels = KernelRegistry.Choose();
         var model = await LoadAsync(result, streams, maxConcurrentRequests: 1, cancellationToken, wrap: installation is null ? chosen => kernels = chosen : null).ConfigureAwait(false);
@@ -112,7 +114,7 @@ internal sealed class ModelOptions
         {
             Device = DeviceOf(result),
             Installation = streams.Installation,
-            GpuCount = result.GetValue(_gpuCount),
+            GpuCount = GpuCount(result),
             GpuMemoryBytes = GpuMemory(result),
             CudaGraphs = result.GetValue(_graphs),
             CudaOverlap = result.GetValue(_overlap),

@@ -59,6 +59,7 @@ internal static class BenchCommand
                 Sequences = CommonOptions.NumbersOf(result.GetValue(sequences)!),
                 Prompts = CommonOptions.NumbersOf(result.GetValue(prefill)!),
                 Installation = model.Gpu(result, streams),
+                GpuCount = model.GpuCount(result),
             };
             var mostSequences = plan.Sequences.Append(1).Max();
             ModelBenchmarkResult measured;

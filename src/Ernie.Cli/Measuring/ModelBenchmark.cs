@@ -22,6 +22,8 @@ internal sealed record ModelBenchmarkPlan
     public required IReadOnlyList<int> Prompts { get; init; }
     /// <summary>Where CUDA is, if a GPU computes.</summary>
     public CudaInstallation? Installation { get; init; }
+    /// <summary>GPUs that the model is divided over, if it is computed on one.</summary>
+    public int GpuCount { get; init; } = 1;
 }
 
 /// <summary>
@@ -49,7 +51,7 @@ internal sealed class ModelBenchmark(ModelBenchmarkPlan plan, Func<Task<(ErnieMo
         var memory = new MemoryResult(afterLoad.Private, afterLoad.Mapped, longest, peakPrivate, ProcessMemory.Now());
 
         using var bandwidth = plan.Installation is null ? new ReadBandwidthProbe(_runner) : null;
-        using var card = plan.Installation is { } installation ? new CardCopyProbe(installation) : null;
+        using var card = plan.Installation is { } installation ? new CardCopyProbe(installation, plan.GpuCount) : null;
         say("probes");
         var before = bandwidth is null ? null : MachineReading.Take(bandwidth, _runner);
         var copiesBefore = card?.Measure();

@@ -1,5 +1,7 @@
 using System.Text.Json;
 using Ernie.Cli.Measuring.Cards;
+using Ernie.Sdk.Checkpoints;
+using Ernie.Sdk.Engine;
 using Ernie.Sdk.Export;
 using Ernie.Sdk.Kernels;
 
@@ -85,5 +87,22 @@ public sealed class GpuBenchCommandTests : IDisposable
             Assert.Equal(e.Operations, s.Operations, e.Operations * 1e-9);
         }
         Assert.Empty(meter.Take().Steps);
+    }
+
+    /// <summary>A step that is broken off between two GPUs comes again.</summary>
+    [Fact]
+    public async Task AStepThatEndsBetweenTwoGpus_IsNotCounted()
+    {
+        var manifest = ModelManifest.Read(await TinyModel.ExportedAsync());
+        var batch = new StepBatch();
+        batch.Add([5], 0, [0], SequenceFlags.None, SparseLimits.Dense, 1);
+        // [4 layers, 1 token, 2 experts]
+        int[] selected = [0, 1, 2, 3, 4, 5, 6, 7];
+        using var meter = new CardMeter();
+        meter.Attach(manifest, KvElementType.Float32);
+        meter.Observe(batch, new LayerRange(0, 2), selected);
+        meter.Observe(batch, new LayerRange(0, 2), selected);
+        meter.Observe(batch, new LayerRange(3, 4), selected);
+        Assert.Equal(8, Assert.Single(meter.Take().Steps).DistinctExperts);
     }
 }

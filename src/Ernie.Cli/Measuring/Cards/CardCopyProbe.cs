@@ -13,16 +13,19 @@ internal sealed class CardCopyProbe : IDisposable
     private readonly CudaStream _stream;
     private readonly CudaEvent _start, _end;
 
-    public CardCopyProbe(CudaInstallation installation)
+    /// <param name="installation">What is there of CUDA.</param>
+    /// <param name="count">Cards that a model is computed on. The first one copies: a step goes through them one after another.</param>
+    public CardCopyProbe(CudaInstallation installation, int count = 1)
     {
-        var card = installation.Gpu();
-        Name = CudaInstallation.Describe(card);
+        var cards = installation.UsableGpus();
+        var card = cards[0];
+        Name = string.Join("; ", cards.Take(count).Select(CudaInstallation.Describe));
         _context = card.Retain();
         _stream = _context.CreateStream();
         (_start, _end) = (_context.CreateEvent(timing: true), _context.CreateEvent(timing: true));
     }
 
-    /// <summary>The card.</summary>
+    /// <summary>The cards.</summary>
     public string Name { get; }
 
     /// <summary>Bytes per second, those that are read and those that are written.</summary>

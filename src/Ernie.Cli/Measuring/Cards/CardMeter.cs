@@ -17,7 +17,7 @@ internal sealed class CardMeter : ITrafficMeter
     private KvBlockLayout? _layout;
     private List<StepTraffic> _steps = [];
     private readonly List<int> _moeLayers = [];
-    private int _distinctExperts;
+    private int _distinctExperts, _lastLayer = -1;
     private bool[][] _touched = [];
     private long _weightBytes, _headBytes, _distinctBytes;
     private double _tokenOperations, _headOperations;
@@ -59,6 +59,9 @@ internal sealed class CardMeter : ITrafficMeter
     {
         var config = _config!;
         var choices = batch.TokenCount * config.ExpertsPerToken;
+        // Of a step that was broken off between two GPUs the first ones have told.
+        if (layers.First <= _lastLayer) (_distinctExperts, _distinctBytes) = (0, 0);
+        _lastLayer = layers.Last;
         lock (_gate)
         {
             for (var layer = 0; layer < _expertBytes.Count; layer++)
@@ -87,7 +90,6 @@ internal sealed class CardMeter : ITrafficMeter
         }
         traffic.Operations += 4.0 * config.LayerCount * config.HeadCount * config.HeadDim * batch.Positions.Sum(static position => position + 1.0);
         lock (_gate) _steps.Add(traffic);
-        (_distinctExperts, _distinctBytes) = (0, 0);
     }
 
     public (IReadOnlyList<StepTraffic> Steps, double TouchedExperts) Take()
