@@ -251,7 +251,8 @@ internal sealed unsafe class GpuDevice : StepDevice
     {
         _batch = batch;
         var decodes = batch.Flags.Count(static flags => (flags & (int)SequenceFlags.Decode) != 0);
-        _environment!.BeginStep(decodes == 0 ? CudaStepKind.Prefill : decodes == batch.Flags.Count && decodes == batch.TokenCount ? CudaStepKind.Decode : CudaStepKind.Mixed);
+        _environment!.BeginStep(decodes == 0 ? CudaStepKind.Prefill : decodes == batch.Flags.Count && decodes == batch.TokenCount ? CudaStepKind.Decode : CudaStepKind.Mixed,
+            batch.IsDense(SequenceFlags.None), batch.IsDense(SequenceFlags.Decode));
         if (_hostExperts is not null) _hostExperts.Rows = rows;
         Try(() =>
         {

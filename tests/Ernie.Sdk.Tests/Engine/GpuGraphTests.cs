@@ -174,6 +174,29 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
+    public async Task AnAnswerThatBecomesSparse_HasAGraphOfEitherKind()
+    {
+        // Two decode steps read all three blocks, later ones two of four.
+        var attention = new ErnieSparseAttention { DecoderTopKLeft = 1, DecoderTopKRight = 2, DecoderSequenceLimit = 383 };
+        var prompt = LoadedModels.Ids(1, 381);
+        var answers = new List<List<(int Token, float LogProbability)>>();
+        foreach (var (graphs, sparse) in new[] { (false, attention), (true, attention), (false, ErnieSparseAttention.Dense) })
+        {
+            await using var model = await TinyModel.LoadAsync(options =>
+            {
+                Configure(options, graphs);
+                options.SparseAttention = sparse;
+            });
+            answers.Add(await Answer(model, prompt));
+        }
+        Assert.Equal(answers[0], answers[1]);
+        Assert.Equal(2, _gpu.Driver.Graphs.Captured);
+        Assert.Equal(answers[0].Take(3), answers[2].Take(3));
+        Assert.NotEqual(answers[0][3..], answers[2][3..]);
+        _gpu.Driver.AssertNothingIsLeft();
+    }
+
+    [Fact]
     public async Task Routers_AreCounted_AndScoringBetweenAnswersDoesNoHarm()
     {
         await using (var model = await Load(graphs: true))
