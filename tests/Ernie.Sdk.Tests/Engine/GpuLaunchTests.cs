@@ -53,6 +53,10 @@ public sealed class GpuLaunchTests(ITestOutputHelper output) : IDisposable
             return _gpu.Driver.Launches - before;
         }
         var step = await Launches(4) - await Launches(3);
+        var waits = _gpu.Driver.Waits;
+        await Launches(3);
+        // The prompt's step and two more are waited for once each, with the tokens.
+        Assert.Equal((waits.Own + 3, waits.Provider), _gpu.Driver.Waits);
         output.WriteLine($"{step} launches");
         // Beside the layers: what a step consists of, the last norm, the head's input and the head, the choice of a token.
         Assert.Equal(ExpertLayer * config.MoeLayerCount + PlainLayer * (config.LayerCount - config.MoeLayerCount) + (isSparse ? Selection * config.LayerCount : 0) + 5, step);

@@ -264,6 +264,11 @@ void fake_provider_free(void *address)
     leave(SUCCESS);
 }
 
+// Waits for a stream: the application's, and a provider's.
+static int s_waits[2];
+int fake_waits(int provider) { return s_waits[provider]; }
+void fake_provider_wait(void) { pthread_mutex_lock(&s_lock); s_waits[1]++; pthread_mutex_unlock(&s_lock); }
+
 // Returns the graph's number, or -1.
 int fake_capture_begin(void *stream)
 {
