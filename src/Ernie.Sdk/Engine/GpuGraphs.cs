@@ -17,6 +17,9 @@ internal sealed class CapturedStep(int id, IReadOnlyList<(string Name, OrtValue 
     public IReadOnlyList<(string Name, OrtValue Value)> Inputs => inputs;
     public OrtValue Logits => logits;
 
+    /// <summary>Whether it has run: it is replayed.</summary>
+    public bool IsCaptured { get; set; }
+
     /// <summary>Everything bound, once it has run.</summary>
     public OrtIoBinding? Binding { get; set; }
 

@@ -178,10 +178,15 @@ internal sealed unsafe class ModelRunner : IDisposable
         return parts.Count == 1 ? parts[0].Memory : new SplitKvMemory([.. parts]);
     }
 
-    /// <summary>Runs a step that is captured. It cannot be broken off: it takes no longer than a token. Where it fails, the device gives graphs up: the step can run as an ordinary one, which stores the same keys and values.</summary>
+    /// <summary>
+    /// Runs a step that is captured. It cannot be broken off: it takes no longer than a token. Where it fails, the device gives graphs up: the step can run as an ordinary one, which stores the same keys and values. So can one
+    /// that would be captured while another model is loaded.
+    /// </summary>
     private bool TryRun(CapturedStep step, StepTermination? termination)
     {
         if (termination is { IsRequested: true }) throw new OperationCanceledException();
+        var captures = !step.IsCaptured;
+        if (captures && !GraphCaptures.TryBegin()) return false;
         using var runOptions = new RunOptions();
         runOptions.AddRunConfigEntry(GraphId, step.Id.ToString(System.Globalization.CultureInfo.InvariantCulture));
         runOptions.AddRunConfigEntry(RunsAhead, "1");
@@ -194,6 +199,11 @@ internal sealed unsafe class ModelRunner : IDisposable
             Last.GiveUpGraphs(Last.Explain(e) ?? e);
             return false;
         }
+        finally
+        {
+            if (captures) GraphCaptures.End();
+        }
+        step.IsCaptured = true;
         Last.End(0);
         return true;
     }
