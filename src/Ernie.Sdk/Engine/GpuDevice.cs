@@ -36,6 +36,7 @@ internal sealed unsafe class GpuDevice : StepDevice
     private GpuSampler? _sampler;
     private readonly long _providerBytes;
     private bool _isLoaded;
+    private bool _isUnderWay; // a step was asked for, and nobody has waited for it
     private StepBatch? _batch;
     private readonly GpuGraphs? _graphs;
     private (int, nint) _places;
@@ -252,15 +253,17 @@ internal sealed unsafe class GpuDevice : StepDevice
     {
         _batch = batch;
         var decodes = batch.Flags.Count(static flags => (flags & (int)SequenceFlags.Decode) != 0);
-        _environment!.BeginStep(decodes == 0 ? CudaStepKind.Prefill : decodes == batch.Flags.Count && decodes == batch.TokenCount ? CudaStepKind.Decode : CudaStepKind.Mixed);
+        _environment!.BeginStep(decodes == 0 ? CudaStepKind.Prefill : decodes == batch.Flags.Count && decodes == batch.TokenCount ? CudaStepKind.Decode : CudaStepKind.Mixed,
+            batch.IsDense(SequenceFlags.None), batch.IsDense(SequenceFlags.Decode));
         if (_hostExperts is not null) _hostExperts.Rows = rows;
         Try(() =>
         {
             // What ONNX Runtime allocates before the first of our operators counts as this thread's too.
             _context!.Enter();
             ReserveHidden(batch.TokenCount);
-            if (_choices!.IsPending) WaitAndCount();
-            _choices.Begin(batch.TokenCount);
+            // Its inputs are written anew.
+            if (_isUnderWay) WaitAndCount();
+            _choices!.Begin(batch.TokenCount);
         });
     }
 
@@ -305,17 +308,25 @@ internal sealed unsafe class GpuDevice : StepDevice
         _graphs?.Dispose();
     }
 
+    public override bool RunsAhead => true;
+
+    public override void Wait()
+    {
+        if (_isUnderWay) Try(WaitAndCount);
+    }
+
     /// <summary>Waits for all that was asked of the GPU, and counts the routers' choices, which came with it.</summary>
     public void WaitAndCount()
     {
         _stream!.Synchronize();
         _choices!.Count();
+        if (_isUnderWay) _environment!.EndStep();
+        _isUnderWay = false;
     }
 
     public override void End(nint landing) => Try(() =>
     {
-        // ONNX Runtime has waited for the stream.
-        _environment!.EndStep();
+        _isUnderWay = true;
         _choices!.End(_stream!);
         if (landing != 0 && _batch!.TokenCount > 0) _outgoing!.CopyTo((void*)landing, ResidualStream.DeviceBytes(_batch.TokenCount, _hidden), stream: _stream);
         // Of the last layers nobody waits here: whoever wants the tokens does.

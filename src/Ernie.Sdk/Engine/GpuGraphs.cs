@@ -17,6 +17,9 @@ internal sealed class CapturedStep(int id, IReadOnlyList<(string Name, OrtValue 
     public IReadOnlyList<(string Name, OrtValue Value)> Inputs => inputs;
     public OrtValue Logits => logits;
 
+    /// <summary>Whether it has run: it is replayed.</summary>
+    public bool IsCaptured { get; set; }
+
     /// <summary>Everything bound, once it has run.</summary>
     public OrtIoBinding? Binding { get; set; }
 
@@ -29,14 +32,14 @@ internal sealed class CapturedStep(int id, IReadOnlyList<(string Name, OrtValue 
 }
 
 /// <summary>
-/// Decode steps of a GPU that are replayed instead of launched kernel by kernel: one for each of some numbers of sequences, and for the power of two of blocks that the longest of them has, because the geometry of launches
-/// depends on both. All else that changes from step to step lies in device memory. Used by the engine's thread only.
+/// Decode steps of a GPU that are replayed instead of launched kernel by kernel: one for each of some numbers of sequences, for the power of two of blocks that the longest of them has, and for those that select blocks or do
+/// not, because which kernels are launched and with what geometry depends on these. All else that changes from step to step lies in device memory. Used by the engine's thread only.
 /// </summary>
 internal sealed unsafe class GpuGraphs(CudaContext context, CudaStream stream, OrtMemoryInfo memory, int mostBlocks) : IDisposable
 {
     private const int Alignment = 256;
     private static readonly int[] s_sequences = [1, 2, 4, 8, 16];
-    private readonly Dictionary<(int Sequences, int Blocks), (CapturedStep Step, CudaMemory Numbers)> _steps = [];
+    private readonly Dictionary<(int Sequences, int Blocks, bool IsDense), (CapturedStep Step, CudaMemory Numbers)> _steps = [];
     private CudaPinnedBuffer? _staging;
     private int _nextId = 1;
 
@@ -62,7 +65,8 @@ internal sealed unsafe class GpuGraphs(CudaContext context, CudaStream stream, O
         var offsets = new long[inputs.Length + 1];
         for (var i = 0; i < inputs.Length; i++) offsets[i + 1] = offsets[i] + (inputs[i].Numbers.Length * sizeof(int) + Alignment - 1) / Alignment * Alignment;
         var bytes = offsets[^1];
-        if (!_steps.TryGetValue((count, blocks), out var found))
+        var key = (count, blocks, batch.IsDense(SequenceFlags.Decode));
+        if (!_steps.TryGetValue(key, out var found))
         {
             var numbers = context.Allocate(bytes);
             try
@@ -70,7 +74,7 @@ internal sealed unsafe class GpuGraphs(CudaContext context, CudaStream stream, O
                 // First, because it may have all graphs forgotten, and may have no memory.
                 var logits = bindLogits();
                 var values = inputs.Select((input, i) => (input.Name, OrtValue.CreateTensorValueWithData(memory, TensorElementType.Int32, input.Shape, numbers.Address + (nint)offsets[i], input.Numbers.Length * sizeof(int)))).ToList();
-                _steps.Add((count, blocks), found = (new CapturedStep(_nextId++, values, logits), numbers));
+                _steps.Add(key, found = (new CapturedStep(_nextId++, values, logits), numbers));
             }
             catch
             {

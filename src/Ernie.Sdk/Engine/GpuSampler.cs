@@ -30,7 +30,11 @@ internal sealed unsafe class GpuSampler(GpuDevice device, CudaContext context, C
     public override void Choose(IReadOnlyList<Sequence> sequences, int[] rows, TokenChoice[] choices)
     {
         Collect(sequences, rows, choices);
-        if (_rows.Count == 0) return;
+        if (_rows.Count == 0)
+        {
+            device.Wait();
+            return;
+        }
         var maxTop = _rows.Max(static row => Math.Max(row.Top, 0));
         device.Try(() => Launch(maxTop));
 

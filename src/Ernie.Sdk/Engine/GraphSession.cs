@@ -51,14 +51,14 @@ internal sealed unsafe class GraphSession : IDisposable
             {
                 if (layers == new LayerRange(0, manifest.Config.LayerCount - 1))
                 {
-                    _session = Create(() => new InferenceSession(model, options));
+                    _session = Create(device, () => new InferenceSession(model, options));
                 }
                 else
                 {
                     // A part of the graph is in no file, but its weights are where the whole graph's are.
                     options.AddSessionConfigEntry("session.model_external_initializers_file_folder_path", folder);
                     var graph = ErnieGraph.Build(manifest.Config, manifest.Formats, layers: layers).Build(ModelManifest.WeightFile, manifest.Tensors.ToDictionary(static tensor => tensor.Name, static tensor => tensor.Offset, StringComparer.Ordinal), manifest.ProducerVersion);
-                    _session = Create(() => new InferenceSession(graph, options));
+                    _session = Create(device, () => new InferenceSession(graph, options));
                 }
             }
             catch (OnnxRuntimeException e)
@@ -131,11 +131,17 @@ internal sealed unsafe class GraphSession : IDisposable
         return binding;
     }
 
+    private static InferenceSession Create(StepDevice device, Func<InferenceSession> create)
+    {
+        // A GPU.
+        return device.RunsAhead ? GraphCaptures.Without(() => CreateKnown(create)) : CreateKnown(create);
+    }
+
     /// <summary>
     /// ONNX Runtime looks an operator domain up in a table of the process and adds it if it is missing, in two steps: of two first sessions at once, one fails. Once the domain is there, sessions
     /// can be created side by side.
     /// </summary>
-    private static InferenceSession Create(Func<InferenceSession> create)
+    private static InferenceSession CreateKnown(Func<InferenceSession> create)
     {
         if (s_domainIsKnown) return create();
         lock (s_firstSession)

@@ -193,9 +193,6 @@ internal sealed class InferenceEngine : IDisposable
         {
             lock (_gate) (_termination, _inStep) = (null, []);
         }
-        var decoding = _scheduler.Step.Count(static s => s.IsDecode);
-        _budget.Observe(decoding, batch.TokenCount - decoding, Stopwatch.GetElapsedTime(started));
-
         var step = _scheduler.Step;
         var sequences = new Sequence[step.Count];
         var firstRows = new int[step.Count];
@@ -210,6 +207,10 @@ internal sealed class InferenceEngine : IDisposable
         }
         var choices = new TokenChoice[step.Count];
         if (Array.Exists(drawn, static row => row >= 0)) _sampler.Choose(sequences, drawn, choices);
+        else _runner.Wait();
+        // A GPU is not done before.
+        var decoding = step.Count(static s => s.IsDecode);
+        _budget.Observe(decoding, batch.TokenCount - decoding, Stopwatch.GetElapsedTime(started));
 
         for (var i = 0; i < sequences.Length; i++)
         {

@@ -14,6 +14,8 @@ internal sealed unsafe class ModelRunner : IDisposable
 {
     /// <summary>Of ONNX Runtime's run options: which captured graph a run is; -1 none.</summary>
     private const string GraphId = "gpu_graph_id";
+    /// <summary>Likewise: 1, a run does not wait for the GPU (kOrtRunOptionsConfigDisableSynchronizeExecutionProviders).</summary>
+    private const string RunsAhead = "disable_synchronize_execution_providers";
     private readonly IReadOnlyList<StepDevice> _devices;
     private readonly List<GraphSession> _sessions = [];
     private readonly ScratchBuffer _flags = new();
@@ -82,6 +84,9 @@ internal sealed unsafe class ModelRunner : IDisposable
     /// <summary>What chooses tokens from the logits of the last step, where they are. It lives as long as the runner.</summary>
     public StepSampler Sampler(IReadOnlyList<Range> undefinedRows, int threadCount) => Last.Sampler(_vocabSize, undefinedRows, threadCount);
 
+    /// <summary>Waits for the last step, where neither its tokens were chosen nor its logits read: only then nothing writes to the cache any more.</summary>
+    public void Wait() => Last.Wait();
+
     /// <summary>The device that has the head.</summary>
     private StepDevice Last => _devices[^1];
 
@@ -107,6 +112,8 @@ internal sealed unsafe class ModelRunner : IDisposable
         using var logits = Last.BindLogits(_logitRows, _vocabSize);
         using var runOptions = new RunOptions();
         if (Last.CapturesSteps) runOptions.AddRunConfigEntry(GraphId, "-1");
+        // What is read of a debug export is copied to the CPU behind the run.
+        if (Last.RunsAhead && debugOutputs.Count == 0) runOptions.AddRunConfigEntry(RunsAhead, "1");
         if (termination is not null && !termination.Attach(runOptions, _devices, (int*)_flags.Rent(0))) throw new OperationCanceledException();
         var (device, isComputed) = (_devices[0], false);
         try
@@ -171,12 +178,18 @@ internal sealed unsafe class ModelRunner : IDisposable
         return parts.Count == 1 ? parts[0].Memory : new SplitKvMemory([.. parts]);
     }
 
-    /// <summary>Runs a step that is captured. It cannot be broken off: it takes no longer than a token. Where it fails, the device gives graphs up: the step can run as an ordinary one, which stores the same keys and values.</summary>
+    /// <summary>
+    /// Runs a step that is captured. It cannot be broken off: it takes no longer than a token. Where it fails, the device gives graphs up: the step can run as an ordinary one, which stores the same keys and values. So can one
+    /// that would be captured while another model is loaded.
+    /// </summary>
     private bool TryRun(CapturedStep step, StepTermination? termination)
     {
         if (termination is { IsRequested: true }) throw new OperationCanceledException();
+        var captures = !step.IsCaptured;
+        if (captures && !GraphCaptures.TryBegin()) return false;
         using var runOptions = new RunOptions();
         runOptions.AddRunConfigEntry(GraphId, step.Id.ToString(System.Globalization.CultureInfo.InvariantCulture));
+        runOptions.AddRunConfigEntry(RunsAhead, "1");
         try
         {
             _sessions[^1].Run(runOptions, step);
@@ -186,6 +199,11 @@ internal sealed unsafe class ModelRunner : IDisposable
             Last.GiveUpGraphs(Last.Explain(e) ?? e);
             return false;
         }
+        finally
+        {
+            if (captures) GraphCaptures.End();
+        }
+        step.IsCaptured = true;
         Last.End(0);
         return true;
     }

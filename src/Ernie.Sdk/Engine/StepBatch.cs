@@ -51,6 +51,19 @@ internal sealed class StepBatch
         _tables.Add((blockTable, KvCache.BlocksFor(firstPosition + tokens.Length)));
     }
 
+    /// <summary>Whether all prompts, or all decode steps, read every block up to theirs.</summary>
+    /// <param name="kind"><see cref="SequenceFlags.Decode"/>, or none for prompts.</param>
+    public bool IsDense(SequenceFlags kind)
+    {
+        for (var s = 0; s < Flags.Count; s++)
+        {
+            if (((SequenceFlags)Flags[s] & SequenceFlags.Decode) != kind || SequenceStarts[s] == SequenceStarts[s + 1]) continue;
+            var last = Positions[SequenceStarts[s + 1] - 1];
+            if (!(kind == SequenceFlags.Decode ? Limits[s].DecodeIsDense(last) : Limits[s].PrefillIsDense(last / KvBlockLayout.BlockSize))) return false;
+        }
+        return true;
+    }
+
     /// <summary>[sequences, width]; unused entries are -1.</summary>
     public int[] BlockTables(out int width)
     {

@@ -91,6 +91,14 @@ internal abstract unsafe class StepDevice(LayerRange layers) : IDisposable
     {
     }
 
+    /// <summary>Whether a session's run returns before what it has asked for is done.</summary>
+    public virtual bool RunsAhead => false;
+
+    /// <summary>Waits for the step that was computed last. Choosing tokens and reading logits do so too, and so does the next step before it begins.</summary>
+    public virtual void Wait()
+    {
+    }
+
     /// <summary>A step that has begun will not end: it failed, or was broken off. Afterwards nothing of it is under way.</summary>
     public virtual void Abandon()
     {

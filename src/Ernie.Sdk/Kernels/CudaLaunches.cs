@@ -211,7 +211,7 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
         uint* prefillKept = null, decodeKept = null;
         if (!isGroupOfDecodes)
         {
-            if (a.Limits != null && !a.DensePrefill)
+            if (a.Limits != null && !a.DensePrefill && step is not { PrefillIsDense: true })
             {
                 prefillKept = (uint*)launcher.Scratch((nint)prefillCount * rangeHeads * words * sizeof(uint));
                 Clear(prefillKept, (nint)prefillCount * rangeHeads * words);
@@ -223,7 +223,7 @@ internal sealed unsafe class CudaLaunches(ICudaLauncher launcher, CudaStep? step
         }
         if (kind == CudaStepKind.Prefill) return new CudaSelection((int*)packs, prefillCount, decodeCount, prefillKept, null, words);
 
-        if (a.Limits != null)
+        if (a.Limits != null && step is not { DecodeIsDense: true })
         {
             decodeKept = (uint*)launcher.Scratch((nint)decodeCount * range * words * sizeof(uint));
             var scores = Floats((nint)decodeCount * rangeHeads * a.BlockTableStride);

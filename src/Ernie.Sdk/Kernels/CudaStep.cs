@@ -17,6 +17,12 @@ internal sealed unsafe class CudaStep(CudaStepKind kind)
 {
     public CudaStepKind Kind => kind;
 
+    /// <summary>Whether prompts read all blocks before them, and decode steps theirs, so that none are selected.</summary>
+    public bool PrefillIsDense { get; init; }
+
+    /// <inheritdoc cref="PrefillIsDense"/>
+    public bool DecodeIsDense { get; init; }
+
     /// <summary>Where the step's packs go, once a layer has made them (<see cref="ICudaLauncher.Keep"/>).</summary>
     public void* Packs { get; set; }
 

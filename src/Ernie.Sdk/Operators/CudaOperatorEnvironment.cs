@@ -102,11 +102,14 @@ internal sealed unsafe class CudaOperatorEnvironment : IDisposable
     }
 
     /// <summary>A step begins: what failed before is over.</summary>
-    public void BeginStep(CudaStepKind kind)
+    /// <param name="kind">What sequences it has.</param>
+    /// <param name="prefillIsDense">Whether its prompts read all blocks.</param>
+    /// <param name="decodeIsDense">Whether its decode steps do.</param>
+    public void BeginStep(CudaStepKind kind, bool prefillIsDense, bool decodeIsDense)
     {
         Failure = null;
         _workspace.Release();
-        _step = new CudaStep(kind) { Quantises = HasPackedWeights };
+        _step = new CudaStep(kind) { Quantises = HasPackedWeights, PrefillIsDense = prefillIsDense, DecodeIsDense = decodeIsDense };
     }
 
     /// <summary>The GPU has done all that the step asked of it.</summary>

@@ -14,7 +14,7 @@ public sealed class GpuBenchCommandTests : IDisposable
     private readonly EmulatedGpu _gpu = new(3);
 
     // Little more than the reserve, so that probes are small.
-    public GpuBenchCommandTests() => _gpu.Driver.Describe(bytes: 1400L << 20);
+    public GpuBenchCommandTests() => _gpu.Driver.Describe(3, bytes: 1400L << 20);
 
     public void Dispose() => _gpu.Dispose();
 

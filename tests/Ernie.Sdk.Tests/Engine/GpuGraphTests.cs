@@ -58,10 +58,11 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
 
     /// <summary>ONNX Runtime's captures forbid allocations to all threads that do not say that they are none of their business.</summary>
     [Fact]
-    public async Task WhileAnotherThreadCaptures_ModelsAreLoaded_UsedAndDisposed()
+    public async Task WhileAnotherThreadCaptures_ModelsAreUsedAndDisposed()
     {
         int[] prompt = LoadedModels.Ids(7, 4);
         var expected = (await Answers(graphs: true, [prompt]))[0];
+        var model = await Load(graphs: true);
         using var began = new SemaphoreSlim(0);
         using var ends = new SemaphoreSlim(0);
         var capturing = Task.Factory.StartNew(() =>
@@ -79,13 +80,50 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
         try
         {
             await began.WaitAsync(Token);
-            Assert.Equal(expected, (await Answers(graphs: true, [prompt]))[0]);
+            Assert.Equal(expected, await Answer(model, prompt));
         }
         finally
         {
+            await model.DisposeAsync();
             ends.Release();
         }
         Assert.Equal(900, (int)await capturing);
+        _gpu.Driver.AssertNothingIsLeft();
+    }
+
+    /// <summary>A session waits for the whole GPU when it is created, which nobody may while a stream is captured.</summary>
+    [Fact]
+    public async Task WhileAModelIsLoaded_StepsAreOrdinaryOnes_AndAreCapturedLater()
+    {
+        int[] prompt = LoadedModels.Ids(7, 4);
+        using var log = new RecordedLog();
+        await using (var model = await TinyModel.LoadAsync(options => Configure(options, graphs: true), log.Factory))
+        {
+            using var began = new SemaphoreSlim(0);
+            using var goesOn = new SemaphoreSlim(0);
+            var waits = true;
+            var loading = Task.Run(async () =>
+            {
+                var options = new ErnieModelOptions { KvCacheType = ErnieKvCacheType.Float32 };
+                Configure(options, graphs: true);
+                return await ErnieModel.LoadAsync(model.Path, options, new DirectProgress<ErnieProgress>(_ =>
+                {
+                    if (!waits) return;
+                    waits = false;
+                    began.Release();
+                    goesOn.Wait(Token);
+                }), Token);
+            }, Token);
+            await began.WaitAsync(Token);
+            var expected = await Answer(model, prompt);
+            Assert.Equal(0, _gpu.Driver.Graphs.Captured);
+            goesOn.Release();
+            await using var other = await loading;
+            var answers = await Task.WhenAll(Answer(model, prompt), Answer(other, prompt));
+            Assert.All(answers, answer => Assert.Equal(expected, answer));
+            Assert.Equal(2, _gpu.Driver.Graphs.Captured);
+        }
+        Assert.DoesNotContain(log.Lines, static line => line.Contains("CUDA graphs are off", StringComparison.Ordinal));
         _gpu.Driver.AssertNothingIsLeft();
     }
 
@@ -170,6 +208,29 @@ public sealed class GpuGraphTests(ITestOutputHelper output) : IDisposable
         var expected = await Answers(graphs: false, prompts);
         Assert.Equal(expected, await Answers(graphs: true, prompts));
         Assert.Equal((1, 5), _gpu.Driver.Graphs);
+        _gpu.Driver.AssertNothingIsLeft();
+    }
+
+    [Fact]
+    public async Task AnAnswerThatBecomesSparse_HasAGraphOfEitherKind()
+    {
+        // Two decode steps read all three blocks, later ones two of four.
+        var attention = new ErnieSparseAttention { DecoderTopKLeft = 1, DecoderTopKRight = 2, DecoderSequenceLimit = 383 };
+        var prompt = LoadedModels.Ids(1, 381);
+        var answers = new List<List<(int Token, float LogProbability)>>();
+        foreach (var (graphs, sparse) in new[] { (false, attention), (true, attention), (false, ErnieSparseAttention.Dense) })
+        {
+            await using var model = await TinyModel.LoadAsync(options =>
+            {
+                Configure(options, graphs);
+                options.SparseAttention = sparse;
+            });
+            answers.Add(await Answer(model, prompt));
+        }
+        Assert.Equal(answers[0], answers[1]);
+        Assert.Equal(2, _gpu.Driver.Graphs.Captured);
+        Assert.Equal(answers[0].Take(3), answers[2].Take(3));
+        Assert.NotEqual(answers[0][3..], answers[2][3..]);
         _gpu.Driver.AssertNothingIsLeft();
     }
 

@@ -27,13 +27,17 @@ public sealed class GpuLaunchTests(ITestOutputHelper output) : IDisposable
         _gpu.Driver.AssertNothingIsLeft();
     }
 
-    /// <summary>Each layer of experts: a norm; q|k|v; rotation and append, scores, selection, attention, its sum; o; a norm; router, choice and grouping, gates and ups, down, sum; shared gates and ups, shared down.</summary>
-    private const int ExpertLayer = 16;
+    /// <summary>Each layer of experts: a norm; q|k|v; rotation and append, attention, its sum; o; a norm; router, choice and grouping, gates and ups, down, sum; shared gates and ups, shared down.</summary>
+    private const int ExpertLayer = 14;
     /// <summary>The same up to the second norm; gates and ups, down.</summary>
-    private const int PlainLayer = 11;
+    private const int PlainLayer = 9;
+    /// <summary>Scores and selection, where attention is sparse.</summary>
+    private const int Selection = 2;
 
-    [Fact]
-    public async Task ADecodeStepOfInt4_LaunchesSixteenKernelsForALayerOfExperts()
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task ADecodeStepOfInt4_LaunchesFourteenKernelsForALayerOfExperts_AndTwoMoreToSelect(bool isSparse)
     {
         using var folder = new TemporaryFolder();
         var path = folder.File("tiny");
@@ -41,17 +45,21 @@ public sealed class GpuLaunchTests(ITestOutputHelper output) : IDisposable
         var manifest = ModelManifest.Read(path);
         var config = manifest.Config;
         Assert.True(config.SharedExpertCount > 0);
-        await using var model = await ErnieModel.LoadAsync(path, new ErnieModelOptions { Device = ErnieDevice.Cuda, Installation = _gpu.Installation, KvCacheBytes = 8 << 20, PrefixCacheBytes = 0 }, cancellationToken: Token);
+        await using var model = await ErnieModel.LoadAsync(path, new ErnieModelOptions { Device = ErnieDevice.Cuda, Installation = _gpu.Installation, KvCacheBytes = 8 << 20, PrefixCacheBytes = 0, SparseAttention = isSparse ? new ErnieSparseAttention { DecoderTopKLeft = 1, DecoderTopKRight = 1 } : new ErnieSparseAttention() }, cancellationToken: Token);
         async Task<int> Launches(int tokens)
         {
             var before = _gpu.Driver.Launches;
-            await model.GenerateTokensAsync(LoadedModels.Ids(1, 5), new ErnieGenerationOptions { Temperature = 0, MaxTokens = tokens, IgnoreStopTokens = true }, null, 0, Token).CountAsync(Token);
+            await model.GenerateTokensAsync(LoadedModels.Ids(1, 130), new ErnieGenerationOptions { Temperature = 0, MaxTokens = tokens, IgnoreStopTokens = true }, null, 0, Token).CountAsync(Token);
             return _gpu.Driver.Launches - before;
         }
         var step = await Launches(4) - await Launches(3);
+        var waits = _gpu.Driver.Waits;
+        await Launches(3);
+        // The prompt's step and two more are waited for once each, with the tokens.
+        Assert.Equal((waits.Own + 3, waits.Provider), _gpu.Driver.Waits);
         output.WriteLine($"{step} launches");
         // Beside the layers: what a step consists of, the last norm, the head's input and the head, the choice of a token.
-        Assert.Equal(ExpertLayer * config.MoeLayerCount + PlainLayer * (config.LayerCount - config.MoeLayerCount) + 5, step);
+        Assert.Equal(ExpertLayer * config.MoeLayerCount + PlainLayer * (config.LayerCount - config.MoeLayerCount) + (isSparse ? Selection * config.LayerCount : 0) + 5, step);
     }
 
     private async Task<List<(int Token, float LogProbability)>> Answer(bool overlap, int[] prompt)

@@ -174,7 +174,7 @@ int cuMemHostUnregister(void *address) { BEGIN(1); Live *live = find(PINNED, add
 
 int cuStreamCreate(void **stream, unsigned flags) { BEGIN(1); if (flags != 1) FAIL(INVALID_VALUE); *stream = malloc(1); add(STREAM, *stream, 1); END; }
 int cuStreamDestroy_v2(void *stream) { BEGIN(1); Live *live = find(STREAM, stream); if (!live) FAIL(INVALID_HANDLE); free(stream); live->address = 0; END; }
-int cuStreamSynchronize(void *stream) { BEGIN(1); CHECK_STREAM(stream); CHECK_NO_CAPTURE(stream); END; }
+int cuStreamSynchronize(void *stream) { BEGIN(1); CHECK_STREAM(stream); CHECK_NO_CAPTURE(stream); s_waits[0]++; END; }
 int cuStreamWaitEvent(void *stream, void *event, unsigned flags) { BEGIN(1); if (!find(STREAM, stream) || !find_anywhere(EVENT, event)) FAIL(INVALID_HANDLE); END; }
 int cuEventCreate(void **event, unsigned flags) { BEGIN(1); if (flags & ~3u) FAIL(INVALID_VALUE); *event = calloc(1, sizeof(double)); add(EVENT, *event, flags & 2 ? 1 : 2); END; }
 int cuEventDestroy_v2(void *event) { BEGIN(1); Live *live = find(EVENT, event); if (!live) FAIL(INVALID_HANDLE); free(event); live->address = 0; END; }

@@ -264,6 +264,21 @@ void fake_provider_free(void *address)
     leave(SUCCESS);
 }
 
+// Waiting for a whole GPU is an error while a stream of it is captured, whoever does either.
+int fake_provider_wait_for_gpu(int gpu)
+{
+    int captured = 0;
+    pthread_mutex_lock(&s_lock);
+    for (int i = 0; i < s_graph_count; i++) captured |= s_graphs[i].is_capturing && s_graphs[i].device == &s_device[gpu];
+    pthread_mutex_unlock(&s_lock);
+    return captured;
+}
+
+// Waits for a stream: the application's, and a provider's.
+static int s_waits[2];
+int fake_waits(int provider) { return s_waits[provider]; }
+void fake_provider_wait(void) { pthread_mutex_lock(&s_lock); s_waits[1]++; pthread_mutex_unlock(&s_lock); }
+
 // Returns the graph's number, or -1.
 int fake_capture_begin(void *stream)
 {

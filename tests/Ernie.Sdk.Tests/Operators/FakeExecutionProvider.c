@@ -25,6 +25,8 @@ static int s_copies_in, s_copies_out, s_taken, s_stream;
 static void *(*s_driver_alloc)(int, size_t);
 static void (*s_driver_free)(void *), (*s_driver_open)(int), (*s_driver_close)(void);
 static int (*s_driver_set_device)(int), (*s_driver_current)(void), (*s_driver_device_of)(const void *), (*s_driver_stream_device)(const void *);
+static void (*s_driver_wait)(void);
+static int (*s_driver_wait_for_gpu)(int);
 static int (*s_driver_begin)(void *), (*s_driver_capturing)(const void *), (*s_driver_replay)(int);
 static void (*s_driver_end)(int), (*s_driver_call)(const void *, void (*)(const void *), const void *, size_t);
 static void device_open(int gpu) { if (s_driver_open) s_driver_open(gpu); }
@@ -232,6 +234,8 @@ static OrtStatus *bind_driver(void)
     s_driver_current = dlsym(driver, "fake_current");
     s_driver_device_of = dlsym(driver, "fake_device_of");
     s_driver_stream_device = dlsym(driver, "fake_stream_device");
+    s_driver_wait_for_gpu = dlsym(driver, "fake_provider_wait_for_gpu");
+    s_driver_wait = dlsym(driver, "fake_provider_wait");
     s_driver_begin = dlsym(driver, "fake_capture_begin");
     s_driver_end = dlsym(driver, "fake_capture_end");
     s_driver_capturing = dlsym(driver, "fake_capturing");
@@ -296,6 +300,7 @@ static OrtStatus *ORT_API_CALL run_end(OrtEp *self, const OrtRunOptions *options
 {
     Ep *ep = (Ep *)self;
     s_is_running = 0;
+    if (sync && !ep->capturing) s_driver_wait();
     if (!ep->keeps) return 0;
     int id = graph_id(options), captured = ep->capturing;
     end_capture(ep);
@@ -347,6 +352,7 @@ static OrtStatus *ORT_API_CALL create_ep(OrtEpFactory *self, const OrtHardwareDe
     void *stream = (void *)setting(options, "ep.cuda.user_compute_stream", (uintptr_t)&s_stream);
     if (s_driver_set_device && (gpu >= GPUS || s_driver_set_device(gpu))) return s_api->CreateStatus(ORT_FAIL, "CUDA failure 101: invalid device ordinal");
     if (s_driver_stream_device && stream != &s_stream && s_driver_stream_device(stream) != gpu) return invalid_handle();
+    if (s_driver_wait_for_gpu && s_driver_wait_for_gpu(gpu)) return s_api->CreateStatus(ORT_FAIL, "CUDA failure 900: operation not permitted when stream is capturing");
     Ep *ep = calloc(1, sizeof *ep);
     ep->stream = s_stream_impl;
     ep->stream.handle = stream;

@@ -88,6 +88,9 @@ internal sealed unsafe class FakeCuda
     /// <summary>Kernels that were launched.</summary>
     public int Launches => ((delegate* unmanaged<int>)Export("fake_launches"))();
 
+    /// <summary>Waits for a stream: the library's, and its provider's at the end of runs.</summary>
+    public (int Own, int Provider) Waits => (((delegate* unmanaged<int, int>)Export("fake_waits"))(0), ((delegate* unmanaged<int, int>)Export("fake_waits"))(1));
+
     /// <summary>Those of them that may begin before the one before has ended.</summary>
     public int Overlapping => ((delegate* unmanaged<int>)Export("fake_overlapping"))();
 

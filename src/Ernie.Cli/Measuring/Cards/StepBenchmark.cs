@@ -125,6 +125,7 @@ internal sealed unsafe class StepBenchmark : IDisposable
             var batch = next();
             var start = Stopwatch.GetTimestamp();
             _runner.Run(batch, null, []);
+            _runner.Wait();
             if (step >= WarmUp) seconds.Add(Stopwatch.GetElapsedTime(start).TotalSeconds);
         }
         return seconds.Order().ElementAt(seconds.Count / 2);
