@@ -251,6 +251,8 @@ internal sealed unsafe class GpuDevice : StepDevice
 
     public override void Begin(StepBatch batch, LiveRows rows)
     {
+        // A step whose tokens could not be chosen may be under way still. Its inputs are written anew, and what it passes on may move.
+        Wait();
         _batch = batch;
         var decodes = batch.Flags.Count(static flags => (flags & (int)SequenceFlags.Decode) != 0);
         _environment!.BeginStep(decodes == 0 ? CudaStepKind.Prefill : decodes == batch.Flags.Count && decodes == batch.TokenCount ? CudaStepKind.Decode : CudaStepKind.Mixed,
@@ -261,8 +263,6 @@ internal sealed unsafe class GpuDevice : StepDevice
             // What ONNX Runtime allocates before the first of our operators counts as this thread's too.
             _context!.Enter();
             ReserveHidden(batch.TokenCount);
-            // Its inputs are written anew.
-            if (_isUnderWay) WaitAndCount();
             _choices!.Begin(batch.TokenCount);
         });
     }

@@ -36,7 +36,16 @@ internal sealed unsafe class GpuSampler(GpuDevice device, CudaContext context, C
             return;
         }
         var maxTop = _rows.Max(static row => Math.Max(row.Top, 0));
-        device.Try(() => Launch(maxTop));
+        try
+        {
+            device.Try(() => Launch(maxTop));
+        }
+        catch
+        {
+            // The step's sequences end with this, and others get their blocks.
+            device.Abandon();
+            throw;
+        }
 
         // tokens, their log-probabilities; then lists of [maxTop]
         var count = _rows.Count;

@@ -1,5 +1,6 @@
 using Ernie.Sdk.Checkpoints;
 using Ernie.Sdk.GpuTests.Models;
+using Ernie.Sdk.Native;
 using Ernie.Sdk.Tests.Chat;
 
 namespace Ernie.Sdk.Tests.Engine;
@@ -49,6 +50,30 @@ public sealed class SeveralGpusModelsTests : IDisposable
         await using (await Load(path, config.LayerCount, _gpus.Plan(path, gpus: config.LayerCount).LeastBytes, log)) { }
         Assert.Contains(log.Lines, static line => line.Contains("weights stay on the CPU", StringComparison.Ordinal));
         Assert.DoesNotContain(log.Lines, static line => line.Contains("usable GPUs", StringComparison.Ordinal));
+        _gpus.Driver.AssertNothingIsLeft();
+    }
+
+    [Fact]
+    public async Task AStepWhoseTokensCannotBeChosen_IsFollowedByAnOrdinaryOne()
+    {
+        await using (var model = await Load(await TinyModel.ExportedAsync(), 3))
+        {
+            async Task<(int Launches, List<int> Answer)> Ask()
+            {
+                var before = _gpus.Driver.Launches;
+                var answer = await LimitedGpu.Answer(model, s_prompt, 1);
+                return (_gpus.Driver.Launches - before, answer);
+            }
+
+            var expected = await Ask();
+            // Two residual streams go to GPUs, and what the sampler must know.
+            _gpus.Driver.Fail("cuMemcpyHtoDAsync_v2", (CudaResult)700, 3);
+            await Assert.ThrowsAsync<InvalidOperationException>(Ask);
+            var (launches, answer) = await Ask();
+            Assert.Equal(expected.Answer, answer);
+            // What is known of a step spares launches.
+            Assert.Equal(expected.Launches, launches);
+        }
         _gpus.Driver.AssertNothingIsLeft();
     }
 
