@@ -58,7 +58,15 @@ internal static class PlanCommand
                     Int4Layers = CommonOptions.NumbersOf(result.GetValue(int4Layers)!),
                 },
             };
-            var plan = result.GetValue(shape) is { } name ? ErniePlan.ForRelease(SyntheticShape.ReleaseOf(name), options) : ErniePlan.ForModel(result.GetValue(model)!, options);
+            ErniePlan plan;
+            try
+            {
+                plan = result.GetValue(shape) is { } name ? ErniePlan.ForRelease(SyntheticShape.ReleaseOf(name), options) : ErniePlan.ForModel(result.GetValue(model)!, options);
+            }
+            catch (OverflowException)
+            {
+                throw new ArgumentException("No numbers are large enough for that: --requests, --context or --chunk is too large.");
+            }
             if (result.GetValue(json)) streams.Out.WriteLine(Json(plan));
             else foreach (var line in Lines(plan, result.GetValue(shape) ?? result.GetValue(model)!, result.GetValue(kv)!)) streams.Out.WriteLine(line);
             return plan.Fits ? ExitCode.Success : ExitCode.BadInput;

@@ -46,6 +46,15 @@ public sealed class PlanCommandTests
         Assert.DoesNotContain("MB", run.Out, StringComparison.Ordinal);
     }
 
+    [Fact]
+    public async Task RequestsWithoutEnd_AreTooMany()
+    {
+        var run = await CommandRun.Async("plan", "--shape", "0.3b", "--gpu", "24GB", "--requests", "1048576");
+        Assert.Equal(ExitCode.BadInput, run.ExitCode);
+        Assert.Contains("--requests", run.Error, StringComparison.Ordinal);
+        Assert.DoesNotContain("OverflowException", run.Error, StringComparison.Ordinal);
+    }
+
     [Theory]
     [InlineData("8")]
     [InlineData("0.5")]
