@@ -52,7 +52,7 @@ public sealed class ErniePlan
         Gpus = [.. _placement.Gpus.Select((layers, gpu) => new ErnieGpuPlan
         {
             FirstLayer = layers.First,
-            LayerCount = layers.Last - layers.First + 1,
+            LayerCount = layers.Count,
             WeightBytes = WeightsOf(layers, _placement.CpuExperts[gpu]),
             KvCacheBytes = CacheOf(layers, blocks),
             WorkspaceBytes = WorkspaceOf(layers, workspace),

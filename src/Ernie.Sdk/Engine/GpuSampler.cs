@@ -32,6 +32,7 @@ internal sealed unsafe class GpuSampler(GpuDevice device, CudaContext context, C
         Collect(sequences, rows, choices);
         if (_rows.Count == 0)
         {
+            // All constraints have failed; the step is over all the same when this returns.
             device.Wait();
             return;
         }

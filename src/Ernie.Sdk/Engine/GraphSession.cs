@@ -133,7 +133,7 @@ internal sealed unsafe class GraphSession : IDisposable
 
     private static InferenceSession Create(StepDevice device, Func<InferenceSession> create)
     {
-        // A GPU.
+        // The CPU's provider waits for nobody.
         return device.RunsAhead ? GraphCaptures.Without(() => CreateKnown(create)) : CreateKnown(create);
     }
 

@@ -166,7 +166,7 @@ internal sealed unsafe class ModelRunner : IDisposable
         {
             foreach (var device in _devices)
             {
-                var bytes = layerBytes * (device.Layers.Last - device.Layers.First + 1);
+                var bytes = layerBytes * device.Layers.Count;
                 parts.Add((device.Reserve(bytes), (nint)bytes));
             }
         }
